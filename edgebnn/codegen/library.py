@@ -1,0 +1,22 @@
+"""The generated library as a value: file texts plus the figures that its users check them against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """One network as C source text for one target; nothing in it has touched the disk.
+
+    ``name`` is the C prefix: ``<name>_predict`` and ``<name>_scores`` are declared in
+    ``src/<name>.h``. ``constant_bytes`` and ``arena_bytes`` are what the plan says the linked
+    constants and the static scratch memory come to.
+    """
+
+    name: str
+    target: str
+    files: Mapping[str, str]  # relative path -> text, such as "src/digits.c"
+    input_bytes: int
+    num_classes: int
+    constant_bytes: int
+    arena_bytes: int

@@ -1,0 +1,5 @@
+"""The one exception that a user's mistake raises; the command line prints it as a single line."""
+
+
+class EdgebnnError(Exception):
+    """What went wrong and how to fix it, in one line, with the offending name or path in it."""
