@@ -47,7 +47,7 @@ class Target:
     machine: Machine | None = None
 
 
-_PORTABLE_KERNELS = ("select_sums", "rows_harley_seal", "depthwise_sliced", "depthwise_ints")
+_PORTABLE_KERNELS = ("rows", "subset_sums", "bit_sliced", "direct")
 
 _MPS2_AN386 = Machine(
     qemu="mps2-an386",

@@ -1,0 +1,256 @@
+"""The network in integers: what every backend reads and the oracle interprets.
+
+Bits. 1 stands for +1 and 0 for -1. A row of bits is packed into words, least significant bit first;
+the tail of its last word is zero, in weights and activations alike. The dot product of two rows of
+n values is then ``n - 2 * popcount(a ^ w)`` with no mask for the tail.
+
+Layout. Tensors are (height, width, channels); the channels of one pixel are packed together. A flat
+tensor of n features is (1, 1, n).
+
+Semantics. Every layer with weights forms ``dot[o] = sum(x * w[o])``. Its head turns dots into bits,
+``bit[o] = dot[o] >= min_dot[o]``, or into the network's scores, ``factor[o] * dot[o] + offset[o]``.
+"""
+
+import hashlib
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebnn.errors import EdgebnnError
+
+BoolArray = NDArray[np.bool_]
+Int32Array = NDArray[np.int32]
+
+#: float32 holds every integer up to here, so torch's sums are exact below it.
+EXACT_LIMIT = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class Ints:
+    """Integers of ``bits`` bits, 0 to 2**bits - 1: the network's input, a byte each."""
+
+    height: int
+    width: int
+    channels: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """Values in {-1, +1}, packed a pixel at a time."""
+
+    height: int
+    width: int
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreVector:
+    """The network's output: one 32-bit score a class."""
+
+    classes: int
+
+
+Tensor = Ints | Bits | ScoreVector
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """bit[o] = dot[o] >= min_dot[o]; a min_dot above every reachable dot never fires."""
+
+    min_dot: Int32Array  # (outputs,)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """score[o] = factor[o] * dot[o] + offset[o], a logit with ``fraction_bits`` binary places."""
+
+    factor: Int32Array  # (classes,)
+    offset: Int32Array  # (classes,)
+    fraction_bits: int
+
+
+Head = Threshold | Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """Every output sees the whole of ``source``."""
+
+    name: str
+    source: str
+    weights: BoolArray  # (outputs, height, width, channels), True for +1
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """2-D convolution. Taps outside the image count as ``pad_value`` (-1, 0 or +1).
+
+    On :class:`Ints` sources the pad value 0 is the integer 0, and -1 and +1 are not allowed.
+    """
+
+    name: str
+    source: str
+    weights: BoolArray  # (outputs, kernel height, kernel width, channels)
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    pad_value: int
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class DepthwiseConv:
+    """A convolution whose output channel c sees only input channel c."""
+
+    name: str
+    source: str
+    weights: BoolArray  # (kernel height, kernel width, channels)
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    pad_value: int
+    head: Threshold
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool:
+    """OR of the bits in each window; AND in the channels where ``all_set`` is True.
+
+    The maximum before a sign is the OR of the signs, or their AND where the norm between falls.
+    """
+
+    name: str
+    source: str
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    all_set: BoolArray  # (channels,)
+
+
+@dataclass(frozen=True, slots=True)
+class Binarize:
+    """bit[c] = (x[c] >= minimum[c]) != inverted[c], on the integers of the input."""
+
+    name: str
+    source: str
+    minimum: Int32Array  # (channels,)
+    inverted: BoolArray  # (channels,)
+
+
+Op = Dense | Conv | DepthwiseConv | MaxPool | Binarize
+
+INPUT = "input"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Ops in order of execution. ``source`` names the op that feeds an op, or :data:`INPUT`."""
+
+    input: Ints
+    ops: tuple[Op, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.scores.factor)
+
+    @property
+    def scores(self) -> Scores:
+        head = getattr(self.ops[-1], "head", None)
+        if not isinstance(head, Scores):
+            raise EdgebnnError("the network does not end in scores")
+        return head
+
+    @property
+    def input_bytes(self) -> int:
+        return self.input.height * self.input.width * self.input.channels
+
+
+def output_size(size: int, kernel: int, stride: int, padding: int = 0) -> int:
+    """Number of window positions along one axis (floor mode)."""
+    return (size + 2 * padding - kernel) // stride + 1
+
+
+def infer(op: Op, source: Tensor) -> Tensor:
+    """The tensor that ``op`` makes of ``source``."""
+    assert not isinstance(source, ScoreVector)
+    match op:
+        case Dense(head=Scores()):
+            return ScoreVector(len(op.weights))
+        case Dense():
+            return Bits(1, 1, len(op.weights))
+        case Conv(head=Scores()):
+            return ScoreVector(len(op.weights))
+        case Conv() | DepthwiseConv():
+            kernel = op.weights.shape[-3:-1]
+            return Bits(
+                output_size(source.height, kernel[0], op.stride[0], op.padding[0]),
+                output_size(source.width, kernel[1], op.stride[1], op.padding[1]),
+                len(op.weights) if isinstance(op, Conv) else source.channels,
+            )
+        case MaxPool():
+            return Bits(
+                output_size(source.height, op.kernel[0], op.stride[0]),
+                output_size(source.width, op.kernel[1], op.stride[1]),
+                source.channels,
+            )
+        case Binarize():
+            return Bits(source.height, source.width, source.channels)
+
+
+def tensors(network: Network) -> dict[str, Tensor]:
+    """Every tensor of the network by name, the input included."""
+    known: dict[str, Tensor] = {INPUT: network.input}
+    for op in network.ops:
+        known[op.name] = infer(op, known[op.source])
+    return known
+
+
+def fan_in(op: Dense | Conv | DepthwiseConv) -> int:
+    """How many products one dot sums."""
+    if isinstance(op, DepthwiseConv):
+        return int(np.prod(op.weights.shape[:2]))
+    return int(np.prod(op.weights.shape[1:]))
+
+
+def dot_bound(inputs: int, source: Tensor) -> int:
+    """The largest magnitude of a dot over ``inputs`` values of ``source``."""
+    return inputs * (2**source.bits - 1) if isinstance(source, Ints) else inputs
+
+
+def words(bits: int, word_bits: int = 32) -> int:
+    """Words that a row of ``bits`` bits takes."""
+    return -(-bits // word_bits)
+
+
+def pack(bits: BoolArray) -> NDArray[np.uint32]:
+    """(..., n) booleans -> (..., words(n)) uint32, least significant bit first, tail bits zero."""
+    count = words(bits.shape[-1])
+    padded = np.zeros((*bits.shape[:-1], count * 32), dtype=np.uint8)
+    padded[..., : bits.shape[-1]] = bits
+    packed = np.packbits(padded, axis=-1, bitorder="little")
+    return packed.view("<u4").astype(np.uint32).reshape(*bits.shape[:-1], count)
+
+
+def sha256(network: Network) -> str:
+    """Hexadecimal digest of all that decides an output; equal for both forms of a model file."""
+    digest = hashlib.sha256()
+
+    def feed(value: Any) -> None:
+        if is_dataclass(value):
+            digest.update(type(value).__name__.encode())
+            for item in fields(value):
+                feed(getattr(value, item.name))
+        elif isinstance(value, np.ndarray):
+            digest.update(repr((str(value.dtype), value.shape)).encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+        elif isinstance(value, tuple):
+            digest.update(b"(")
+            for part in value:
+                feed(part)
+            digest.update(b")")
+        else:
+            digest.update(repr(value).encode())
+
+    feed(network)
+    return digest.hexdigest()

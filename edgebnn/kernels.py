@@ -1,0 +1,310 @@
+"""The kernel table: for each op the ways to compute it, in order of a target's preference.
+
+A kernel is one row of :data:`KERNELS`: the ops it takes, how it lays out their constants, the scratch
+memory it needs and the template that prints it. Each helper template under
+``templates/c/kernels/`` states the few-line reference that it equals. Adding a kernel is adding a
+row, a template and the kernel's name to the targets that profit from it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebnn.errors import EdgebnnError
+from edgebnn.ir import (
+    Binarize,
+    Bits,
+    BoolArray,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Head,
+    Int32Array,
+    Ints,
+    MaxPool,
+    Op,
+    ScoreVector,
+    Tensor,
+    Threshold,
+    fan_in,
+    infer,
+    pack,
+    words,
+)
+from edgebnn.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """A constant of the emitted C: ``static const <ctype> <op>_<suffix>[...]``."""
+
+    suffix: str
+    ctype: str
+    values: NDArray[Any]
+
+    @property
+    def bytes(self) -> int:
+        sizes = {"int16_t": 2, "int32_t": 4, "uint32_t": 4}
+        return int(self.values.size) * sizes[self.ctype]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a kernel needs for one op: constants in flash, scratch in RAM, numbers to print."""
+
+    arrays: tuple[Array, ...]
+    scratch_words: int
+    numbers: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One way to compute ops of type ``op`` on sources of type ``source``.
+
+    ``template`` is under ``templates/c/ops/``; ``helpers`` are files under
+    ``templates/c/kernels/`` that it calls.
+    """
+
+    name: str
+    op: type[Op]
+    source: type[Tensor]
+    template: str
+    helpers: tuple[str, ...]
+    lay_out: Callable[[Any, Any], Layout]
+
+
+def choose(op: Op, source: Tensor, target: Target) -> Kernel:
+    """The kernel that ``target`` prefers for ``op``.
+
+    Raises:
+        EdgebnnError: no kernel of the target takes this op.
+    """
+    for name in target.kernels:
+        for kernel in KERNELS:
+            if kernel.name == name and kernel.op is type(op) and kernel.source is type(source):
+                return kernel
+    kinds = f"{type(op).__name__} on {type(source).__name__}"
+    raise EdgebnnError(f"target '{target.name}' has no kernel for '{op.name}' ({kinds})")
+
+
+def tensor_words(tensor: Tensor) -> int:
+    """32-bit words that a tensor takes in the arena; input and scores are the caller's."""
+    if isinstance(tensor, Bits):
+        return tensor.height * tensor.width * words(tensor.channels)
+    return 0
+
+
+def _smallest(suffix: str, values: Int32Array) -> Array:
+    """The values as int16 where they fit, else as int32."""
+    fits = values.size == 0 or (values.min() >= -(2**15) and values.max() < 2**15)
+    return Array(suffix, "int16_t" if fits else "int32_t", values)
+
+
+def _head_arrays(head: Head, limits: Int32Array | None) -> tuple[Array, ...]:
+    """Constants of a head: ``limits`` for a threshold, factor and offset for scores."""
+    if isinstance(head, Threshold):
+        assert limits is not None
+        return (_smallest("limits", limits),)
+    if np.all(head.factor == 1) and np.all(head.offset == 0):
+        return ()
+    return (_smallest("factor", head.factor), _smallest("offset", head.offset))
+
+
+def _spatial(op: Conv | DepthwiseConv | MaxPool, source: Ints | Bits) -> dict[str, int]:
+    out = infer(op, source)
+    kernel = op.kernel if isinstance(op, MaxPool) else op.weights.shape[-3:-1]
+    padding = (0, 0) if isinstance(op, MaxPool) else op.padding
+    single = isinstance(out, ScoreVector)
+    return {
+        "height": source.height,
+        "width": source.width,
+        "out_height": 1 if single else out.height,
+        "out_width": 1 if single else out.width,
+        "kernel_height": kernel[0],
+        "kernel_width": kernel[1],
+        "stride_y": op.stride[0],
+        "stride_x": op.stride[1],
+        "pad_y": padding[0],
+        "pad_x": padding[1],
+    }
+
+
+def _tail_mask(channels: int) -> int:
+    """The word of ones that ends a row of ``channels`` set bits."""
+    return (1 << (channels % 32 or 32)) - 1
+
+
+# --- rows of bits against rows of bits -------------------------------------------------------
+
+
+def _mismatch_limits(head: Head, inputs: int) -> Int32Array | None:
+    """Most mismatches at which a bit is set: inputs - 2 * m >= min_dot; -1 never is."""
+    if not isinstance(head, Threshold):
+        return None
+    return ((inputs - head.min_dot) // 2).astype(np.int32)
+
+
+def _dense_rows(op: Dense, source: Bits) -> Layout:
+    inputs = fan_in(op)
+    rows = pack(op.weights).reshape(len(op.weights), -1)
+    arrays = (
+        Array("weights", "uint32_t", rows),
+        *_head_arrays(op.head, _mismatch_limits(op.head, inputs)),
+    )
+    return Layout(
+        arrays, 0, {"inputs": inputs, "outputs": len(rows), "row_words": rows.shape[1]}
+    )
+
+
+def _conv_rows(op: Conv, source: Bits) -> Layout:
+    inputs = fan_in(op)
+    rows = pack(op.weights).reshape(len(op.weights), -1)
+    row_words = rows.shape[1]
+    if op.pad_value == 0 and isinstance(op.head, Threshold):
+        # Both paddings are summed: inputs - (m_low + m_high) >= min_dot.
+        limits: Int32Array | None = (inputs - op.head.min_dot).astype(np.int32)
+    else:
+        limits = _mismatch_limits(op.head, inputs)
+    numbers = {
+        **_spatial(op, source),
+        "inputs": inputs,
+        "outputs": len(rows),
+        "row_words": row_words,
+        "pixel_words": words(source.channels),
+        "padded": int(any(op.padding)),
+        "pad_value": op.pad_value,
+        "tail_mask": _tail_mask(source.channels),
+    }
+    both = any(op.padding) and op.pad_value == 0
+    arrays = (Array("weights", "uint32_t", rows), *_head_arrays(op.head, limits))
+    return Layout(arrays, row_words * (2 if both else 1), numbers)
+
+
+# --- rows of bits against integers -----------------------------------------------------------
+
+
+def _block_columns(rows: BoolArray) -> NDArray[np.uint32]:
+    """(outputs, n) booleans -> 1-D words, word (block, output) holding 32 weights of a row."""
+    return np.ascontiguousarray(pack(rows).T).reshape(-1)
+
+
+def _int_rows(op: Dense | Conv, inputs: int) -> tuple[tuple[Array, ...], dict[str, int]]:
+    outputs = len(op.weights)
+    limits = op.head.min_dot if isinstance(op.head, Threshold) else None
+    arrays = (
+        Array("weights", "uint32_t", _block_columns(op.weights.reshape(outputs, -1))),
+        *_head_arrays(op.head, limits),
+    )
+    tail = inputs % 32
+    numbers = {
+        "inputs": inputs,
+        "outputs": outputs,
+        "blocks": inputs // 32,
+        "tail": tail,
+        "tail_tables": -(-tail // 4),
+        "tail_start": inputs - tail,
+    }
+    return arrays, numbers
+
+
+def _table_words(inputs: int) -> int:
+    return 16 * min(8, -(-inputs // 4))
+
+
+def _dense_ints(op: Dense, source: Ints) -> Layout:
+    inputs = fan_in(op)
+    arrays, numbers = _int_rows(op, inputs)
+    return Layout(arrays, len(op.weights) + _table_words(inputs), numbers)
+
+
+def _conv_ints(op: Conv, source: Ints) -> Layout:
+    inputs = fan_in(op)
+    arrays, numbers = _int_rows(op, inputs)
+    patch_words = -(-inputs // 4)
+    numbers = {
+        **_spatial(op, source),
+        **numbers,
+        "channels": source.channels,
+        "padded": int(any(op.padding)),
+        "patch_words": patch_words,
+    }
+    scratch = len(op.weights) + _table_words(inputs) + patch_words
+    return Layout(arrays, scratch, numbers)
+
+
+# --- depthwise -------------------------------------------------------------------------------
+
+
+def _slices(values: Int32Array, bits: int) -> NDArray[np.uint32]:
+    """(channels,) numbers -> (words, bits) words: bit b of 32 numbers side by side."""
+    planes = np.array([(values >> b) & 1 for b in range(bits)], dtype=np.bool_)
+    return np.ascontiguousarray(pack(planes).T)
+
+
+def _depthwise_bits(op: DepthwiseConv, source: Bits) -> Layout:
+    taps = fan_in(op)
+    weights = pack(op.weights).reshape(taps, -1)
+    # A missing tap of value 0 counts half a mismatch, so all are counted twice.
+    halves = op.pad_value == 0
+    most = 2 * taps if halves else taps
+    limits = (taps - op.head.min_dot) if halves else (taps - op.head.min_dot) // 2
+    planes = (most + 1).bit_length()
+    # count <= limit is count < limit + 1, which is 0 for a bit that is never set.
+    arrays = (
+        Array("weights", "uint32_t", weights),
+        Array("limits", "uint32_t", _slices((limits + 1).astype(np.int32), planes)),
+    )
+    numbers = {
+        **_spatial(op, source),
+        "pixel_words": words(source.channels),
+        "planes": planes,
+        "unit_plane": int(halves),
+        "padded": int(any(op.padding)),
+        "pad_value": op.pad_value,
+        "tail_mask": _tail_mask(source.channels),
+    }
+    return Layout(arrays, planes, numbers)
+
+
+def _depthwise_ints(op: DepthwiseConv, source: Ints) -> Layout:
+    taps = fan_in(op)
+    arrays = (
+        Array("weights", "uint32_t", pack(op.weights).reshape(taps, -1)),
+        _smallest("limits", op.head.min_dot),
+    )
+    numbers = {**_spatial(op, source), "channels": source.channels, "padded": int(any(op.padding))}
+    return Layout(arrays, 0, numbers)
+
+
+# --- no weights ------------------------------------------------------------------------------
+
+
+def _pool_words(op: MaxPool, source: Bits) -> Layout:
+    arrays: tuple[Array, ...] = ()
+    if op.all_set.any():
+        arrays = (Array("all_set", "uint32_t", pack(op.all_set)),)
+    numbers = {**_spatial(op, source), "pixel_words": words(source.channels)}
+    return Layout(arrays, 0, numbers)
+
+
+def _compare(op: Binarize, source: Ints) -> Layout:
+    arrays: tuple[Array, ...] = (_smallest("limits", op.minimum),)
+    if op.inverted.any():
+        arrays += (Array("inverted", "uint32_t", pack(op.inverted)),)
+    pixels = source.height * source.width
+    return Layout(arrays, 0, {"pixels": pixels, "outputs": source.channels})
+
+
+KERNELS: tuple[Kernel, ...] = (
+    Kernel("rows", Dense, Bits, "dense_rows.c.j2", ("mismatches.c.j2",), _dense_rows),
+    Kernel("rows", Conv, Bits, "conv_rows.c.j2", ("mismatches.c.j2",), _conv_rows),
+    Kernel("subset_sums", Dense, Ints, "dense_ints.c.j2", ("subset_sums.c.j2",), _dense_ints),
+    Kernel("subset_sums", Conv, Ints, "conv_ints.c.j2", ("subset_sums.c.j2",), _conv_ints),
+    Kernel("bit_sliced", DepthwiseConv, Bits, "depthwise_bits.c.j2", (), _depthwise_bits),
+    Kernel("direct", DepthwiseConv, Ints, "depthwise_ints.c.j2", (), _depthwise_ints),
+    Kernel("direct", MaxPool, Bits, "max_pool.c.j2", (), _pool_words),
+    Kernel("direct", Binarize, Ints, "binarize.c.j2", (), _compare),
+)

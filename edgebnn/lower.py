@@ -1,0 +1,350 @@
+"""From a torch model in eval mode to the IR, exactly; the only file that knows both.
+
+A norm followed by a sign is monotone in the integer that goes in, so it is a threshold, found by
+bisection on the model's own float32 norm: no formula, no rounding of ours, no tolerance; negative
+and zero scales and exact ties come out as torch has them.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgebnn.errors import EdgebnnError
+from edgebnn.ir import (
+    EXACT_LIMIT,
+    INPUT,
+    Binarize,
+    Bits,
+    BoolArray,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Head,
+    Int32Array,
+    Ints,
+    MaxPool,
+    Network,
+    Op,
+    Scores,
+    Threshold,
+    dot_bound,
+    output_size,
+)
+from edgebnn.nn.graph import LayerNode, check_shapes, describe, trace
+from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign, weight_signs
+from edgebnn.nn.norm import SCORE_LIMIT, BatchNorm, OutputNorm
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    norms_before: int  # how many norms of the pending value come before this pool
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """Integers that no sign has seen yet: the input, or a layer's dots, and what followed them."""
+
+    emit: Callable[[Head, BoolArray], Op] | None  # None for the input itself
+    low: int
+    high: int
+    dots: tuple[int, int, int]  # (H, W, C) before any pooling
+    shape: tuple[int, int, int]  # (H, W, C) now
+    norms: tuple[BatchNorm, ...] = ()
+    pools: tuple[_Pool, ...] = ()
+    flat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Signs:
+    """A tensor of bits in the IR."""
+
+    tensor: str
+    shape: tuple[int, int, int]
+    flat: bool = False
+
+
+def lower(model: nn.Module) -> Network:
+    """The network that ``model.eval()`` computes, in integers.
+
+    Raises:
+        EdgebnnError: the model cannot be lowered exactly; names the layer and the reason.
+    """
+    nodes = trace(copy.deepcopy(model).cpu().eval())
+    for node in nodes:
+        describe(node)
+    check_shapes(nodes)
+    return _Lowering().run(nodes)
+
+
+def integer_scores(model: nn.Module, images: torch.Tensor, network: Network) -> NDArray[np.int64]:
+    """The scores that torch itself computes for ``images``, as the integers they are."""
+    with torch.no_grad():
+        logits = model(images).double().cpu().numpy()
+    scaled = logits * 2.0**network.scores.fraction_bits
+    scores = scaled.astype(np.int64)
+    if not np.array_equal(scores, scaled):
+        raise EdgebnnError("the model's outputs are not integer scores; is it in eval mode?")
+    return np.asarray(scores)
+
+
+class _Lowering:
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+        self.counts: Counter[str] = Counter()
+        self.input: Ints | None = None
+
+    def run(self, nodes: tuple[LayerNode, ...]) -> Network:
+        values: dict[str, _Pending | _Signs] = {}
+        for node in nodes:
+            try:
+                if isinstance(node.module, Input):
+                    values[node.name] = self._input(node.module)
+                else:
+                    values[node.name] = self._layer(node.module, values[node.inputs[0]])
+            except EdgebnnError as error:
+                kind = type(node.module).__name__
+                raise EdgebnnError(f"layer '{node.name}' ({kind}): {error}") from None
+        last = nodes[-1]
+        try:
+            self._output(values[last.name])
+        except EdgebnnError as error:
+            kind = type(last.module).__name__
+            raise EdgebnnError(f"layer '{last.name}' ({kind}) ends the network: {error}") from None
+        assert self.input is not None
+        return Network(self.input, tuple(self.ops))
+
+    def _name(self, kind: str) -> str:
+        self.counts[kind] += 1
+        return f"{kind}{self.counts[kind]}"
+
+    def _input(self, module: Input) -> _Pending:
+        channels, height, width = module.shape if len(module.shape) == 3 else (*module.shape, 1, 1)
+        self.input = Ints(height, width, channels, module.bits)
+        shape = (height, width, channels)
+        return _Pending(None, 0, 2**module.bits - 1, shape, shape, flat=len(module.shape) == 1)
+
+    def _layer(self, module: nn.Module, x: _Pending | _Signs) -> _Pending | _Signs:
+        match module:
+            case nn.Flatten():
+                return replace(x, flat=True)
+            case nn.Dropout() | nn.Identity():
+                return x
+            case nn.MaxPool2d():
+                return self._max_pool(module, x)
+            case BatchNorm():
+                return self._norm(module, x)
+            case Sign():
+                return x if isinstance(x, _Signs) else self._sign(x)
+            case BinaryLinear():
+                return self._linear(module, x)
+            case BinaryConv2d():
+                return self._conv(module, x)
+            case _:
+                raise EdgebnnError("is not supported")
+
+    def _source(self, x: _Pending | _Signs) -> tuple[str, Ints | Bits]:
+        """The tensor that a layer with weights reads."""
+        if isinstance(x, _Signs):
+            return x.tensor, Bits(*x.shape)
+        if x.emit is not None:
+            raise EdgebnnError("its input is not binary; put edgebnn.nn.Sign() before it")
+        if x.norms or x.pools:
+            raise EdgebnnError(
+                "its input is neither raw integers nor binary; put edgebnn.nn.Sign() before it, "
+                "or this layer right after Input"
+            )
+        assert self.input is not None
+        return INPUT, self.input
+
+    def _bound(self, inputs: int, source: Ints | Bits) -> int:
+        bound = dot_bound(inputs, source)
+        if bound >= EXACT_LIMIT:
+            raise EdgebnnError(
+                f"its sums reach {bound}, and float32 is exact only below 2**24; "
+                f"use fewer inputs or fewer input bits"
+            )
+        return bound
+
+    def _linear(self, module: BinaryLinear, x: _Pending | _Signs) -> _Pending:
+        source, tensor = self._source(x)
+        bound = self._bound(module.in_features, tensor)
+        height, width, channels = x.shape
+        signs = weight_signs(module).numpy() > 0
+        # torch flattens (C, H, W); the IR is (H, W, C).
+        weights = signs.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
+
+        def emit(head: Head, negated: BoolArray) -> Op:
+            flipped = np.ascontiguousarray(weights ^ negated[:, None, None, None])
+            return Dense(self._name("dense"), source, flipped, head)
+
+        shape = (1, 1, module.out_features)
+        return _Pending(emit, -bound, bound, shape, shape, flat=True)
+
+    def _conv(self, module: BinaryConv2d, x: _Pending | _Signs) -> _Pending:
+        source, tensor = self._source(x)
+        signs = weight_signs(module).numpy() > 0  # (O, C / groups, KH, KW)
+        kernel, stride, padding = module.kernel_size, module.stride, module.padding
+        padded = any(padding)
+        if isinstance(tensor, Ints) and padded and module.pad_value != 0:
+            raise EdgebnnError("pads integers with -1 or +1; use pad_value=0 on the first layer")
+        depthwise = module.groups > 1
+        bound = self._bound(kernel[0] * kernel[1] * (1 if depthwise else x.shape[2]), tensor)
+        pad_value = module.pad_value if padded else -1
+        if isinstance(tensor, Ints):
+            pad_value = 0
+
+        def emit(head: Head, negated: BoolArray) -> Op:
+            weights = signs ^ negated[:, None, None, None]
+            if not depthwise:
+                rows = np.ascontiguousarray(weights.transpose(0, 2, 3, 1))
+                return Conv(self._name("conv"), source, rows, stride, padding, pad_value, head)
+            if isinstance(head, Scores):
+                raise EdgebnnError("a depthwise layer cannot give the scores; use BinaryLinear")
+            taps = np.ascontiguousarray(weights[:, 0].transpose(1, 2, 0))
+            name = self._name("depthwise")
+            return DepthwiseConv(name, source, taps, stride, padding, pad_value, head)
+
+        shape = (
+            output_size(x.shape[0], kernel[0], stride[0], padding[0]),
+            output_size(x.shape[1], kernel[1], stride[1], padding[1]),
+            module.out_channels,
+        )
+        return _Pending(emit, -bound, bound, shape, shape)
+
+    def _max_pool(self, module: nn.MaxPool2d, x: _Pending | _Signs) -> _Pending | _Signs:
+        kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+        shape = _pooled(x.shape, kernel, stride)
+        if isinstance(x, _Signs):
+            never = np.zeros(shape[2], dtype=np.bool_)
+            return _Signs(self._emit_pool(x.tensor, kernel, stride, never), shape)
+        pool = _Pool(kernel, stride, len(x.norms))
+        return replace(x, pools=(*x.pools, pool), shape=shape)
+
+    def _emit_pool(
+        self, source: str, kernel: tuple[int, int], stride: tuple[int, int], all_set: BoolArray
+    ) -> str:
+        name = self._name("pool")
+        self.ops.append(MaxPool(name, source, kernel, stride, all_set))
+        return name
+
+    def _norm(self, module: BatchNorm, x: _Pending | _Signs) -> _Pending:
+        if isinstance(x, _Signs):
+            raise EdgebnnError("follows a Sign; put it before the Sign")
+        if any(isinstance(norm, OutputNorm) for norm in x.norms):
+            raise EdgebnnError("follows an OutputNorm, which must end the network")
+        if x.flat and x.shape[0] * x.shape[1] > 1:
+            raise EdgebnnError("normalizes flattened pixels one by one; put it before Flatten")
+        if not isinstance(module, OutputNorm):
+            scale, shift = module.affine()
+            if not bool(torch.isfinite(scale).all() and torch.isfinite(shift).all()):
+                raise EdgebnnError("its scale or shift is not finite; train it again")
+        return replace(x, norms=(*x.norms, module))
+
+    def _sign(self, x: _Pending) -> _Signs:
+        if any(isinstance(norm, OutputNorm) for norm in x.norms):
+            raise EdgebnnError("follows an OutputNorm; use BatchNorm inside the network")
+        channels = x.shape[2]
+        min_dot, falling = _thresholds(x.norms, x.low, x.high, channels)
+        if x.emit is None:
+            name = self._name("binarize")
+            # A falling step fires at or below a value: not at or above the next one.
+            minimum = np.where(falling, 1 - min_dot, min_dot).astype(np.int32)
+            self.ops.append(Binarize(name, INPUT, minimum, falling))
+        else:
+            # A falling threshold is a rising one on negated weights.
+            op = x.emit(Threshold(min_dot), falling)
+            self.ops.append(op)
+            name = op.name
+        for pool in x.pools:
+            all_set = np.zeros(channels, dtype=np.bool_)
+            for norm in x.norms[pool.norms_before :]:
+                all_set = all_set ^ (norm.affine()[0].numpy() < 0)
+            name = self._emit_pool(name, pool.kernel, pool.stride, all_set)
+        return _Signs(name, x.shape, x.flat)
+
+    def _output(self, x: _Pending | _Signs) -> None:
+        if isinstance(x, _Signs) or x.emit is None:
+            raise EdgebnnError("scores must come from BinaryLinear or BinaryConv2d (+ OutputNorm)")
+        if x.pools:
+            raise EdgebnnError("scores cannot be max-pooled; end with BinaryLinear")
+        if x.shape[0] * x.shape[1] != 1:
+            raise EdgebnnError(
+                f"it gives {x.shape[0]}x{x.shape[1]} scores a class; "
+                f"end with Flatten and BinaryLinear"
+            )
+        classes = x.shape[2]
+        match x.norms:
+            case ():
+                ones, zeros = np.ones(classes, np.int32), np.zeros(classes, np.int32)
+                head = Scores(ones, zeros, 0)
+            case (OutputNorm() as norm,):
+                head = _fixed_point(norm, x.high)
+            case _:
+                raise EdgebnnError("use a single edgebnn.nn.OutputNorm as the last norm")
+        self.ops.append(x.emit(head, np.zeros(classes, dtype=np.bool_)))
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _pooled(
+    shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int]
+) -> tuple[int, int, int]:
+    height = output_size(shape[0], kernel[0], stride[0])
+    return height, output_size(shape[1], kernel[1], stride[1]), shape[2]
+
+
+def _fixed_point(norm: OutputNorm, reach: int) -> Scores:
+    if reach > norm.bound:
+        raise EdgebnnError(
+            f"the sums reach {reach}, beyond bound={norm.bound}; use OutputNorm(..., bound={reach})"
+        )
+    factor, offset, fraction_bits = norm.fixed_point()
+    if int((factor.abs() * norm.bound + offset.abs()).max()) > SCORE_LIMIT:
+        raise EdgebnnError("its scale does not fit 32-bit scores; train it again")
+    return Scores(factor.numpy().astype(np.int32), offset.numpy().astype(np.int32), fraction_bits)
+
+
+@torch.no_grad()
+def _thresholds(
+    norms: tuple[BatchNorm, ...], low: int, high: int, channels: int
+) -> tuple[Int32Array, BoolArray]:
+    """(threshold, falling), each (channels,), of the step ``sign(norms(x))`` for x in [low, high].
+
+    The step fires where ``x >= threshold``, or ``-x >= threshold`` in channels where it falls.
+    A step that always fires gets the least argument, one that never does the largest plus one.
+    """
+
+    def fires(x: NDArray[np.int64]) -> BoolArray:
+        y = torch.from_numpy(x).to(torch.float32).reshape(1, channels)
+        for norm in norms:
+            y = norm(y)
+        if bool(torch.isnan(y).any()):
+            raise EdgebnnError("the norm before it gives NaN; train it again")
+        fired: BoolArray = (y >= 0).numpy().reshape(channels)
+        return fired
+
+    at_low = fires(np.full(channels, low))
+    at_high = fires(np.full(channels, high))
+    falling = at_low & ~at_high
+    direction = np.where(falling, -1, 1)
+    never = ~at_low & ~at_high
+    # Invariant where the step is neither constant: it does not fire at `below` and fires at `at`.
+    below = np.where(falling, -high, low)
+    at = np.where(falling, -low, high)
+    while np.any(at - below > 1):
+        middle = (at + below) // 2
+        fired = fires(direction * middle)
+        at = np.where(fired, middle, at)
+        below = np.where(fired, below, middle)
+    threshold = np.where(at_low & at_high, low, np.where(never, high + 1, at))
+    return threshold.astype(np.int32), falling

@@ -1,0 +1,198 @@
+"""The network as a graph of known layers: what model files store and what lowering walks.
+
+:func:`trace` reads any ``nn.Module`` with torch.fx, so a user's own ``forward`` is as good as a
+``Sequential``. :data:`LAYERS` lists the layers that edgebnn knows; one that is not in it is refused by
+name.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgebnn.errors import EdgebnnError
+from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign
+from edgebnn.nn.norm import BatchNorm, OutputNorm
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNode:
+    """One layer in the order of execution; ``inputs`` are names of earlier nodes, () for Input."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[str, ...]
+
+
+def _own_config(module: Any) -> dict[str, Any]:
+    config: dict[str, Any] = module.config()
+    return config
+
+
+def _max_pool_config(module: nn.MaxPool2d) -> dict[str, Any]:
+    if _as_pair(module.padding) != (0, 0) or _as_pair(module.dilation) != (1, 1):
+        raise EdgebnnError("MaxPool2d with padding or dilation is not supported; leave them out")
+    if module.ceil_mode or module.return_indices:
+        raise EdgebnnError("MaxPool2d with ceil_mode or return_indices is not supported")
+    return {
+        "kernel_size": list(_as_pair(module.kernel_size)),
+        "stride": list(_as_pair(module.stride)),
+    }
+
+
+def _as_pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _flatten_config(module: nn.Flatten) -> dict[str, Any]:
+    if module.start_dim != 1 or module.end_dim != -1:
+        raise EdgebnnError("only Flatten() of everything but the batch is supported")
+    return {}
+
+
+#: Every layer that a model file may name: its class and how to read its constructor arguments.
+LAYERS: Mapping[str, tuple[type[nn.Module], Callable[[Any], dict[str, Any]]]] = {
+    "Input": (Input, _own_config),
+    "BinaryLinear": (BinaryLinear, _own_config),
+    "BinaryConv2d": (BinaryConv2d, _own_config),
+    "BatchNorm": (BatchNorm, _own_config),
+    "OutputNorm": (OutputNorm, _own_config),
+    "Sign": (Sign, _own_config),
+    "MaxPool2d": (nn.MaxPool2d, _max_pool_config),
+    "Flatten": (nn.Flatten, _flatten_config),
+    "Dropout": (nn.Dropout, lambda module: {"p": float(module.p)}),
+    "Identity": (nn.Identity, lambda module: {}),
+}
+_TYPE_NAMES = {cls: name for name, (cls, _) in LAYERS.items()}
+_HINTS = {
+    "Linear": "use edgebnn.nn.BinaryLinear",
+    "Conv2d": "use edgebnn.nn.BinaryConv2d",
+    "BatchNorm1d": "use edgebnn.nn.BatchNorm, whose eval mode is exact",
+    "BatchNorm2d": "use edgebnn.nn.BatchNorm, whose eval mode is exact",
+    "ReLU": "use edgebnn.nn.Sign",
+    "Hardtanh": "use edgebnn.nn.Sign",
+    "Tanh": "use edgebnn.nn.Sign",
+    "AvgPool2d": "use edgebnn.nn.MaxPool2d",
+    "AdaptiveAvgPool2d": "use edgebnn.nn.MaxPool2d",
+    "Softmax": "leave it out: the scores are compared as integers",
+}
+
+
+def describe(node: LayerNode) -> tuple[str, dict[str, Any]]:
+    """(layer type, constructor arguments) of ``node`` as plain data.
+
+    Raises:
+        EdgebnnError: the layer, or an option of it, is not supported; named with its place.
+    """
+    kind = _TYPE_NAMES.get(type(node.module))
+    if kind is None:
+        unknown = type(node.module).__name__
+        hint = _HINTS.get(unknown, f"supported layers: {', '.join(LAYERS)}")
+        raise EdgebnnError(f"layer '{node.name}' ({unknown}) is not supported; {hint}")
+    try:
+        return kind, LAYERS[kind][1](node.module)
+    except EdgebnnError as error:
+        raise EdgebnnError(f"layer '{node.name}': {error}") from None
+
+
+def build_layer(kind: str, config: Mapping[str, Any]) -> nn.Module:
+    """The layer that :func:`describe` described; on whatever device is current."""
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    return LAYERS[kind][0](**arguments)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in _TYPE_NAMES or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace(model: nn.Module) -> tuple[LayerNode, ...]:
+    """The layers of ``model`` in order of execution; the last one gives the output.
+
+    Raises:
+        EdgebnnError: the model cannot be traced, or does something that is not a layer.
+    """
+    try:
+        graph = _Tracer().trace(model)
+    except Exception as error:  # torch.fx raises whatever the user's forward does
+        raise EdgebnnError(f"the model cannot be traced by torch.fx: {error}") from error
+    modules = dict(model.named_modules())
+    nodes: list[LayerNode] = []
+    alias: dict[str, str] = {}  # fx node name -> name of the layer that computes it
+    for node in graph.nodes:
+        inputs = tuple(alias[n.name] for n in node.all_input_nodes if n.name in alias)
+        match node.op:
+            case "placeholder":
+                if nodes:
+                    raise EdgebnnError("the model takes more than one input; one is supported")
+            case "output":
+                if len(inputs) != 1 or inputs[0] != nodes[-1].name:
+                    raise EdgebnnError("the model must return the result of its last layer alone")
+            case "call_module":
+                alias[node.name] = str(node.target)
+                nodes.append(LayerNode(str(node.target), modules[str(node.target)], inputs))
+            case _ if _is_flatten(node):
+                alias[node.name] = node.name
+                nodes.append(LayerNode(node.name, nn.Flatten(), inputs))
+            case _:
+                what = getattr(node.target, "__name__", node.target)
+                raise EdgebnnError(
+                    f"operation '{node.name}' ({what}) is not supported; "
+                    f"supported layers: {', '.join(LAYERS)}"
+                )
+    names = [node.name for node in nodes]
+    if not nodes or not isinstance(nodes[0].module, Input):
+        raise EdgebnnError("the model must begin with edgebnn.nn.Input(shape, bits)")
+    for name in names:
+        if names.count(name) > 1:
+            raise EdgebnnError(f"layer '{name}' is used twice; give each use a layer of its own")
+    return tuple(nodes)
+
+
+def _is_flatten(node: fx.Node) -> bool:
+    if node.op == "call_function":
+        known = node.target is torch.flatten
+    else:
+        known = node.op == "call_method" and node.target == "flatten"
+    return known and (node.args[1:] == (1,) or node.kwargs == {"start_dim": 1})
+
+
+def check_shapes(nodes: tuple[LayerNode, ...]) -> None:
+    """Check that the layers' shapes chain, without computing a value.
+
+    Raises:
+        EdgebnnError: names the first layer that does not take what comes before it.
+    """
+    values: dict[str, Tensor] = {}
+    for node in nodes:
+        module = node.module
+        if isinstance(module, Input):
+            values[node.name] = torch.empty((2, *module.shape), device="meta")
+            continue
+        x = values[node.inputs[0]]
+        try:
+            if isinstance(module, BatchNorm):
+                if x.shape[1] != module.num_features:
+                    raise ValueError(f"num_features is {module.num_features}")
+                values[node.name] = x
+            elif isinstance(module, BinaryLinear):
+                if x.shape[1:] != (module.in_features,):
+                    raise ValueError(f"in_features is {module.in_features}")
+                values[node.name] = x.new_empty((2, module.out_features))
+            elif isinstance(module, BinaryConv2d):
+                weight = torch.empty(module.latent_weight.shape, device="meta")
+                padding = module.padding
+                y = nn.functional.conv2d(
+                    x, weight, None, module.stride, padding, groups=module.groups
+                )
+                values[node.name] = y
+            else:
+                values[node.name] = module(x)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise EdgebnnError(
+                f"layer '{node.name}' ({type(module).__name__}) does not take its input of shape "
+                f"{tuple(x.shape[1:])}: {reason}"
+            ) from None

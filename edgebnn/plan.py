@@ -1,0 +1,113 @@
+"""From an IR network to a schedule: the kernel of each op and where everything lies in one arena.
+
+Every op's output lives from the op that makes it to the last op that reads it, scratch memory for
+its op alone. What does not live at the same time may share memory.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgebnn import kernels
+from edgebnn.ir import Network, Op, Tensor, tensors
+from edgebnn.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """``words`` 32-bit words that live from step ``first`` to step ``last``, both included."""
+
+    words: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One op with its kernel; offsets into the arena are in words, None where it needs none."""
+
+    op: Op
+    source: Tensor
+    result: Tensor
+    kernel: kernels.Kernel
+    layout: kernels.Layout
+    source_offset: int | None
+    result_offset: int | None
+    scratch_offset: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A network scheduled for a target."""
+
+    network: Network
+    target: Target
+    steps: tuple[Step, ...]
+    arena_words: int
+
+    @property
+    def arena_bytes(self) -> int:
+        return 4 * self.arena_words
+
+    @property
+    def constant_bytes(self) -> int:
+        """Weights, thresholds and scales in flash."""
+        return sum(array.bytes for step in self.steps for array in step.layout.arrays)
+
+
+def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
+    """Offsets in words for ``buffers``, and the size of the arena that holds them.
+
+    Largest first, each at the lowest offset where nothing that lives at the same time lies.
+    """
+    offsets = [0] * len(buffers)
+    placed: list[int] = []
+    for index in sorted(range(len(buffers)), key=lambda i: (-buffers[i].words, i)):
+        buffer = buffers[index]
+        offset = 0
+        for other in sorted(placed, key=lambda i: offsets[i]):
+            alive = buffers[other].first <= buffer.last and buffer.first <= buffers[other].last
+            if alive and offsets[other] < offset + buffer.words:
+                offset = max(offset, offsets[other] + buffers[other].words)
+        offsets[index] = offset
+        placed.append(index)
+    ends = [offsets[i] + buffers[i].words for i in placed]
+    return offsets, max(ends, default=0)
+
+
+def plan(network: Network, target: Target) -> Plan:
+    """Choose a kernel for each op and lay out the arena."""
+    shapes = tensors(network)
+    last_read = {op.source: step for step, op in enumerate(network.ops)}
+    buffers: list[Buffer] = []
+    owners: dict[tuple[str, str], int] = {}
+    choices = []
+    for step, op in enumerate(network.ops):
+        kernel = kernels.choose(op, shapes[op.source], target)
+        layout = kernel.lay_out(op, shapes[op.source])
+        choices.append((kernel, layout))
+        size = kernels.tensor_words(shapes[op.name])
+        if size:
+            owners[op.name, "result"] = len(buffers)
+            buffers.append(Buffer(size, step, last_read.get(op.name, step)))
+        if layout.scratch_words:
+            owners[op.name, "scratch"] = len(buffers)
+            buffers.append(Buffer(layout.scratch_words, step, step))
+    offsets, arena_words = place(buffers)
+
+    def offset(name: str, what: str) -> int | None:
+        return offsets[owners[name, what]] if (name, what) in owners else None
+
+    steps = tuple(
+        Step(
+            op=op,
+            source=shapes[op.source],
+            result=shapes[op.name],
+            kernel=kernel,
+            layout=layout,
+            source_offset=offset(op.source, "result"),
+            result_offset=offset(op.name, "result"),
+            scratch_offset=offset(op.name, "scratch"),
+        )
+        for op, (kernel, layout) in zip(network.ops, choices, strict=True)
+    )
+    return Plan(network, target, steps, arena_words)
