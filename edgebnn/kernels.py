@@ -1,7 +1,7 @@
 """The kernel table: for each op the ways to compute it, in order of a target's preference.
 
-A kernel is one row of :data:`KERNELS`: the ops it takes, how it lays out their constants, the scratch
-memory it needs and the template that prints it. Each helper template under
+A kernel is one row of :data:`KERNELS`: the ops it takes, how it lays out their constants, the
+scratch memory it needs and the template that prints it. Each helper template under
 ``templates/c/kernels/`` states the few-line reference that it equals. Adding a kernel is adding a
 row, a template and the kernel's name to the targets that profit from it.
 """
@@ -117,12 +117,11 @@ def _spatial(op: Conv | DepthwiseConv | MaxPool, source: Ints | Bits) -> dict[st
     out = infer(op, source)
     kernel = op.kernel if isinstance(op, MaxPool) else op.weights.shape[-3:-1]
     padding = (0, 0) if isinstance(op, MaxPool) else op.padding
-    single = isinstance(out, ScoreVector)
     return {
         "height": source.height,
         "width": source.width,
-        "out_height": 1 if single else out.height,
-        "out_width": 1 if single else out.width,
+        "out_height": 1 if isinstance(out, ScoreVector) else out.height,
+        "out_width": 1 if isinstance(out, ScoreVector) else out.width,
         "kernel_height": kernel[0],
         "kernel_width": kernel[1],
         "stride_y": op.stride[0],
@@ -132,9 +131,14 @@ def _spatial(op: Conv | DepthwiseConv | MaxPool, source: Ints | Bits) -> dict[st
     }
 
 
-def _tail_mask(channels: int) -> int:
-    """The word of ones that ends a row of ``channels`` set bits."""
-    return (1 << (channels % 32 or 32)) - 1
+def _padding(op: Conv | DepthwiseConv, source: Bits) -> dict[str, int]:
+    padded = any(op.padding)
+    return {
+        "padded": int(padded),
+        "pad_value": op.pad_value,
+        "zero_padded": int(padded and op.pad_value == 0),
+        "tail_mask": (1 << (source.channels % 32 or 32)) - 1,
+    }
 
 
 # --- rows of bits against rows of bits -------------------------------------------------------
@@ -163,7 +167,7 @@ def _conv_rows(op: Conv, source: Bits) -> Layout:
     inputs = fan_in(op)
     rows = pack(op.weights).reshape(len(op.weights), -1)
     row_words = rows.shape[1]
-    if op.pad_value == 0 and isinstance(op.head, Threshold):
+    if any(op.padding) and op.pad_value == 0 and isinstance(op.head, Threshold):
         # Both paddings are summed: inputs - (m_low + m_high) >= min_dot.
         limits: Int32Array | None = (inputs - op.head.min_dot).astype(np.int32)
     else:
@@ -174,13 +178,10 @@ def _conv_rows(op: Conv, source: Bits) -> Layout:
         "outputs": len(rows),
         "row_words": row_words,
         "pixel_words": words(source.channels),
-        "padded": int(any(op.padding)),
-        "pad_value": op.pad_value,
-        "tail_mask": _tail_mask(source.channels),
+        **_padding(op, source),
     }
-    both = any(op.padding) and op.pad_value == 0
     arrays = (Array("weights", "uint32_t", rows), *_head_arrays(op.head, limits))
-    return Layout(arrays, row_words * (2 if both else 1), numbers)
+    return Layout(arrays, row_words * (2 if numbers["zero_padded"] else 1), numbers)
 
 
 # --- rows of bits against integers -----------------------------------------------------------
@@ -223,16 +224,14 @@ def _dense_ints(op: Dense, source: Ints) -> Layout:
 def _conv_ints(op: Conv, source: Ints) -> Layout:
     inputs = fan_in(op)
     arrays, numbers = _int_rows(op, inputs)
-    patch_words = -(-inputs // 4)
     numbers = {
         **_spatial(op, source),
         **numbers,
         "channels": source.channels,
         "padded": int(any(op.padding)),
-        "patch_words": patch_words,
+        "patch_offset": len(op.weights) + _table_words(inputs),
     }
-    scratch = len(op.weights) + _table_words(inputs) + patch_words
-    return Layout(arrays, scratch, numbers)
+    return Layout(arrays, numbers["patch_offset"] + -(-inputs // 4), numbers)
 
 
 # --- depthwise -------------------------------------------------------------------------------
@@ -248,7 +247,7 @@ def _depthwise_bits(op: DepthwiseConv, source: Bits) -> Layout:
     taps = fan_in(op)
     weights = pack(op.weights).reshape(taps, -1)
     # A missing tap of value 0 counts half a mismatch, so all are counted twice.
-    halves = op.pad_value == 0
+    halves = any(op.padding) and op.pad_value == 0
     most = 2 * taps if halves else taps
     limits = (taps - op.head.min_dot) if halves else (taps - op.head.min_dot) // 2
     planes = (most + 1).bit_length()
@@ -261,10 +260,7 @@ def _depthwise_bits(op: DepthwiseConv, source: Bits) -> Layout:
         **_spatial(op, source),
         "pixel_words": words(source.channels),
         "planes": planes,
-        "unit_plane": int(halves),
-        "padded": int(any(op.padding)),
-        "pad_value": op.pad_value,
-        "tail_mask": _tail_mask(source.channels),
+        **_padding(op, source),
     }
     return Layout(arrays, planes, numbers)
 

@@ -1,0 +1,68 @@
+"""The C renderer: a plan goes in, the text of a C99 library comes out; nothing is written."""
+
+from edgebnn import __version__, ir
+from edgebnn.codegen import package, views
+from edgebnn.codegen.env import render
+from edgebnn.codegen.library import Library
+from edgebnn.codegen.names import check_prefix, comment_text
+from edgebnn.plan import Plan
+
+
+def generate(
+    plan: Plan,
+    name: str,
+    *,
+    class_names: tuple[str, ...] = (),
+    test_accuracy: float | None = None,
+) -> Library:
+    """The library ``name`` for ``plan``'s network and target.
+
+    Args:
+        name: C prefix of every public name.
+        class_names: for the comment in the header.
+        test_accuracy: fraction, as recorded when the model was saved; for the comment.
+
+    Raises:
+        EdgebnnError: ``name`` is not usable in C.
+    """
+    check_prefix(name)
+    network = plan.network
+    helpers = dict.fromkeys(helper for step in plan.steps for helper in step.kernel.helpers)
+    accuracy = "not recorded"
+    if test_accuracy is not None:
+        accuracy = f"{100.0 * test_accuracy:.2f} % (test set, recorded when the model was saved)"
+    shape = network.input
+    view = views.LibraryView(
+        name=name,
+        macro=name.upper(),
+        version=__version__,
+        target=plan.target.name,
+        target_title=plan.target.title,
+        sha256=ir.sha256(network),
+        accuracy=accuracy,
+        classes=tuple(comment_text(text) for text in class_names),
+        ops=tuple(views.op_view(step) for step in plan.steps),
+        helpers=tuple(f"c/kernels/{helper}" for helper in helpers),
+        input_bytes=network.input_bytes,
+        input_shape=f"{shape.height} x {shape.width} x {shape.channels}",
+        input_range=f"0 to {2**shape.bits - 1}",
+        num_classes=network.num_classes,
+        fraction_bits=network.scores.fraction_bits,
+        arena_words=plan.arena_words,
+        arena_bytes=plan.arena_bytes,
+        constant_bytes=views.spaced(plan.constant_bytes),
+        arena_text=views.spaced(plan.arena_bytes),
+    )
+    files = {
+        f"src/{name}.h": render("c/model.h.j2", lib=view),
+        f"src/{name}.c": render("c/model.c.j2", lib=view),
+    }
+    return Library(
+        name=name,
+        target=plan.target.name,
+        files={**files, **package.platformio(name)},
+        input_bytes=network.input_bytes,
+        num_classes=network.num_classes,
+        constant_bytes=plan.constant_bytes,
+        arena_bytes=plan.arena_bytes,
+    )

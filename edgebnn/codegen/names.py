@@ -1,0 +1,35 @@
+"""Names that are safe in C source, whatever the user called things."""
+
+import re
+
+from edgebnn.errors import EdgebnnError
+
+_RESERVED = frozenset(
+    """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl const
+    constexpr continue decltype default delete do double else enum explicit export extern false
+    float for friend goto if inline int long main mutable namespace new noexcept not not_eq nullptr
+    operator or or_eq private protected public register restrict return short signed sizeof static
+    struct switch template this throw true try typedef typeid typename union unsigned using virtual
+    void volatile while xor xor_eq
+    """.split()
+)
+
+
+def check_prefix(name: str) -> str:
+    """``name`` if it can begin every public C name, in lower case.
+
+    Raises:
+        EdgebnnError: it cannot; the message suggests one that can.
+    """
+    if re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) and name not in _RESERVED:
+        return name
+    suggestion = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:38]
+    if not suggestion or not suggestion[0].isalpha() or suggestion in _RESERVED:
+        suggestion = f"m_{suggestion}".rstrip("_")
+    raise EdgebnnError(f"'{name}' is not usable as a C prefix; try --name {suggestion}")
+
+
+def comment_text(text: str) -> str:
+    """``text`` as it may stand in a C comment: nothing that ends one, no control characters."""
+    return re.sub(r"[^A-Za-z0-9 _.,+-]", "_", text)[:60]

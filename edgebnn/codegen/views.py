@@ -1,0 +1,173 @@
+"""Frozen views: every number, name and line of a table that a template prints, computed here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgebnn.ir import (
+    Binarize,
+    Bits,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Ints,
+    MaxPool,
+    ScoreVector,
+    Tensor,
+)
+from edgebnn.kernels import Array
+from edgebnn.plan import Step
+
+_LINE = 96
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayView:
+    """A constant table, its initializer already broken into lines."""
+
+    ctype: str
+    name: str
+    dimensions: str  # "[256][8]"
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpView:
+    """One layer's function: its signature, tables, numbers and the call that runs it."""
+
+    name: str
+    comment: str
+    template: str
+    arrays: tuple[ArrayView, ...]
+    n: Mapping[str, int]
+    has: Mapping[str, bool]  # which optional tables exist
+    gives_bits: bool
+    out_type: str
+    lane_test: str
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryView:
+    """All that the library's files print."""
+
+    name: str
+    macro: str
+    version: str
+    target: str
+    target_title: str
+    sha256: str
+    accuracy: str
+    classes: tuple[str, ...]
+    ops: tuple[OpView, ...]
+    helpers: tuple[str, ...]
+    input_bytes: int
+    input_shape: str
+    input_range: str
+    num_classes: int
+    fraction_bits: int
+    arena_words: int
+    arena_bytes: int
+    constant_bytes: str
+    arena_text: str
+
+
+def spaced(number: int) -> str:
+    """33612 -> "33 612"."""
+    return f"{number:,}".replace(",", " ")
+
+
+def array_view(op_name: str, array: Array) -> ArrayView:
+    """The table ``<op>_<suffix>``: one initializer line a row, longer rows wrapped."""
+    texts = [f"0x{v:08x}u" if array.ctype == "uint32_t" else f"{v}" for v in array.values.ravel()]
+    row_length = array.values.shape[-1]
+    lines: list[str] = []
+    if array.values.ndim == 1:
+        lines += _wrap(texts, "    ", ",")
+    else:
+        for i in range(0, len(texts), row_length):
+            row = texts[i : i + row_length]
+            whole = f"    {{ {', '.join(row)} }},"
+            if len(whole) <= _LINE:
+                lines.append(whole)
+            else:
+                lines += ["    {", *_wrap(row, "        ", ","), "    },"]
+    dimensions = "".join(f"[{size}]" for size in array.values.shape)
+    return ArrayView(array.ctype, f"{op_name}_{array.suffix}", dimensions, tuple(lines))
+
+
+def _wrap(texts: list[str], indent: str, end: str) -> list[str]:
+    lines, line = [], indent
+    for text in texts:
+        if len(line) + len(text) + 1 > _LINE:
+            lines.append(line.rstrip())
+            line = indent
+        line += f"{text}{end} "
+    return [*lines, line.rstrip()]
+
+
+def op_view(step: Step) -> OpView:
+    """The function that runs ``step``."""
+    op = step.op
+    outputs = step.layout.numbers.get("outputs", 0)
+    if outputs % 32 == 0:
+        lane_test = "lane < 32u"
+    elif outputs < 32:
+        lane_test = f"lane < {outputs}u"
+    else:
+        lane_test = f"(lane < 32u) && (first + lane < {outputs}u)"
+    places = {
+        "in": "input" if step.source_offset is None else f"&arena[{step.source_offset}]",
+        "out": "scores" if step.result_offset is None else f"&arena[{step.result_offset}]",
+    }
+    if step.scratch_offset is not None:
+        places["scratch"] = f"&arena[{step.scratch_offset}]"
+    suffixes = {array.suffix for array in step.layout.arrays}
+    return OpView(
+        name=op.name,
+        comment=f"{op.name}: {_describe(step)}",
+        template=f"c/ops/{step.kernel.template}",
+        arrays=tuple(array_view(op.name, array) for array in step.layout.arrays),
+        n=step.layout.numbers,
+        has={s: s in suffixes for s in ("factor", "all_set", "inverted")},
+        gives_bits=isinstance(step.result, Bits),
+        out_type="uint32_t" if isinstance(step.result, Bits) else "int32_t",
+        lane_test=lane_test,
+        call=f"{op.name}({', '.join(places.values())});",
+    )
+
+
+def _shape(tensor: Tensor) -> str:
+    match tensor:
+        case ScoreVector():
+            return f"{tensor.classes} scores"
+        case Ints(height=1, width=1):
+            return f"{tensor.channels} x {tensor.bits} bits"
+        case Ints():
+            return f"{tensor.height}x{tensor.width}x{tensor.channels} x {tensor.bits} bits"
+        case Bits(height=1, width=1):
+            return f"{tensor.channels} bits"
+        case Bits():
+            return f"{tensor.height}x{tensor.width}x{tensor.channels} bits"
+
+
+def _describe(step: Step) -> str:
+    op = step.op
+    text = f"{_shape(step.source)} -> {_shape(step.result)}"
+    match op:
+        case Dense():
+            return text
+        case Conv() | DepthwiseConv():
+            kernel = op.weights.shape[-3:-1]
+            text += f"; {kernel[0]}x{kernel[1]}"
+            if op.stride != (1, 1):
+                text += f", stride {op.stride[0]}x{op.stride[1]}"
+            if any(op.padding):
+                text += f", padding {op.padding[0]}x{op.padding[1]} of {op.pad_value}"
+            return text
+        case MaxPool():
+            text += f"; {op.kernel[0]}x{op.kernel[1]}, stride {op.stride[0]}x{op.stride[1]}"
+            return text
+        case Binarize():
+            return text
+
+

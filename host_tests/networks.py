@@ -1,0 +1,181 @@
+"""Random networks for the equality tests: a seed names one network and its inputs, for good."""
+
+import numpy as np
+import torch
+from torch import nn
+
+import edgebnn.nn as bnn
+
+WIDTHS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 63, 64, 65, 96, 100)
+
+
+def random_model(seed: int) -> nn.Module:
+    """A network of random layers in a random order that makes sense, with hostile norms."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    model = _Builder(rng).build()
+    _randomize(model, rng)
+    return model.eval()
+
+
+def random_inputs(model: nn.Module, count: int, seed: int) -> torch.Tensor:
+    """(count, *shape) uint8: noise, sparse, constant and extreme inputs of the model's range."""
+    rng = np.random.default_rng(seed)
+    first = next(m for m in model.modules() if isinstance(m, bnn.Input))
+    top = 2**first.bits - 1
+    x = rng.integers(0, top + 1, (count, *first.shape))
+    x[1::4] *= rng.random(x[1::4].shape) < 0.2
+    x[0], x[-1] = 0, top
+    if count > 4:
+        x[4] = rng.integers(0, 2, first.shape) * top
+    return torch.from_numpy(x.astype(np.uint8))
+
+
+class _Builder:
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.layers: list[nn.Module] = []
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def pick(self, *values):
+        return values[self.rng.integers(len(values))]
+
+    def width(self, most: int = 100) -> int:
+        return int(self.pick(*[w for w in WIDTHS if w <= most]))
+
+    def build(self) -> nn.Module:
+        bits = int(self.rng.integers(1, 9))
+        if self.chance(0.35):
+            features = self.width() * int(self.rng.integers(1, 5))
+            self.layers.append(bnn.Input((features,), bits=bits))
+            shape = (features, 1, 1)
+            binary = self.binarize_input(features)
+        else:
+            shape = (
+                int(self.pick(1, 1, 2, 3, 5, 33)),
+                int(self.rng.integers(1, 13)),
+                int(self.rng.integers(1, 13)),
+            )
+            self.layers.append(bnn.Input(shape, bits=bits))
+            binary = self.binarize_input(shape[0])
+            for _ in range(int(self.rng.integers(0, 4))):
+                shape, binary = self.conv(shape, binary)
+            if self.chance(0.1) and binary:
+                return self.finish_with_conv(shape)
+            self.layers.append(bnn.Flatten())
+        features = shape[0] * shape[1] * shape[2]
+        for _ in range(int(self.rng.integers(0, 3))):
+            width = self.width()
+            self.layers.append(bnn.BinaryLinear(features, width))
+            self.norms(width)
+            self.layers.append(bnn.Sign())
+            if self.chance(0.1):
+                self.layers.append(bnn.Dropout(0.3))
+            features = width
+        classes = int(self.rng.integers(1, 13))
+        self.layers.append(bnn.BinaryLinear(features, classes))
+        self.output_norm(classes)
+        return bnn.Sequential(*self.layers)
+
+    def binarize_input(self, channels: int) -> bool:
+        if not self.chance(0.1):
+            return False
+        self.norms(channels)
+        self.layers.append(bnn.Sign())
+        return True
+
+    def norms(self, channels: int) -> None:
+        for _ in range(int(self.pick(0, 1, 1, 1, 1, 2))):
+            self.layers.append(bnn.BatchNorm(channels))
+            if self.chance(0.1):
+                self.layers.append(bnn.Dropout(0.5))
+
+    def conv(self, shape, binary):
+        channels, height, width = shape
+        padding = (int(self.pick(0, 0, 1, 1, 2)), int(self.pick(0, 0, 1, 1, 2)))
+        kernel = (
+            int(self.rng.integers(1, min(4, height + 2 * padding[0]) + 1)),
+            int(self.rng.integers(1, min(4, width + 2 * padding[1]) + 1)),
+        )
+        stride = (int(self.pick(1, 1, 2, 3)), int(self.pick(1, 1, 2)))
+        depthwise = self.chance(0.25)
+        out = channels if depthwise else self.width(65)
+        self.layers.append(
+            bnn.BinaryConv2d(
+                channels,
+                out,
+                kernel,
+                stride=stride,
+                padding=padding,
+                pad_value=int(self.pick(-1, 0, 0, 1)) if binary else 0,
+                groups=channels if depthwise else 1,
+            )
+        )
+        height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
+        width = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
+        place = self.pick("none", "before", "between", "after", "flat")
+        size = (int(self.rng.integers(1, min(3, height) + 1)), int(self.rng.integers(1, min(3, width) + 1)))
+        step = self.pick(None, 1, size)
+        pool = bnn.MaxPool2d(size, step)
+        if place == "before":
+            self.layers.append(pool)
+        self.norms(out)
+        if place == "between":
+            self.layers.append(pool)
+            self.norms(out)
+        self.layers.append(bnn.Sign())
+        if place == "after":
+            self.layers.append(pool)
+        if place in ("before", "between", "after"):
+            step = size if step is None else (step, step) if step == 1 else step
+            height = (height - size[0]) // step[0] + 1
+            width = (width - size[1]) // step[1] + 1
+        return (out, height, width), True
+
+    def finish_with_conv(self, shape) -> nn.Module:
+        channels, height, width = shape
+        classes = int(self.rng.integers(2, 13))
+        padding = int(self.pick(0, 1))
+        kernel = (height + 2 * padding, width + 2 * padding)
+        pad_value = int(self.pick(-1, 0, 1))
+        conv = bnn.BinaryConv2d(channels, classes, kernel, padding=padding, pad_value=pad_value)
+        self.layers.append(conv)
+        self.output_norm(classes)
+        self.layers.append(bnn.Flatten())
+        return bnn.Sequential(*self.layers)
+
+    def output_norm(self, classes: int) -> None:
+        if self.chance(0.75):
+            self.layers.append(bnn.OutputNorm(classes, bound=2**23))
+
+
+@torch.no_grad()
+def _randomize(model: nn.Module, rng: np.random.Generator) -> None:
+    """Latent weights with exact zeros; norms with negative, zero and tiny scales and exact ties."""
+    for module in model.modules():
+        if isinstance(module, bnn.BinaryLinear | bnn.BinaryConv2d):
+            latent = module.latent_weight
+            latent[torch.from_numpy(rng.random(tuple(latent.shape)) < 0.02)] = 0.0
+        if not isinstance(module, bnn.BatchNorm):
+            continue
+        n = module.num_features
+        reach = 10.0 ** rng.uniform(-1, 3)
+        weight = rng.normal(size=n)
+        mean = rng.normal(size=n) * reach
+        var = (reach * rng.uniform(0.01, 2.0, n)) ** 2
+        bias = rng.normal(size=n)
+        kind = rng.integers(0, 8, n)
+        weight[kind == 0] = 0.0
+        bias[(kind == 0) & (rng.random(n) < 0.5)] = 0.0
+        weight[kind == 1] *= 1e-30
+        tie = (kind == 2) | (kind == 3)
+        mean[tie] = np.round(mean[tie])
+        bias[tie] = 0.0
+        bias[kind == 4] = -0.0
+        var[kind == 5] = 0.0
+        module.weight.copy_(torch.from_numpy(weight))
+        module.bias.copy_(torch.from_numpy(bias))
+        module.running_mean.copy_(torch.from_numpy(mean))
+        module.running_var.copy_(torch.from_numpy(var))
