@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_ONE = torch.ones(())
+
 # hardtanh_backward passes the gradient strictly inside its bounds; one ulp further makes |x| <= 1.
 _STE_BOUND = 1.0 + 2.0**-23
 
@@ -26,12 +28,25 @@ class _SignSTE(torch.autograd.Function):
         return passed
 
 
+class _WeightSign(torch.autograd.Function):
+    """sign whose gradient passes unchanged."""
+
+    @staticmethod
+    def forward(ctx: Any, latent: Tensor) -> Tensor:
+        return sign_bit(latent)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        return grad_outputs[0]
+
+
 def sign_bit(x: Tensor) -> Tensor:
     """+1.0 where ``x >= 0``, else -1.0, without a gradient; sign(0) = sign(-0.0) = +1.
 
     Adding +0.0 turns -0.0 into +0.0, which makes ``copysign`` agree with ``x >= 0``.
     """
-    return torch.copysign(torch.ones((), dtype=x.dtype, device=x.device), x + 0.0)
+    y = x + 0.0
+    return torch.copysign(_ONE, y, out=y)
 
 
 def sign(x: Tensor) -> Tensor:
@@ -41,6 +56,16 @@ def sign(x: Tensor) -> Tensor:
     (Hubara et al., arXiv 1602.02830, section 1.3, eq. 4).
     """
     result: Tensor = _SignSTE.apply(x)  # type: ignore[no-untyped-call]
+    return result
+
+
+def binarize_weight(latent: Tensor) -> Tensor:
+    """The signs of latent weights, +1.0 or -1.0; the gradient is that of the signs.
+
+    Latent weights are clipped to [-1, 1] after every step, so the mask of the straight-through
+    estimator would never bite (arXiv 1602.02830, Algorithm 1).
+    """
+    result: Tensor = _WeightSign.apply(latent)  # type: ignore[no-untyped-call]
     return result
 
 

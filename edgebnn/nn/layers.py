@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgebnn.nn.functional import sign, sign_bit
+from edgebnn.nn.functional import binarize_weight, sign, sign_bit
 
 Pair = int | tuple[int, int]
 
@@ -95,7 +95,7 @@ class BinaryLinear(nn.Module):
         return {"in_features": self.in_features, "out_features": self.out_features}
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, sign(self.latent_weight))
+        return F.linear(x, binarize_weight(self.latent_weight))
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}"
@@ -165,7 +165,7 @@ class BinaryConv2d(nn.Module):
             vertical, horizontal = padding
             x = F.pad(x, (horizontal, horizontal, vertical, vertical), value=float(self.pad_value))
             padding = (0, 0)
-        weight = sign(self.latent_weight)
+        weight = binarize_weight(self.latent_weight)
         y = F.conv2d(x, weight, None, self.stride, padding, groups=self.groups)
         # Every sum is an integer; rounding keeps it one where a backend computes by Winograd.
         return y if self.training else y.round()
