@@ -1,5 +1,495 @@
-"""Command line."""
+"""The command line: the only place that prints and that writes files."""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from edgebnn import __version__
+from edgebnn.codegen.views import spaced
+from edgebnn.errors import EdgebnnError
+from edgebnn.targets import TARGETS, get_target
+
+if TYPE_CHECKING:
+    from edgebnn.checkpoint import Checkpoint
+    from edgebnn.ir import Network
+    from edgebnn.train import Event
+
+out = Console()
+err = Console(stderr=True)
+app = typer.Typer(
+    name="edgebnn",
+    help="Train binarized neural networks, emit bit-packed C for microcontrollers, and prove that "
+    "nothing changed on the way.\n\n"
+    "A first run: edgebnn demo, or edgebnn train mnist-5k -o model.pt.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+bench = typer.Typer(help="Measure; every number in the documentation comes from here.")
+app.add_typer(bench, name="bench", no_args_is_help=True)
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file, either form.")]
+TargetName = Annotated[str, typer.Option("--target", "-t", help=f"One of: {', '.join(TARGETS)}.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder with the data sets; EDGEBNN_DATA names one too."),
+]
+DataSetName = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Data set, folder of images or .npz, if not the model's own."),
+]
+ImageCount = Annotated[
+    int | None, typer.Option("--images", min=1, help="Only the first so many test images.")
+]
+Name = Annotated[
+    str | None, typer.Option("--name", help="C prefix of all public names; the file's stem.")
+]
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command line; a user's mistake is one line on stderr and a non-zero status."""
+    try:
+        status = app(standalone_mode=False)
+        raise SystemExit(status if isinstance(status, int) else 0)
+    except EdgebnnError as error:
+        _fail(str(error), 1)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        _fail("this needs torch: pip install 'edgebnn[train]'", 1)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        raise SystemExit(141) from None
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # click's usage errors
+        if message is None:
+            raise
+        _fail(f"{message()} (see edgebnn --help)", 2)
+
+
+def _fail(message: str, status: int) -> None:
+    line = " ".join(message.split())
+    print(f"edgebnn: {line}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"edgebnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- train -------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="mnist-5k, digits, mnist, fashion-mnist, cifar10, spoken-digits, "
+            "a folder of class folders of images, or an .npz."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file.")] = Path("model.pt"),
+    recipe: Annotated[
+        str, typer.Option(help="Network and training; edgebnn recipes lists them.")
+    ] = "mlp-32k",
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal models on a CPU.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    data: DataDir = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the set, checked.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT.")] = False,
+) -> None:
+    """Train a network. Ctrl-C keeps the last finished epoch; --resume goes on from there.
+
+    Several processes: torchrun --nproc-per-node 2 -m edgebnn train ...
+    """
+    from edgebnn.train import get_recipe, load_dataset
+    from edgebnn.train import train as run
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise EdgebnnError(f"unknown device '{device}'; pick one of: auto, cpu, cuda")
+    if output.exists() and not resume:
+        raise EdgebnnError(f"{output} exists; add --resume to go on with it, or give another -o")
+    chosen = get_recipe(recipe)
+    images = load_dataset(dataset, data, download=download)
+    with _training_progress() as report:
+        try:
+            run(
+                chosen,
+                images,
+                output=output,
+                seed=seed,
+                epochs=epochs,
+                device=device,  # type: ignore[arg-type]
+                resume=resume,
+                report=report,
+            )
+        except KeyboardInterrupt:
+            if output.exists():
+                raise EdgebnnError(
+                    f"stopped; {output} holds the last finished epoch, --resume goes on"
+                ) from None
+            raise EdgebnnError("stopped before the first epoch was finished") from None
+
+
+class _TrainingReport:
+    """Draws training events: a bar within the epoch, a line for each epoch."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.task = progress.add_task("", total=None)
+
+    def __call__(self, event: "Event") -> None:
+        from edgebnn.train import Batch, Epoch, Finished, Started
+
+        match event:
+            case Started():
+                out.print(
+                    f"{event.recipe} on {event.dataset}: {spaced(event.weight_bits)} binary "
+                    f"weights, {spaced(event.train_images)} training images, {event.epochs} "
+                    f"epochs on {event.device} ({event.processes} process"
+                    f"{'es' if event.processes > 1 else ''})"
+                )
+            case Batch():
+                description = f"epoch {event.epoch}  accuracy {100 * event.train_accuracy:5.2f} %"
+                self.progress.update(
+                    self.task, description=description, completed=event.step, total=event.steps
+                )
+            case Epoch():
+                held_out = ""
+                if event.validation_accuracy is not None:
+                    held_out = f", validation {100 * event.validation_accuracy:.2f} %"
+                out.print(
+                    f"epoch {event.epoch:3}/{event.epochs}  loss {event.loss:.4f}  training "
+                    f"{100 * event.train_accuracy:.2f} %{held_out}  ({event.seconds:.1f} s)"
+                )
+            case Finished():
+                out.print(
+                    f"test accuracy {100 * event.test_accuracy:.2f} % "
+                    f"({event.test_correct}/{event.test_images}) after {event.seconds:.0f} s"
+                )
+
+
+@contextlib.contextmanager
+def _training_progress() -> Iterator[_TrainingReport]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=out, transient=True) as progress:
+        yield _TrainingReport(progress)
+
+
+@app.command()
+def recipes() -> None:
+    """List the networks that edgebnn trains."""
+    from edgebnn.train import RECIPES
+
+    for recipe in RECIPES.values():
+        out.print(f"{recipe.name:12} {recipe.summary}; {recipe.epochs} epochs")
+
+
+@app.command()
+def targets() -> None:
+    """List the CPUs that edgebnn emits code for."""
+    for target in TARGETS.values():
+        emulator = f"emulated ({target.unicorn_cpu})" if target.unicorn_cpu else "runs here"
+        out.print(f"{target.name:12} {target.title:16} {target.word_bits}-bit words, {emulator}")
+
+
+# --- a model ------------------------------------------------------------------------------------
+
+
+def _open(path: Path) -> "tuple[Checkpoint, Network]":
+    from edgebnn import checkpoint
+    from edgebnn.lower import lower
+
+    content = checkpoint.read(path)
+    try:
+        return content, lower(content.model)
+    except EdgebnnError as error:
+        raise EdgebnnError(f"{path}: {error}") from None
+
+
+@app.command()
+def info(model: ModelFile) -> None:
+    """Show layers, bits, accuracy, and flash and RAM on every target."""
+    from edgebnn import report
+    from edgebnn.cost import cost
+    from edgebnn.plan import plan
+
+    content, network = _open(model)
+    out.print(report.model_table(str(model), content, network))
+    out.print(report.layer_table(network, cost(plan(network, get_target("host")))))
+    out.print(report.target_table(network))
+
+
+@app.command()
+def release(
+    model: ModelFile,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New file; MODEL.release.pt.")
+    ] = None,
+) -> None:
+    """Write the small form of a model: signs and norms, no latent weights."""
+    from edgebnn import api, checkpoint, report
+
+    content = checkpoint.read(model)
+    path = output or model.with_name(f"{model.stem}.release.pt")
+    if path.exists():
+        raise EdgebnnError(f"{path} exists; give another -o")
+    api.release(content, path)
+    sizes = [report.kilobytes(file.stat().st_size) for file in (model, path)]
+    out.print(f"{path}: {sizes[1]} ({model} is {sizes[0]})")
+
+
+@app.command()
+def generate(
+    model: ModelFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Empty or new folder.")],
+    target: TargetName = "cortex-m4",
+    name: Name = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files in OUTPUT.")] = False,
+) -> None:
+    """Emit the model as a C99 library: no heap, no libc, no float."""
+    from edgebnn import api
+
+    library = api.generate(model, target=target, name=name)
+    for path in api.write(library, output, force=force):
+        out.print(str(path), soft_wrap=True)
+    out.print(
+        f"flash {spaced(library.constant_bytes)} bytes of constants plus code, "
+        f"static RAM {spaced(library.arena_bytes)} bytes"
+    )
+
+
+@app.command()
+def predict(
+    model: ModelFile,
+    image: Annotated[Path, typer.Argument(help="Image file of the model's size.")],
+) -> None:
+    """Classify one image file with the integer network."""
+    from edgebnn import reference
+    from edgebnn.train.datasets import read_image
+    from edgebnn.verify import to_device_layout
+
+    content, network = _open(model)
+    shape = network.input
+    pixels = read_image(image, channels=shape.channels)
+    if pixels.shape[1:] != (shape.height, shape.width):
+        raise EdgebnnError(
+            f"{image} is {pixels.shape[2]}x{pixels.shape[1]} pixels, "
+            f"{model} takes {shape.width}x{shape.height}"
+        )
+    inputs = to_device_layout(pixels[None] >> content.metadata.right_shift)
+    outputs = reference.run(network, inputs)
+    names = content.metadata.class_names or tuple(str(i) for i in range(network.num_classes))
+    order = np.argsort(-outputs.scores[0], kind="stable")
+    for place in order[:5]:
+        out.print(f"{names[place]:16} {spaced(int(outputs.scores[0, place])):>16}")
+
+
+# --- proof -------------------------------------------------------------------------------------
+
+
+def _test_set(
+    content: "Checkpoint", network: "Network", dataset: str | None, data: Path | None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Preprocessed test images (N, C, H, W) and labels for a model, checked to fit it."""
+    from edgebnn.train import load_dataset
+
+    name = dataset or content.metadata.dataset
+    if not name:
+        raise EdgebnnError("the model does not say what it was trained on; name a --dataset")
+    images = load_dataset(name, data)
+    pixels = images.test_images
+    shape = (network.input.channels, network.input.height, network.input.width)
+    if pixels.shape[1:] != shape:
+        raise EdgebnnError(
+            f"images of {name} are {'x'.join(map(str, pixels.shape[1:]))}, "
+            f"the model takes {'x'.join(map(str, shape))} (channels x height x width)"
+        )
+    return pixels >> content.metadata.right_shift, images.test_labels
+
+
+@contextlib.contextmanager
+def _work_folder(keep: Path | None = None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep
+        return
+    with tempfile.TemporaryDirectory(prefix="edgebnn-") as folder:
+        yield Path(folder)
+
+
+def _prove(
+    model: Path,
+    target_names: tuple[str, ...],
+    *,
+    dataset: str | None,
+    data: Path | None,
+    images: int | None,
+    counted: int = 20,
+    optimize: str = "-O2",
+) -> bool:
+    """Run the test set through torch, the oracle and each target; print the tables."""
+    from edgebnn import api, report, verify
+
+    chosen = [get_target(name) for name in target_names]
+    content, network = _open(model)
+    pixels, labels = _test_set(content, network, dataset, data)
+    pixels, labels = pixels[:images], labels[:images]
+    inputs = verify.to_device_layout(pixels)
+    expected = verify.run_torch(content.model, network, _as_torch_input(pixels, content))
+    backends = [verify.run_reference(network, inputs, expected)]
+    chips = []
+    with Progress(console=out, transient=True) as progress, _work_folder() as folder:
+        for target in chosen:
+            library = api.generate(model, target=target.name, name="model")
+            task = progress.add_task(target.name, total=len(inputs))
+            if target.machine is None:
+                backends.append(
+                    verify.run_host(library, inputs, expected, folder / target.name, target)
+                )
+                continue
+            chip = verify.run_emulated(
+                library,
+                inputs,
+                expected,
+                folder / target.name,
+                target,
+                counted=counted,
+                optimize=optimize,
+                progress=lambda done, task=task: progress.update(task, completed=done),
+            )
+            backends.append(chip.backend)
+            chips.append(chip)
+    own = verify.Backend("torch (eval mode)", expected, 0)
+    out.print(report.equality_table(own, backends, labels))
+    for chip in chips:
+        out.print(report.chip_table(chip))
+    return all(backend.differing == 0 for backend in backends)
+
+
+def _as_torch_input(pixels: NDArray[np.uint8], content: "Checkpoint") -> NDArray[np.uint8]:
+    """Flat networks take (N, features)."""
+    from edgebnn.nn import Input
+
+    first = next(m for m in content.model.modules() if isinstance(m, Input))
+    return pixels.reshape(len(pixels), *first.shape)
+
+
+def _settle(equal: bool) -> None:
+    if not equal:
+        raise EdgebnnError("outputs differ; please report this with the model file")
+    out.print("every output is equal, bit for bit")
+
+
+@app.command()
+def verify(
+    model: ModelFile,
+    target: TargetName = "host",
+    dataset: DataSetName = None,
+    data: DataDir = None,
+    images: ImageCount = None,
+) -> None:
+    """Compile the emitted C, run the whole test set through it and compare every output."""
+    _settle(_prove(model, (target,), dataset=dataset, data=data, images=images))
+
+
+@app.command()
+def simulate(
+    model: ModelFile,
+    target: TargetName = "cortex-m4",
+    dataset: DataSetName = None,
+    data: DataDir = None,
+    images: ImageCount = 200,
+    counted: Annotated[
+        int, typer.Option(min=1, help="Inputs whose instructions are counted (exactly).")
+    ] = 20,
+    optimize: Annotated[str, typer.Option(help="Compiler option: -Os, -O2 or -O3.")] = "-O2",
+) -> None:
+    """Run the model on an emulated CPU: accuracy, instructions, flash, RAM and stack."""
+    if get_target(target).machine is None:
+        raise EdgebnnError(f"target '{target}' has no emulator; use edgebnn verify")
+    if optimize not in ("-Os", "-O1", "-O2", "-O3"):
+        raise EdgebnnError(f"unknown optimization '{optimize}'; pick one of: -Os, -O1, -O2, -O3")
+    _settle(
+        _prove(
+            model,
+            (target,),
+            dataset=dataset,
+            data=data,
+            images=images,
+            counted=counted,
+            optimize=optimize,
+        )
+    )
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for model and C.")] = Path(
+        "build/demo"
+    ),
+) -> None:
+    """Train on 5,000 real digits, emit C, run it on an emulated Cortex-M4 and prove equality."""
+    from edgebnn import api, checkpoint
+
+    output.mkdir(parents=True, exist_ok=True)
+    model = output / "digits.pt"
+    done = model.exists() and checkpoint.read(model).metadata.test_accuracy is not None
+    if done:
+        out.print(f"{model} is trained already; delete it to train again")
+    else:
+        train("mnist-5k", output=model, recipe="mlp-16k", resume=model.exists())
+    library = api.generate(model, target="cortex-m4")
+    for path in api.write(library, output / "digits", force=True):
+        out.print(str(path), soft_wrap=True)
+    targets = ("host", "cortex-m4")
+    _settle(_prove(model, targets, dataset=None, data=None, images=None))
+
+
+# --- measurements ------------------------------------------------------------------------------
+
+
+@bench.command("train")
+def bench_train(
+    recipe: Annotated[str, typer.Option(help="Network.")] = "mlp-32k",
+    rounds: Annotated[int, typer.Option(min=1, help="Pairs of steps timed.")] = 100,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Time a training step of a recipe's network against its float twin, in one run."""
+    from edgebnn.train import get_recipe, step_ratio
+
+    result = step_ratio(get_recipe(recipe), rounds=rounds, device=device)
+    out.print(
+        f"{result.recipe}, batch {result.batch_size}, {result.device}, {result.threads} threads, "
+        f"median of {result.rounds} pairs: binary {1000 * result.binary_seconds:.2f} ms, float "
+        f"{1000 * result.float_seconds:.2f} ms, ratio {result.ratio:.3f}"
+    )

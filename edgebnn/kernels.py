@@ -158,9 +158,7 @@ def _dense_rows(op: Dense, source: Bits) -> Layout:
         Array("weights", "uint32_t", rows),
         *_head_arrays(op.head, _mismatch_limits(op.head, inputs)),
     )
-    return Layout(
-        arrays, 0, {"inputs": inputs, "outputs": len(rows), "row_words": rows.shape[1]}
-    )
+    return Layout(arrays, 0, {"inputs": inputs, "outputs": len(rows), "row_words": rows.shape[1]})
 
 
 def _conv_rows(op: Conv, source: Bits) -> Layout:

@@ -46,7 +46,7 @@ def sign_bit(x: Tensor) -> Tensor:
     Adding +0.0 turns -0.0 into +0.0, which makes ``copysign`` agree with ``x >= 0``.
     """
     y = x + 0.0
-    return torch.copysign(_ONE, y, out=y)
+    return y if y.is_meta else torch.copysign(_ONE, y, out=y)
 
 
 def sign(x: Tensor) -> Tensor:

@@ -686,6 +686,24 @@ def _decode(
     return images
 
 
+def read_image(path: Path, channels: int) -> NDArray[np.uint8]:
+    """One image file as (channels, H, W) uint8; colour is turned to grey where channels is 1.
+
+    Raises:
+        EdgebnnError: no such file, or not an image.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EdgebnnError(f"cannot read {path}: {error.strerror or error}") from None
+    image = _decode_one(str(path), content)
+    if channels == 1 and len(image) == 3:
+        weights = np.array([299, 587, 114], dtype=np.uint32)  # ITU-R BT.601, as Pillow's "L"
+        grey = (image * weights[:, None, None]).sum(axis=0, keepdims=True) // 1000
+        return grey.astype(np.uint8)
+    return np.repeat(image, channels, axis=0) if len(image) == 1 else image
+
+
 def _decode_one(source: str, content: bytes) -> NDArray[np.uint8]:
     from PIL import Image, UnidentifiedImageError
 

@@ -1,0 +1,97 @@
+"""The few functions that ``import edgebnn`` offers beside :mod:`edgebnn.nn`."""
+
+import os
+from pathlib import Path
+
+from torch import nn
+
+from edgebnn.checkpoint import Checkpoint, Metadata, load, read, save
+from edgebnn.codegen import c
+from edgebnn.codegen.library import Library
+from edgebnn.errors import EdgebnnError
+from edgebnn.lower import lower
+from edgebnn.plan import plan
+from edgebnn.targets import get_target
+
+__all__ = ["generate", "load", "read", "release", "save", "write"]
+
+
+def generate(
+    model: nn.Module | str | os.PathLike[str],
+    *,
+    target: str = "host",
+    name: str | None = None,
+) -> Library:
+    """The C library of a model, as text.
+
+    Args:
+        model: a module in any state, or the path of a model file.
+        target: a name from :data:`edgebnn.targets.TARGETS`.
+        name: C prefix; the stem of the file by default, ``model`` for a module.
+
+    Raises:
+        EdgebnnError: the file, the model, the target or the name cannot be used; says why.
+    """
+    chosen = get_target(target)
+    metadata = Metadata()
+    if isinstance(model, nn.Module):
+        module, stem = model, "model"
+    else:
+        checkpoint = read(model)
+        module, metadata, stem = checkpoint.model, checkpoint.metadata, Path(model).stem
+    return c.generate(
+        plan(lower(module), chosen),
+        stem if name is None else name,
+        class_names=metadata.class_names,
+        test_accuracy=metadata.test_accuracy,
+    )
+
+
+def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
+    """Write ``checkpoint`` to ``path`` in release form: signs and norms, about 32 times smaller."""
+    metadata = checkpoint.metadata
+    save(
+        checkpoint.model,
+        path,
+        class_names=metadata.class_names,
+        test_accuracy=metadata.test_accuracy,
+        dataset=metadata.dataset,
+        right_shift=metadata.right_shift,
+        recipe=metadata.recipe,
+        seed=metadata.seed,
+        form="release",
+    )
+
+
+def write(library: Library, folder: str | os.PathLike[str], *, force: bool = False) -> list[Path]:
+    """Write the library's files into ``folder``, all or none; returns their paths.
+
+    Args:
+        force: replace files of the same names in a folder that is not empty.
+
+    Raises:
+        EdgebnnError: the folder is not empty, or cannot be written to.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise EdgebnnError(f"{folder} is a file; give a folder for the library")
+    if not force and folder.is_dir() and any(folder.iterdir()):
+        raise EdgebnnError(f"{folder} is not empty; add --force to replace the files in it")
+    written: list[Path] = []
+    partial: list[tuple[Path, Path]] = []
+    try:
+        for relative, text in library.files.items():
+            path = folder / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.{os.getpid()}.part")
+            partial.append((part, path))
+            part.write_text(text, encoding="utf-8", newline="\n")
+        for part, path in partial:
+            part.replace(path)
+            written.append(path)
+    except OSError as error:
+        raise EdgebnnError(f"cannot write to {folder}: {error.strerror or error}") from None
+    finally:
+        for part, _ in partial:
+            part.unlink(missing_ok=True)
+    return written

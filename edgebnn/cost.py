@@ -1,0 +1,51 @@
+"""What a network costs on a target, known before any compiler runs."""
+
+from dataclasses import dataclass
+
+from edgebnn.ir import Conv, Dense, DepthwiseConv, Network, ScoreVector, fan_in, infer, tensors
+from edgebnn.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class OpCost:
+    """One op: its weights in bits, its constants in bytes, and the products it sums."""
+
+    name: str
+    kernel: str
+    weight_bits: int
+    constant_bytes: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Constants in flash and static scratch in RAM, both exact; code comes on top."""
+
+    constant_bytes: int
+    arena_bytes: int
+    ops: tuple[OpCost, ...]
+
+
+def cost(plan: Plan) -> Cost:
+    """The cost of ``plan``, op by op."""
+    shapes = tensors(plan.network)
+    ops = []
+    for step in plan.steps:
+        op = step.op
+        weight_bits = macs = 0
+        if isinstance(op, Dense | Conv | DepthwiseConv):
+            weight_bits = int(op.weights.size)
+            result = infer(op, shapes[op.source])
+            pixels = 1 if isinstance(result, ScoreVector) else result.height * result.width
+            outputs = op.weights.shape[-1] if isinstance(op, DepthwiseConv) else len(op.weights)
+            macs = pixels * outputs * fan_in(op)
+        constants = sum(array.bytes for array in step.layout.arrays)
+        ops.append(OpCost(op.name, step.kernel.name, weight_bits, constants, macs))
+    return Cost(plan.constant_bytes, plan.arena_bytes, tuple(ops))
+
+
+def weight_bits(network: Network) -> int:
+    """Binary weights of the whole network."""
+    return sum(
+        int(op.weights.size) for op in network.ops if isinstance(op, Dense | Conv | DepthwiseConv)
+    )

@@ -1,0 +1,109 @@
+"""Tables for people; every figure comes in, none is computed or judged here."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from edgebnn.checkpoint import Checkpoint
+from edgebnn.codegen.views import spaced
+from edgebnn.cost import Cost, cost, weight_bits
+from edgebnn.ir import Network
+from edgebnn.plan import plan
+from edgebnn.targets import TARGETS
+from edgebnn.verify import Backend, OnChip
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    return table
+
+
+def kilobytes(count: int) -> str:
+    """33612 -> "33.6 kB" (1000 bytes to the kB)."""
+    return f"{count / 1000:.1f} kB"
+
+
+def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
+    """What a model is and where it comes from."""
+    metadata = checkpoint.metadata
+    shape = network.input
+    table = _table(path, "model", "")
+    table.add_row("form", checkpoint.form)
+    pixels = f"{shape.height} x {shape.width} x {shape.channels}"
+    table.add_row("input", f"{pixels}, {shape.bits} bits each")
+    table.add_row("classes", ", ".join(metadata.class_names) or str(network.num_classes))
+    if metadata.right_shift:
+        table.add_row("preprocessing", f"8-bit pixels >> {metadata.right_shift}")
+    table.add_row("binary weights", f"{spaced(weight_bits(network))} bits")
+    accuracy = metadata.test_accuracy
+    known = "not recorded" if accuracy is None else f"{100 * accuracy:.2f} % on the test set"
+    table.add_row("accuracy", known)
+    if metadata.dataset:
+        table.add_row("data set", metadata.dataset)
+    recipe = ", ".join(f"{key} {value}" for key, value in metadata.recipe.items())
+    table.add_row("recipe", recipe or "not recorded")
+    table.add_row("seed", "not recorded" if metadata.seed is None else str(metadata.seed))
+    return table
+
+
+def layer_table(network: Network, costs: Cost) -> Table:
+    """Every op with its size and kernel."""
+    table = _table("Layers", "op", "weights (bits)", "constants (bytes)", "MACs", "kernel")
+    for op in costs.ops:
+        numbers = (op.weight_bits, op.constant_bytes, op.macs)
+        table.add_row(op.name, *(spaced(n) if n else "-" for n in numbers), op.kernel)
+    return table
+
+
+def target_table(network: Network) -> Table:
+    """Flash and RAM on every target, before any compiler runs."""
+    table = _table(
+        "Targets (exact; code and stack come on top)", "target", "flash constants", "static RAM"
+    )
+    for target in TARGETS.values():
+        known = cost(plan(network, target))
+        constants, arena = spaced(known.constant_bytes), spaced(known.arena_bytes)
+        table.add_row(target.name, f"{constants} bytes", f"{arena} bytes")
+    return table
+
+
+def equality_table(
+    torch_backend: Backend, others: Sequence[Backend], labels: NDArray[np.int64] | None
+) -> Table:
+    """One row a backend: accuracy and how many outputs differ from torch's."""
+    count = len(torch_backend.outputs.classes)
+    table = _table(f"Outputs on {spaced(count)} inputs", "backend", "accuracy", "differing outputs")
+    for backend in (torch_backend, *others):
+        accuracy = "-"
+        if labels is not None:
+            correct = backend.correct(labels)
+            accuracy = f"{100 * correct / count:.2f} % ({correct}/{count})"
+        table.add_row(backend.name, accuracy, str(backend.differing))
+    return table
+
+
+def chip_table(chip: OnChip) -> Table:
+    """What an emulated run cost."""
+    least, most = min(chip.instructions), max(chip.instructions)
+    counted = len(chip.instructions)
+    mean = sum(chip.instructions) / counted
+    instructions = spaced(least)
+    if least != most:
+        instructions = f"{spaced(round(mean))} ({spaced(least)} to {spaced(most)})"
+    footprint = chip.footprint
+    table = _table(chip.backend.name, "cost", "")
+    table.add_row("instructions an inference (exact)", instructions)
+    table.add_row("  counted on", f"{counted} inputs")
+    flash = footprint.constant_bytes + footprint.code_bytes
+    table.add_row("flash", f"{spaced(flash)} bytes")
+    table.add_row("  weights and thresholds", f"{spaced(footprint.constant_bytes)} bytes")
+    table.add_row("  code", f"{spaced(footprint.code_bytes)} bytes")
+    table.add_row("static RAM", f"{spaced(footprint.arena_bytes)} bytes")
+    table.add_row("stack (measured high-water mark)", f"{spaced(chip.stack_bytes)} bytes")
+    table.add_row("compiler", f"{chip.compiler}")
+    table.add_row("  flags", chip.flags)
+    return table

@@ -1,0 +1,29 @@
+"""Fixtures shared by all tests, and the rule that nothing is skipped."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the tests themselves run in parallel
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "models"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None]:
+    report = yield
+    if report.skipped:  # a missing tool must not hide behind a skip
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped; install what it needs (make test does)"
+    return report
+
+
+@pytest.fixture(params=sorted(EXAMPLES.glob("*.pt")), ids=lambda path: path.stem)
+def example_model(request: pytest.FixtureRequest) -> Path:
+    """Each trained model that the repository ships."""
+    path: Path = request.param
+    return path

@@ -1,0 +1,127 @@
+"""What is promised of the emitted C: warnings, linkage, sizes, reproducibility; and of the package."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from elftools.elf.elffile import ELFFile
+from networks import random_model
+
+from edgebnn import api
+from edgebnn.codegen import c
+from edgebnn.device import harness, toolchain
+from edgebnn.lower import lower
+from edgebnn.plan import plan
+from edgebnn.targets import get_target
+
+ARM_TARGETS = ("cortex-m0", "cortex-m4")
+
+
+def library_of(seed: int, target: str):
+    return c.generate(plan(lower(random_model(seed)), get_target(target)), "net")
+
+
+def sources(library, folder: Path) -> Path:
+    api.write(library, folder)
+    return folder / "src" / "net.c"
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("seed", range(2000, 2012))
+def test_compiles_clean_as_c99_and_cpp17(seed: int, compiler: str, tmp_path: Path) -> None:
+    source = sources(library_of(seed, "host"), tmp_path / "lib")
+    # -Wmissing-prototypes is for C alone: C++ cannot do without prototypes.
+    cpp = [flag for flag in toolchain.WARNINGS if flag not in ("-std=c99", "-Wmissing-prototypes")]
+    for flags in (toolchain.WARNINGS, ("-x", "c++", "-std=c++17", *cpp)):
+        for level in ("-O0", "-O2"):
+            command = [compiler, *flags, level, "-c", str(source), "-o", str(tmp_path / "net.o")]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("target_name", ARM_TARGETS)
+@pytest.mark.parametrize("level", ["-Os", "-O2", "-O3"])
+def test_needs_nothing_from_outside(level: str, target_name: str, tmp_path: Path) -> None:
+    target = get_target(target_name)
+    for seed in range(2000, 2008):
+        source = sources(library_of(seed, target_name), tmp_path / str(seed))
+        built = tmp_path / "net.o"
+        command = ["arm-none-eabi-gcc", *target.gcc_flags, "-std=c99", level, "-ffreestanding"]
+        subprocess.run([*command, "-c", str(source), "-o", str(built)], check=True)
+        done = subprocess.run(
+            ["arm-none-eabi-nm", "-u", str(built)], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize("target_name", ARM_TARGETS)
+@pytest.mark.parametrize("level", ["-Os", "-O2", "-O3"])
+def test_plan_equals_linked_sections(
+    level: str, target_name: str, example_model: Path, tmp_path: Path
+) -> None:
+    library = api.generate(example_model, target=target_name, name="net")
+    firmware = harness.build_firmware(
+        library, get_target(target_name), tmp_path, optimize=level
+    )
+    linked = harness.footprint(firmware)
+    assert linked.constant_bytes == library.constant_bytes
+    assert linked.arena_bytes == library.arena_bytes
+
+
+def test_only_the_promised_names_are_public(tmp_path: Path) -> None:
+    library = library_of(2001, "cortex-m4")
+    firmware = harness.build_firmware(library, get_target("cortex-m4"), tmp_path)
+    with firmware.model_object.open("rb") as file:
+        symbols = ELFFile(file).get_section_by_name(".symtab").iter_symbols()
+        public = {s.name for s in symbols if s["st_info"]["bind"] == "STB_GLOBAL"}
+    assert public == {"net_predict", "net_scores"}
+
+
+def test_same_model_same_bytes(example_model: Path) -> None:
+    first = api.generate(example_model, target="cortex-m4", name="net")
+    second = api.generate(example_model, target="cortex-m4", name="net")
+    assert dict(first.files) == dict(second.files)
+    for text in first.files.values():
+        assert str(example_model.parent) not in text
+
+
+BLOCKED = """
+import sys
+sys.modules["torch"] = None
+import edgebnn, edgebnn.ir, edgebnn.reference, edgebnn.plan, edgebnn.cost, edgebnn.kernels
+import edgebnn.codegen.c, edgebnn.device.harness, edgebnn.device.host, edgebnn.device.simulator
+"""
+
+
+def test_nothing_below_lower_imports_torch() -> None:
+    subprocess.run([sys.executable, "-c", BLOCKED], check=True)
+
+
+def test_nothing_below_the_command_line_prints() -> None:
+    package = Path(harness.__file__).resolve().parent.parent
+    for path in package.rglob("*.py"):
+        if path.name != "cli.py":
+            text = path.read_text()
+            assert "print(" not in text.replace("pprint(", ""), path
+            assert "sys.stdout" not in text, path
+
+
+def test_a_wrong_weight_is_found(example_model: Path) -> None:
+    """The comparisons can fail: one flipped weight changes some output."""
+    import numpy as np
+
+    from edgebnn import reference
+    from edgebnn.checkpoint import load
+    from edgebnn.ir import Network
+
+    network = lower(load(example_model))
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (64, network.input_bytes)).astype(np.uint8)
+    first = network.ops[-1]
+    weights = first.weights.copy()
+    weights.reshape(-1)[0] ^= True
+    broken = Network(
+        network.input, (*network.ops[:-1], type(first)(first.name, first.source, weights, first.head))
+    )
+    assert (reference.run(broken, x).scores != reference.run(network, x).scores).any()

@@ -1,0 +1,499 @@
+"""The device tools on a tiny hand-written library that has the API of generated ones."""
+
+import dataclasses
+import os
+import re
+import shutil
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import capstone
+import numpy as np
+import pytest
+import unicorn
+from elftools.elf.elffile import ELFFile
+from numpy.typing import NDArray
+
+from edgebnn.codegen.library import Library
+from edgebnn.device import harness, host, simulator, toolchain
+from edgebnn.device.harness import Firmware, Footprint, Outputs
+from edgebnn.errors import EdgebnnError
+from edgebnn.targets import TARGETS
+
+HEADER = """\
+#ifndef TINY_H
+#define TINY_H
+#include <stdint.h>
+#define TINY_INPUT_BYTES {input_bytes}u
+#define TINY_NUM_CLASSES 3u
+#define TINY_ARENA_BYTES 32u
+#define TINY_MODEL_SHA256 "00"
+#ifdef __cplusplus
+extern "C" {{
+#endif
+int tiny_predict(const uint8_t input[TINY_INPUT_BYTES]);
+void tiny_scores(const uint8_t input[TINY_INPUT_BYTES], int32_t scores[TINY_NUM_CLASSES]);
+#ifdef __cplusplus
+}}
+#endif
+#endif
+"""
+SOURCE = """\
+#include "tiny.h"
+
+static const int16_t tiny_table[3][8] = {{
+    {{1, -2, 3, -4, 5, -6, 7, -8}},
+    {{-3, 1, 4, -1, 5, -9, 2, 6}},
+    {{300, -200, 100, -50, 25, -12, 6, -3}},
+}};
+{extra_table}
+static uint32_t tiny_arena[8];
+
+/* Not inlined, or clang would fold the table and the arena away. */
+__attribute__((noinline)) static int32_t dot(const int16_t *weights, const uint32_t *values)
+{{
+    int32_t sum = 0;
+    for (uint32_t i = 0; i < 8u; i++) {{
+        sum += weights[i] * (int32_t)values[i];
+    }}
+    return sum;
+}}
+
+void tiny_scores(const uint8_t input[TINY_INPUT_BYTES], int32_t scores[TINY_NUM_CLASSES])
+{{
+    for (uint32_t i = 0; i < 8u; i++) {{
+        tiny_arena[i] = input[i {index}];
+    }}
+    for (uint32_t c = 0; c < 3u; c++) {{
+        scores[c] = dot(tiny_table[c], tiny_arena);
+    }}
+}}
+
+int tiny_predict(const uint8_t input[TINY_INPUT_BYTES])
+{{
+    int32_t scores[3];
+    uint32_t best = 0;
+    {before}
+    tiny_scores(input, scores);
+    for (uint32_t c = 1; c < 3u; c++) {{
+        if (scores[c] > scores[best]) {{
+            best = c;
+        }}
+    }}
+    return (int)best;
+}}
+"""
+TABLE = np.array(
+    [
+        [1, -2, 3, -4, 5, -6, 7, -8],
+        [-3, 1, 4, -1, 5, -9, 2, 6],
+        [300, -200, 100, -50, 25, -12, 6, -3],
+    ],
+    np.int32,
+)
+ARM = ("cortex-m0", "cortex-m4")
+KINDS = ("gcc", "zig")
+
+
+def tiny(
+    *, index: str = "", before: str = "", extra_table: str = "", input_bytes: int = 8
+) -> Library:
+    """The library, with C text put into the places that the tests want to break."""
+    return Library(
+        name="tiny",
+        target="host",
+        files={
+            "src/tiny.h": HEADER.format(input_bytes=input_bytes),
+            "src/tiny.c": SOURCE.format(index=index, before=before, extra_table=extra_table),
+            "library.json": "{}",
+        },
+        input_bytes=input_bytes,
+        num_classes=3,
+        constant_bytes=48,
+        arena_bytes=32,
+    )
+
+
+def records(count: int, input_bytes: int = 8) -> NDArray[np.uint8]:
+    return np.random.default_rng(7).integers(0, 256, (count, input_bytes), dtype=np.uint8)
+
+
+def assert_right(outputs: Outputs, inputs: NDArray[np.uint8]) -> None:
+    scores = inputs[:, :8].astype(np.int32) @ TABLE.T
+    np.testing.assert_array_equal(outputs.scores, scores)
+    np.testing.assert_array_equal(outputs.classes, scores.argmax(axis=1))
+    assert outputs.scores.dtype == outputs.classes.dtype == np.int32
+
+
+def compiler_of(target: str, kind: str) -> toolchain.Compiler:
+    return next(c for c in toolchain.find_compilers(TARGETS[target]) if c.kind == kind)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Firmware]:
+    """The tiny library built once for each Arm target by each kind of compiler."""
+    return {
+        (target, kind): harness.build_firmware(
+            tiny(),
+            TARGETS[target],
+            tmp_path_factory.mktemp(f"{target}-{kind}"),
+            compiler=compiler_of(target, kind),
+        )
+        for target in ARM
+        for kind in KINDS
+    }
+
+
+def build_m4(library: Library, directory: Path) -> Firmware:
+    target = TARGETS["cortex-m4"]
+    return harness.build_firmware(
+        library, target, directory, compiler=compiler_of("cortex-m4", "gcc")
+    )
+
+
+# ---- this computer --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sanitize", [False, True])
+def test_host_program_equals_the_model(tmp_path: Path, sanitize: bool) -> None:
+    inputs = records(100)
+    program = harness.build_host(tiny(), tmp_path, sanitize=sanitize)
+    assert_right(host.run(program, inputs), inputs)
+
+
+def test_sanitizer_finds_a_read_past_the_input(tmp_path: Path) -> None:
+    program = harness.build_host(tiny(index="+ 1u"), tmp_path, sanitize=True)
+    with pytest.raises(EdgebnnError, match=r"AddressSanitizer|runtime error") as caught:
+        host.run(program, records(2))
+    assert "\n" not in str(caught.value)
+    assert "tiny.c" in caught.value.__notes__[0]
+
+
+def test_a_crash_is_named(tmp_path: Path) -> None:
+    library = tiny(before="__builtin_trap();")
+    with pytest.raises(EdgebnnError, match="ended by SIGILL"):
+        host.run(harness.build_host(library, tmp_path), records(1))
+
+
+def test_records_of_another_size_are_refused(tmp_path: Path) -> None:
+    program = harness.build_host(tiny(), tmp_path)
+    with pytest.raises(EdgebnnError, match="takes records of 8 bytes"):
+        host.run(program, records(4, input_bytes=4))
+
+
+@pytest.mark.parametrize(
+    "inputs", [np.zeros((0, 8), np.uint8), np.zeros(8, np.uint8), np.zeros((2, 8), np.int32)]
+)
+def test_inputs_of_another_kind_are_refused(tmp_path: Path, inputs: NDArray[np.uint8]) -> None:
+    with pytest.raises(EdgebnnError, match="pass uint8"):
+        host.run(tmp_path / "unused", inputs)
+
+
+# ---- compilers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_compilers_say_what_they_are(target: str) -> None:
+    for compiler in toolchain.find_compilers(TARGETS[target]):
+        assert re.fullmatch(
+            r"(arm-none-eabi-gcc|gcc|clang) \d+\.\d+\.\d+|zig [\w.+-]+ \(clang [\d.]+\)",
+            compiler.version,
+        )
+
+
+def test_gcc_comes_before_zig() -> None:
+    kinds = [c.kind for c in toolchain.find_compilers(TARGETS["cortex-m4"])]
+    assert kinds[0] == "gcc"
+    assert kinds[-1] == "zig"
+
+
+@pytest.mark.parametrize(
+    ("target", "fix"),
+    [("host", "apt-get install gcc"), ("cortex-m4", r"pip install 'edgebnn\[sim\]'")],
+)
+def test_no_compiler_names_the_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, fix: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(EdgebnnError, match=fix):
+        toolchain.find_compiler(TARGETS[target])
+
+
+def test_without_gcc_zig_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = toolchain.find_compiler(TARGETS["cortex-m0"])
+    assert found.command == (sys.executable, "-m", "ziglang", "cc")
+
+
+def test_cc_is_used_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "clang")
+    assert toolchain.find_compiler(TARGETS["host"]).kind == "clang"
+    monkeypatch.setenv("CC", "no-such-compiler -O2")
+    with pytest.raises(EdgebnnError, match="CC is 'no-such-compiler'"):
+        toolchain.find_compiler(TARGETS["host"])
+
+
+def test_a_warning_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with pytest.raises(EdgebnnError, match=r"compiling tiny\.c: .*error: .*unused") as caught:
+        harness.build_host(tiny(before="int unused = 0;"), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "-Wunused-variable" in caught.value.__notes__[0] or caught.value.__notes__
+
+
+# ---- emulated CPUs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("target", ARM)
+def test_unicorn_and_qemu_equal_the_model(
+    images: dict[tuple[str, str], Firmware], target: str, kind: str
+) -> None:
+    inputs = records(20)
+    done: list[int] = []
+    firmware = images[target, kind]
+    simulation = simulator.simulate(firmware, tiny(), inputs, counted=3, progress=done.append)
+    assert_right(simulation.outputs, inputs)
+    assert done == list(range(1, 21))
+    assert len(simulation.instructions) == 3
+    assert 0 < simulation.stack_bytes < 200
+    assert simulation.seconds > 0
+    assert_right(simulator.simulate_qemu(firmware, tiny(), inputs), inputs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("target", ARM)
+def test_instruction_counts_equal_a_hook_on_each_instruction(
+    images: dict[tuple[str, str], Firmware], target: str, kind: str
+) -> None:
+    """Unicorn's hook stays silent where an IT block skips; those are added from a disassembly."""
+    firmware, inputs = images[target, kind], records(5)
+    cpu = simulator._Cpu(firmware, tiny(), 60.0, count_blocks=False)
+    thumb = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
+    pcs: list[int] = []
+    cpu._uc.hook_add(unicorn.UC_HOOK_CODE, lambda _uc, pc, _size, _data: pcs.append(pc))
+    expected = []
+    for row in inputs:
+        pcs.clear()
+        cpu.call("tiny_predict", row)
+        # A slot of an IT block that did not run still passes through the pipeline as a no-op.
+        skipped = 0
+        for index, pc in enumerate(pcs):
+            code = list(thumb.disasm(bytes(cpu._uc.mem_read(pc, 18)), pc))
+            if code[0].mnemonic.startswith("it"):
+                slots = code[1 : 1 + len(code[0].mnemonic) - 1]
+                ran = pcs[index + 1 : index + 1 + len(slots)]
+                skipped += sum(slot.address not in ran for slot in slots)
+        expected.append(len(pcs) + skipped)
+    counted = simulator.simulate(firmware, tiny(), inputs, counted=5).instructions
+    assert counted == tuple(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("target", ARM)
+def test_instruction_counts_equal_a_qemu_trace(
+    images: dict[tuple[str, str], Firmware], tmp_path: Path, target: str, kind: str
+) -> None:
+    """Against another emulator, which logs the pc of each instruction when single-stepping."""
+    firmware, inputs = images[target, kind], records(3)
+    trace, wrapper = tmp_path / "trace.txt", tmp_path / "qemu-system-arm"
+    real = shutil.which("qemu-system-arm")
+    wrapper.write_text(f'#!/bin/sh\nexec {real} -singlestep -d exec,nochain -D {trace} "$@"\n')
+    wrapper.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        assert_right(simulator.simulate_qemu(firmware, tiny(), inputs), inputs)
+    cpu = simulator._Cpu(firmware, tiny(), 60.0, count_blocks=False)
+    with firmware.elf.open("rb") as file:
+        section = ELFFile(file).get_section_by_name(".model_text")
+        assert section is not None
+        model = range(section["sh_addr"], section["sh_addr"] + section["sh_size"])
+    pcs = [int(pc, 16) for pc in re.findall(r"\[\w+/(\w+)/", trace.read_text())]
+    # Each unbroken stay in the library's code is one call, named by its first instruction.
+    calls = [list(stay) for inside, stay in groupby(pcs, lambda pc: pc in model) if inside]
+    entry = cpu._symbols["tiny_predict"] & ~1
+    expected = tuple(len(call) for call in calls if call[0] == entry)
+    assert simulator.simulate(firmware, tiny(), inputs, counted=3).instructions == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("target", ARM)
+def test_footprint_is_the_librarys_own(
+    images: dict[tuple[str, str], Firmware], target: str, kind: str
+) -> None:
+    footprint = harness.footprint(images[target, kind])
+    assert footprint == Footprint(footprint.code_bytes, constant_bytes=48, arena_bytes=32)
+    assert 50 < footprint.code_bytes < 600
+
+
+def test_constants_are_sorted_by_alignment(tmp_path: Path) -> None:
+    """The byte comes first in the source, but costs no padding in front of the word."""
+    extra = "static const uint8_t tiny_byte = 1; static const uint32_t tiny_word = 77;"
+    use = (
+        "scores[0] = *(const volatile uint8_t *)&tiny_byte;"
+        "scores[0] += (int32_t)*(const volatile uint32_t *)&tiny_word;"
+    )
+    firmware = build_m4(tiny(extra_table=extra, before=use), tmp_path)
+    assert harness.footprint(firmware).constant_bytes == 48 + 4 + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_initialised_variables_are_set_up(tmp_path: Path, kind: str) -> None:
+    use = "static volatile uint32_t set = 0x12345678u; if (set != 0x12345678u) { return 9; }"
+    library, inputs = tiny(before=use), records(3)
+    compiler = compiler_of("cortex-m4", kind)
+    firmware = harness.build_firmware(library, TARGETS["cortex-m4"], tmp_path, compiler=compiler)
+    assert_right(simulator.simulate(firmware, library, inputs).outputs, inputs)
+    assert_right(simulator.simulate_qemu(firmware, library, inputs), inputs)
+
+
+def test_stack_of_a_known_frame(tmp_path: Path) -> None:
+    """80 bytes more of a local array are 80 bytes more of stack."""
+    body = (
+        "volatile uint32_t local[{n}];"
+        "for (uint32_t i = 0; i < {n}u; i++) {{ local[i] = i; }} (void)local[0];"
+    )
+    depths = []
+    for n in (30, 50):
+        library = tiny(before=body.format(n=n))
+        firmware = build_m4(library, tmp_path / str(n))
+        depths.append(simulator.simulate(firmware, library, records(1)).stack_bytes)
+    assert depths[1] - depths[0] == 80
+    assert 120 + 12 <= depths[0] <= 120 + 12 + 60  # the array, the scores, saved registers
+
+
+def test_stack_of_an_assembly_function_is_exact(tmp_path: Path) -> None:
+    source = """\
+#include "tiny.h"
+void tiny_scores(const uint8_t input[TINY_INPUT_BYTES], int32_t scores[TINY_NUM_CLASSES])
+{
+    scores[0] = scores[1] = scores[2] = input[0];
+}
+__attribute__((naked)) int tiny_predict(const uint8_t input[TINY_INPUT_BYTES])
+{
+    (void)input;
+    __asm__("push {r4, r5, r6, lr}\\n sub sp, #100\\n str r0, [sp]\\n movs r0, #0\\n"
+            "add sp, #100\\n pop {r4, r5, r6, pc}");
+}
+"""
+    library = tiny()
+    library = dataclasses.replace(library, files={**library.files, "src/tiny.c": source})
+    firmware = build_m4(library, tmp_path)
+    simulation = simulator.simulate(firmware, library, records(2), counted=2)
+    assert simulation.stack_bytes == 116
+    assert simulation.instructions == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("library", "message"),
+    [
+        (tiny(index="+ 1u"), r"tiny_\w+ in .*: invalid memory read of 0x21001000 at pc 0x0000"),
+        (
+            tiny(before="*(volatile uint8_t *)(uintptr_t)&tiny_table[0][0] = input[0];"),
+            r"tiny_predict in .*: .*write.* at pc 0x",
+        ),
+        (
+            tiny(before='__asm__ volatile("mov r9, #1" ::: "memory");'),
+            r"returned with r9 = 0x00000001, which was 0x5a5a5a09",
+        ),
+        (tiny(before='__asm__ volatile("udf #0");'), r"tiny_predict in .* at pc 0x"),
+    ],
+    ids=["past-input", "write-flash", "callee-saved", "undefined"],
+)
+def test_unicorn_finds_what_hardware_would_forgive(
+    tmp_path: Path, library: Library, message: str
+) -> None:
+    firmware = build_m4(library, tmp_path)
+    with pytest.raises(EdgebnnError, match=message) as caught:
+        simulator.simulate(firmware, library, records(2))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_endless_loop_ends(tmp_path: Path) -> None:
+    library = tiny(before="while (*(const volatile uint8_t *)input != 0u) { }")
+    firmware = build_m4(library, tmp_path)
+    inputs = np.ones((1, 8), np.uint8)
+    with pytest.raises(EdgebnnError, match=r"did not return within 0\.2 s; stopped at pc 0x"):
+        simulator.simulate(firmware, library, inputs, call_seconds=0.2)
+    with pytest.raises(EdgebnnError, match=r"did not finish 1 inputs on mps2-an386 within 1 s"):
+        simulator.simulate_qemu(firmware, library, inputs, timeout=1.0)
+
+
+def test_a_fault_ends_qemu(tmp_path: Path) -> None:
+    library = tiny(before='__asm__ volatile("udf #0");')
+    with pytest.raises(EdgebnnError, match="the CPU faulted after 0 of 2 inputs"):
+        simulator.simulate_qemu(build_m4(library, tmp_path), library, records(2))
+
+
+def test_qemu_runs_in_batches(images: dict[tuple[str, str], Firmware]) -> None:
+    firmware, inputs = images["cortex-m0", "gcc"], records(10)
+    small = dataclasses.replace(firmware.machine, input_bytes=4 + 3 * 8 + 5)  # 3 records a batch
+    firmware = dataclasses.replace(firmware, machine=small)
+    assert_right(simulator.simulate_qemu(firmware, tiny(), inputs), inputs)
+    none = dataclasses.replace(firmware, machine=dataclasses.replace(small, input_bytes=11))
+    with pytest.raises(EdgebnnError, match="one input of 8 bytes does not fit the 11 bytes"):
+        simulator.simulate_qemu(none, tiny(), inputs)
+
+
+def test_odd_record_sizes(tmp_path: Path) -> None:
+    """Records of 9 bytes start at every alignment."""
+    library, inputs = tiny(input_bytes=9), records(8, input_bytes=9)
+    firmware = harness.build_firmware(library, TARGETS["cortex-m0"], tmp_path)
+    assert_right(simulator.simulate(firmware, library, inputs).outputs, inputs)
+    assert_right(simulator.simulate_qemu(firmware, library, inputs), inputs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        ("flash_bytes", "1024 bytes of flash are"),
+        ("ram_bytes", "1024 bytes of RAM are"),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    tmp_path: Path, kind: str, region: str, message: str
+) -> None:
+    target = TARGETS["cortex-m0"]
+    assert target.machine is not None
+    machine = dataclasses.replace(target.machine, **{region: 1024})
+    extra = f"static const uint16_t tiny_more[1500] = {{{', '.join(map(str, range(1, 1501)))}}};"
+    use = "if (tiny_more[input[0]] == 0u) { return 1; }"
+    with pytest.raises(EdgebnnError, match=message) as caught:
+        harness.build_firmware(
+            tiny(extra_table=extra, before=use),
+            dataclasses.replace(target, machine=machine),
+            tmp_path,
+            compiler=compiler_of("cortex-m0", kind),
+        )
+    assert "\n" not in str(caught.value)
+    found = re.search(r"are (\d+) too few", str(caught.value))
+    assert found is not None
+    excess = int(found.group(1))
+    # RAM: the arena and the harness's scores beside the stack; flash: 3000 bytes and some code.
+    assert excess == 32 + 16 if region == "ram_bytes" else 2000 < excess < 4000
+
+
+def test_a_library_that_needs_libc_does_not_link(tmp_path: Path) -> None:
+    use = '{ extern int puts(const char *text); (void)puts("x"); }'
+    with pytest.raises(EdgebnnError, match=r"linking tiny_cortex-m4\.elf: .*undefined.*puts"):
+        build_m4(tiny(before=use), tmp_path)
+
+
+def test_a_target_without_a_machine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EdgebnnError, match="host has no emulated machine; pick one of: cortex-m0"):
+        harness.build_firmware(tiny(), TARGETS["host"], tmp_path)
+
+
+def test_missing_emulators_name_the_fix(
+    images: dict[tuple[str, str], Firmware], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firmware = images["cortex-m4", "gcc"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EdgebnnError, match="apt-get install qemu-system-arm"):
+        simulator.simulate_qemu(firmware, tiny(), records(1))
+    monkeypatch.setitem(sys.modules, "unicorn", None)
+    with pytest.raises(EdgebnnError, match=r"pip install 'edgebnn\[sim\]'"):
+        simulator.simulate(firmware, tiny(), records(1))

@@ -1,0 +1,49 @@
+"""The same oracle against the C on emulated Cortex-M CPUs, in Unicorn and in QEMU."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from networks import random_inputs, random_model
+from test_equality import device_inputs
+
+from edgebnn import reference
+from edgebnn.codegen import c
+from edgebnn.device import harness, simulator
+from edgebnn.lower import lower
+from edgebnn.plan import plan
+from edgebnn.targets import get_target
+
+NETWORKS = 60
+CHUNK = 10
+
+
+@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4"])
+@pytest.mark.parametrize("start", range(0, NETWORKS, CHUNK))
+def test_random_networks(start: int, target_name: str, tmp_path: Path) -> None:
+    target = get_target(target_name)
+    for seed in range(1000 + start, 1000 + start + CHUNK):
+        model = random_model(seed)
+        inputs = device_inputs(random_inputs(model, 12, seed))
+        network = lower(model)
+        expected = reference.run(network, inputs)
+        library = c.generate(plan(network, target), "net")
+        firmware = harness.build_firmware(library, target, tmp_path / str(seed))
+        unicorn = simulator.simulate(firmware, library, inputs, counted=1)
+        qemu = simulator.simulate_qemu(firmware, library, inputs)
+        for engine, outputs in (("Unicorn", unicorn.outputs), ("QEMU", qemu)):
+            where = f"{engine}, network {seed}"
+            np.testing.assert_array_equal(outputs.scores, expected.scores, where)
+            np.testing.assert_array_equal(outputs.classes, expected.classes, where)
+
+
+def test_instruction_count_is_repeatable(tmp_path: Path) -> None:
+    """Counts are facts about the code: two runs give the same."""
+    target = get_target("cortex-m4")
+    model = random_model(7)
+    inputs = device_inputs(random_inputs(model, 4, 7))
+    library = c.generate(plan(lower(model), target), "net")
+    firmware = harness.build_firmware(library, target, tmp_path)
+    runs = [simulator.simulate(firmware, library, inputs, counted=4) for _ in range(2)]
+    assert runs[0].instructions == runs[1].instructions
+    assert runs[0].stack_bytes == runs[1].stack_bytes > 0
