@@ -11,7 +11,14 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from edgebnn import __version__
 from edgebnn.codegen.views import spaced
@@ -296,7 +303,7 @@ def predict(
     """Classify one image file with the integer network."""
     from edgebnn import reference
     from edgebnn.train.datasets import read_image
-    from edgebnn.verify import to_device_layout
+    from edgebnn.verify import preprocess, to_device_layout
 
     content, network = _open(model)
     shape = network.input
@@ -306,7 +313,7 @@ def predict(
             f"{image} is {pixels.shape[2]}x{pixels.shape[1]} pixels, "
             f"{model} takes {shape.width}x{shape.height}"
         )
-    inputs = to_device_layout(pixels[None] >> content.metadata.right_shift)
+    inputs = to_device_layout(preprocess(pixels[None], content.metadata.right_shift))
     outputs = reference.run(network, inputs)
     names = content.metadata.class_names or tuple(str(i) for i in range(network.num_classes))
     order = np.argsort(-outputs.scores[0], kind="stable")
@@ -322,6 +329,7 @@ def _test_set(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Preprocessed test images (N, C, H, W) and labels for a model, checked to fit it."""
     from edgebnn.train import load_dataset
+    from edgebnn.verify import preprocess
 
     name = dataset or content.metadata.dataset
     if not name:
@@ -334,7 +342,7 @@ def _test_set(
             f"images of {name} are {'x'.join(map(str, pixels.shape[1:]))}, "
             f"the model takes {'x'.join(map(str, shape))} (channels x height x width)"
         )
-    return pixels >> content.metadata.right_shift, images.test_labels
+    return preprocess(pixels, content.metadata.right_shift), images.test_labels
 
 
 @contextlib.contextmanager
@@ -372,6 +380,10 @@ def _prove(
         for target in chosen:
             library = api.generate(model, target=target.name, name="model")
             task = progress.add_task(target.name, total=len(inputs))
+
+            def advance(done: int, task: TaskID = task) -> None:
+                progress.update(task, completed=done)
+
             if target.machine is None:
                 backends.append(
                     verify.run_host(library, inputs, expected, folder / target.name, target)
@@ -385,7 +397,7 @@ def _prove(
                 target,
                 counted=counted,
                 optimize=optimize,
-                progress=lambda done, task=task: progress.update(task, completed=done),
+                progress=advance,
             )
             backends.append(chip.backend)
             chips.append(chip)

@@ -25,7 +25,7 @@ from edgebnn.ir import (
 _CHUNK = 256  # images at a time, to bound the memory that windows take
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Outputs:
     """``scores`` (N, classes) int32 and ``classes`` (N,) int32, the first best score's index."""
 

@@ -47,6 +47,11 @@ class OnChip:
     flags: str
 
 
+def preprocess(pixels: NDArray[np.uint8], right_shift: int) -> NDArray[np.uint8]:
+    """8-bit pixels as the network takes them: without their ``right_shift`` lowest bits."""
+    return np.right_shift(pixels, np.uint8(right_shift))
+
+
 def to_device_layout(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(N, C, H, W) -> (N, H * W * C): the order in which the device reads an input."""
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1)).reshape(len(images), -1)

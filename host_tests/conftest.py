@@ -12,9 +12,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "models"
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
     if report.skipped:  # a missing tool must not hide behind a skip
         report.outcome = "failed"

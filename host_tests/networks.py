@@ -116,7 +116,10 @@ class _Builder:
         height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
         width = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
         place = self.pick("none", "before", "between", "after", "flat")
-        size = (int(self.rng.integers(1, min(3, height) + 1)), int(self.rng.integers(1, min(3, width) + 1)))
+        size = (
+            int(self.rng.integers(1, min(3, height) + 1)),
+            int(self.rng.integers(1, min(3, width) + 1)),
+        )
         step = self.pick(None, 1, size)
         pool = bnn.MaxPool2d(size, step)
         if place == "before":

@@ -87,7 +87,7 @@ def test_hidden_bits_equal_torch() -> None:
         seen = []
         for module in model.modules():
             if isinstance(module, bnn.Sign):
-                module.register_forward_hook(lambda _m, _i, y: seen.append(y.numpy()))
+                module.register_forward_hook(lambda _m, _i, y, seen=seen: seen.append(y.numpy()))
         integer_scores(model, x, network)
         traced = reference.trace(network, reference.check_inputs(network, device_inputs(x)))
         ends = [op for op in network.ops if type(op).__name__ != "MaxPool"][: len(seen)]

@@ -1,4 +1,4 @@
-"""The generated library as a value: file texts plus the figures that its users check them against."""
+"""The generated library as a value: texts, and the figures that they are checked against."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ from edgebnn import __version__
 
 
 def platformio(name: str) -> Mapping[str, str]:
-    """``library.json``: put the folder under a PlatformIO project's ``lib/`` and include the header."""
+    """``library.json``, for a folder that goes under a PlatformIO project's ``lib/``."""
     manifest = {
         "name": name,
         "version": __version__,

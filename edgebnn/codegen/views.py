@@ -169,5 +169,3 @@ def _describe(step: Step) -> str:
             return text
         case Binarize():
             return text
-
-

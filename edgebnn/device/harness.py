@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 from numpy.typing import NDArray
 
 from edgebnn.codegen.env import render
@@ -39,17 +40,10 @@ _SANITIZE = (
     "-fno-omit-frame-pointer",
     "-g",
 )
-# "distribute-patterns" would turn loops, those of the start-up code first, into calls of memcpy.
 _BARE_METAL = ("-ffreestanding", "-ffunction-sections", "-fdata-sections")
-_GCC_BARE_METAL = ("-fno-tree-loop-distribute-patterns",)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outputs:
-    """What a harness returned: ``classes`` int32 (N,) and ``scores`` int32 (N, num_classes)."""
-
-    classes: NDArray[np.int32]
-    scores: NDArray[np.int32]
+# Without it gcc turns the start-up loops into calls of memcpy and memset. The model goes without:
+# it has to be free of such calls as its users will compile it.
+_GCC_STARTUP = ("-fno-tree-loop-distribute-patterns",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +131,8 @@ def build_firmware(
 
     The image runs under QEMU by itself (see ``templates/harness/cortexm_main.c.j2``); Unicorn
     calls the library's functions in it. With gcc it is linked without any library at all, so a
-    model that needs libc or libgcc fails to link. All files go into ``directory``.
+    model that needs libc or libgcc fails to link; clang brings its own runtime along, so ask
+    :func:`undefined_symbols`. All files go into ``directory``, which is created.
 
     Raises:
         EdgebnnError: no compiler, the library does not compile clean under ``WARNINGS``, or it
@@ -149,17 +144,17 @@ def build_firmware(
         raise EdgebnnError(f"{target.name} has no emulated machine; pick one of: {known}")
     compiler = compiler or find_compiler(target)
     cpu_flags = target_flags(compiler, target)
-    gcc_only = _GCC_BARE_METAL if compiler.kind == "gcc" else ()
-    flags = (*cpu_flags, optimize, *_BARE_METAL, *gcc_only)
     model = _write_library(library, directory)
+    flags = (*cpu_flags, optimize, *_BARE_METAL, f"-I{model.parent}")
+    startup = _GCC_STARTUP if compiler.kind == "gcc" else ()
     main = directory / "cortexm_main.c"
     main.write_text(_render_main(library, machine), encoding="utf-8")
     script = directory / "cortexm.ld"
     script.write_text(_render_script(machine), encoding="utf-8")
 
     objects = [directory / _MODEL_OBJECT, directory / "cortexm_main.o"]
-    for source, built in zip((model, main), objects, strict=True):
-        _compile(compiler, source, built, (*flags, f"-I{model.parent}"))
+    _compile(compiler, model, objects[0], flags)
+    _compile(compiler, main, objects[1], (*flags, *startup))
     elf = directory / f"{library.name}_{target.name}.elf"
     # clang's own runtime has to stay: on small cores it calls helpers for plain loops.
     no_libraries = () if compiler.kind == "zig" else ("-nostdlib",)
@@ -177,7 +172,8 @@ def build_firmware(
             compiler, [*link, *map(str, objects), "-o", str(elf)], doing=f"linking {elf.name}"
         )
     except EdgebnnError as error:
-        too_small = _overflow(library, target, machine, "\n".join(error.__notes__))
+        log = "\n".join(getattr(error, "__notes__", ()))
+        too_small = _overflow(library, target, machine, log)
         if too_small is None:
             raise
         raise too_small from None
@@ -193,6 +189,18 @@ def footprint(firmware: Firmware) -> Footprint:
         constant_bytes=sizes.get(".model_rodata", 0),
         arena_bytes=sizes.get(".model_bss", 0),
     )
+
+
+def undefined_symbols(firmware: Firmware) -> tuple[str, ...]:
+    """What the library's object asks others for, sorted, like ``nm -u``; it should be nothing."""
+    names: set[str] = set()
+    with firmware.model_object.open("rb") as file:
+        for section in ELFFile(file).iter_sections():
+            if isinstance(section, SymbolTableSection):
+                for symbol in section.iter_symbols():
+                    if symbol.name and symbol["st_shndx"] == "SHN_UNDEF":
+                        names.add(symbol.name)
+    return tuple(sorted(names))
 
 
 def _write_library(library: Library, directory: Path) -> Path:

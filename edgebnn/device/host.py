@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.device.harness import Outputs, check_inputs
+from edgebnn.device.harness import check_inputs
 from edgebnn.errors import EdgebnnError
+from edgebnn.reference import Outputs
 
 
 def run(executable: Path, inputs: NDArray[np.uint8], *, timeout: float = 600.0) -> Outputs:

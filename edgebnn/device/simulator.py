@@ -25,10 +25,10 @@ from edgebnn.device.harness import (
     COUNT_BYTES,
     FAULT_STATUS,
     Firmware,
-    Outputs,
     check_inputs,
 )
 from edgebnn.errors import EdgebnnError
+from edgebnn.reference import Outputs
 
 _PAGE = 0x1000
 _PAINT = 0xA5
@@ -100,7 +100,7 @@ def simulate(
             f"{predict} gives another class on the second call; it must not keep state"
         )
     return Simulation(
-        outputs=Outputs(classes, scores),
+        outputs=Outputs(classes=classes, scores=scores),
         instructions=tuple(instructions[:counted]),
         stack_bytes=stack_bytes,
         seconds=time.perf_counter() - began,

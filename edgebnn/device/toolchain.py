@@ -62,8 +62,7 @@ def find_compilers(target: Target) -> tuple[Compiler, ...]:
     Raises:
         EdgebnnError: ``$CC`` names something that is not a program, or a compiler does not run.
     """
-    found = _host_commands(target) if is_host(target) else _cross_commands(target)
-    return tuple(_identify(command) for command in found)
+    return tuple(_identify(command) for command in _commands(target))
 
 
 def find_compiler(target: Target) -> Compiler:
@@ -75,9 +74,8 @@ def find_compiler(target: Target) -> Compiler:
     Raises:
         EdgebnnError: no compiler is installed; the message says what to install.
     """
-    compilers = find_compilers(target)
-    if compilers:
-        return compilers[0]
+    for command in _commands(target):
+        return _identify(command)
     if is_host(target):
         raise EdgebnnError("no C compiler found; install one (apt-get install gcc) or set $CC")
     raise EdgebnnError(
@@ -124,6 +122,10 @@ def run_compiler(compiler: Compiler, arguments: Sequence[str], *, doing: str) ->
         error = EdgebnnError(f"{doing}: {_first_error(log)} ({compiler.version})")
         error.add_note(log)
         raise error
+
+
+def _commands(target: Target) -> Iterator[tuple[str, ...]]:
+    return _host_commands(target) if is_host(target) else _cross_commands(target)
 
 
 def _host_commands(target: Target) -> Iterator[tuple[str, ...]]:

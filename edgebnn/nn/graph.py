@@ -1,8 +1,7 @@
 """The network as a graph of known layers: what model files store and what lowering walks.
 
 :func:`trace` reads any ``nn.Module`` with torch.fx, so a user's own ``forward`` is as good as a
-``Sequential``. :data:`LAYERS` lists the layers that edgebnn knows; one that is not in it is refused by
-name.
+``Sequential``. :data:`LAYERS` lists the layers that edgebnn knows; any other is refused by name.
 """
 
 from collections.abc import Callable, Mapping

@@ -699,8 +699,9 @@ def read_image(path: Path, channels: int) -> NDArray[np.uint8]:
     image = _decode_one(str(path), content)
     if channels == 1 and len(image) == 3:
         weights = np.array([299, 587, 114], dtype=np.uint32)  # ITU-R BT.601, as Pillow's "L"
-        grey = (image * weights[:, None, None]).sum(axis=0, keepdims=True) // 1000
-        return grey.astype(np.uint8)
+        mixed = (image * weights[:, None, None]).sum(axis=0, keepdims=True) // 1000
+        grey: NDArray[np.uint8] = mixed.astype(np.uint8)
+        return grey
     return np.repeat(image, channels, axis=0) if len(image) == 1 else image
 
 
