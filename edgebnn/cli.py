@@ -58,6 +58,9 @@ DataSetName = Annotated[
 ImageCount = Annotated[
     int | None, typer.Option("--images", min=1, help="Only the first so many test images.")
 ]
+RandomCount = Annotated[
+    int | None, typer.Option("--random", min=1, help="So many random inputs, not a test set.")
+]
 Name = Annotated[
     str | None, typer.Option("--name", help="C prefix of all public names; the file's stem.")
 ]
@@ -333,7 +336,9 @@ def _test_set(
 
     name = dataset or content.metadata.dataset
     if not name:
-        raise EdgebnnError("the model does not say what it was trained on; name a --dataset")
+        raise EdgebnnError(
+            "the model does not say what it was trained on; name a --dataset, or use --random 100"
+        )
     images = load_dataset(name, data)
     pixels = images.test_images
     shape = (network.input.channels, network.input.height, network.input.width)
@@ -362,6 +367,7 @@ def _prove(
     dataset: str | None,
     data: Path | None,
     images: int | None,
+    random: int | None = None,
     counted: int = 20,
     optimize: str = "-O2",
 ) -> bool:
@@ -370,8 +376,12 @@ def _prove(
 
     chosen = [get_target(name) for name in target_names]
     content, network = _open(model)
-    pixels, labels = _test_set(content, network, dataset, data)
-    pixels, labels = pixels[:images], labels[:images]
+    labels: NDArray[np.int64] | None = None
+    if random is None:
+        pixels, labels = _test_set(content, network, dataset, data)
+        pixels, labels = pixels[:images], labels[:images]
+    else:
+        pixels = verify.noise(network, random)
     inputs = verify.to_device_layout(pixels)
     expected = verify.run_torch(content.model, network, _as_torch_input(pixels, content))
     backends = [verify.run_reference(network, inputs, expected)]
@@ -429,9 +439,10 @@ def verify(
     dataset: DataSetName = None,
     data: DataDir = None,
     images: ImageCount = None,
+    random: RandomCount = None,
 ) -> None:
     """Compile the emitted C, run the whole test set through it and compare every output."""
-    _settle(_prove(model, (target,), dataset=dataset, data=data, images=images))
+    _settle(_prove(model, (target,), dataset=dataset, data=data, images=images, random=random))
 
 
 @app.command()
@@ -441,6 +452,7 @@ def simulate(
     dataset: DataSetName = None,
     data: DataDir = None,
     images: ImageCount = 200,
+    random: RandomCount = None,
     counted: Annotated[
         int, typer.Option(min=1, help="Inputs whose instructions are counted (exactly).")
     ] = 20,
@@ -458,6 +470,7 @@ def simulate(
             dataset=dataset,
             data=data,
             images=images,
+            random=random,
             counted=counted,
             optimize=optimize,
         )
@@ -505,3 +518,59 @@ def bench_train(
         f"median of {result.rounds} pairs: binary {1000 * result.binary_seconds:.2f} ms, float "
         f"{1000 * result.float_seconds:.2f} ms, ratio {result.ratio:.3f}"
     )
+
+
+@bench.command("models")
+def bench_models(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model files.")],
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="Repeatable; all emulated targets.")
+    ] = None,
+    inputs: Annotated[int, typer.Option(min=1, help="Random inputs, counted and compared.")] = 10,
+) -> None:
+    """Measure models on emulated CPUs and print one Markdown table."""
+    from edgebnn import api, report, verify
+
+    names = target or [t.name for t in TARGETS.values() if t.machine is not None]
+    chosen = [get_target(name) for name in names]
+    for one in chosen:
+        if one.machine is None:
+            raise EdgebnnError(f"target '{one.name}' has no emulator")
+    head = ("model", "test accuracy", "target", "instructions", "flash", "RAM", "stack", "differ")
+    rows: list[tuple[str, ...]] = [head]
+    compilers = set()
+    with Progress(console=err, transient=True) as progress, _work_folder() as folder:
+        task = progress.add_task("measuring", total=len(models) * len(chosen))
+        for model in models:
+            content, network = _open(model)
+            pixels = verify.noise(network, inputs)
+            expected = verify.run_torch(content.model, network, _as_torch_input(pixels, content))
+            accuracy = content.metadata.test_accuracy
+            for one in chosen:
+                chip = verify.run_emulated(
+                    api.generate(model, target=one.name, name="model"),
+                    verify.to_device_layout(pixels),
+                    expected,
+                    folder / str(len(rows)),
+                    one,
+                    counted=inputs,
+                )
+                size = chip.footprint
+                compilers.add(f"{chip.compiler} {chip.flags}")
+                rows.append(
+                    (
+                        model.stem,
+                        "-" if accuracy is None else f"{100 * accuracy:.2f} %",
+                        one.name,
+                        report.instructions(chip),
+                        f"{spaced(size.constant_bytes + size.code_bytes)} B",
+                        f"{spaced(size.arena_bytes)} B",
+                        f"{spaced(chip.stack_bytes)} B",
+                        f"{chip.backend.differing}/{inputs}",
+                    )
+                )
+                progress.advance(task)
+    print(report.markdown(rows))
+    print("\nInstructions: exact, a whole predict call, counted in Unicorn.")
+    for compiler in sorted(compilers):
+        print(compiler)

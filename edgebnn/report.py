@@ -27,6 +27,13 @@ def kilobytes(count: int) -> str:
     return f"{count / 1000:.1f} kB"
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its head."""
+    head, *body = rows
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
+
+
 def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     """What a model is and where it comes from."""
     metadata = checkpoint.metadata
@@ -86,18 +93,21 @@ def equality_table(
     return table
 
 
+def instructions(chip: OnChip) -> str:
+    """The count if it is the same for all inputs, else mean and range."""
+    least, most = min(chip.instructions), max(chip.instructions)
+    if least == most:
+        return spaced(least)
+    mean = round(sum(chip.instructions) / len(chip.instructions))
+    return f"{spaced(mean)} ({spaced(least)} to {spaced(most)})"
+
+
 def chip_table(chip: OnChip) -> Table:
     """What an emulated run cost."""
-    least, most = min(chip.instructions), max(chip.instructions)
-    counted = len(chip.instructions)
-    mean = sum(chip.instructions) / counted
-    instructions = spaced(least)
-    if least != most:
-        instructions = f"{spaced(round(mean))} ({spaced(least)} to {spaced(most)})"
     footprint = chip.footprint
     table = _table(chip.backend.name, "cost", "")
-    table.add_row("instructions an inference (exact)", instructions)
-    table.add_row("  counted on", f"{counted} inputs")
+    table.add_row("instructions an inference (exact)", instructions(chip))
+    table.add_row("  counted on", f"{len(chip.instructions)} inputs")
     flash = footprint.constant_bytes + footprint.code_bytes
     table.add_row("flash", f"{spaced(flash)} bytes")
     table.add_row("  weights and thresholds", f"{spaced(footprint.constant_bytes)} bytes")

@@ -52,6 +52,13 @@ def preprocess(pixels: NDArray[np.uint8], right_shift: int) -> NDArray[np.uint8]
     return np.right_shift(pixels, np.uint8(right_shift))
 
 
+def noise(network: Network, count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """(count, C, H, W) random inputs of the network's range, the same for a seed."""
+    shape = (count, network.input.channels, network.input.height, network.input.width)
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 2**network.input.bits, shape, dtype=np.uint8)
+
+
 def to_device_layout(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(N, C, H, W) -> (N, H * W * C): the order in which the device reads an input."""
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1)).reshape(len(images), -1)

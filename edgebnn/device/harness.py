@@ -41,8 +41,8 @@ _SANITIZE = (
     "-g",
 )
 _BARE_METAL = ("-ffreestanding", "-ffunction-sections", "-fdata-sections")
-# Without it gcc turns the start-up loops into calls of memcpy and memset. The model goes without:
-# it has to be free of such calls as its users will compile it.
+# Some versions of gcc turn the start-up loops into calls of memcpy and memset unless told not to.
+# The model goes without the flag: its users compile without it.
 _GCC_STARTUP = ("-fno-tree-loop-distribute-patterns",)
 
 

@@ -1,0 +1,107 @@
+"""The arena: nothing alive is ever overwritten; and the kernel table has no holes."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import random_model
+
+import edgebnn.nn as bnn
+from edgebnn import kernels
+from edgebnn.codegen.env import resource_dir
+from edgebnn.ir import INPUT
+from edgebnn.lower import lower
+from edgebnn.plan import Buffer, place, plan
+from edgebnn.targets import TARGETS, get_target
+
+
+@st.composite
+def buffers(draw: st.DrawFn) -> Buffer:
+    first = draw(st.integers(0, 9))
+    return Buffer(draw(st.integers(1, 40)), first, draw(st.integers(first, 9)))
+
+
+@given(st.lists(buffers(), max_size=12))
+@settings(deadline=None)
+def test_place_never_overlaps_what_lives_together(chosen: list[Buffer]) -> None:
+    offsets, size = place(chosen)
+    ends = [offset + buffer.words for offset, buffer in zip(offsets, chosen, strict=True)]
+    assert min(offsets, default=0) >= 0
+    assert size == max(ends, default=0)
+    for i, j in itertools.combinations(range(len(chosen)), 2):
+        a, b = chosen[i], chosen[j]
+        if a.first <= b.last and b.first <= a.last:
+            assert ends[i] <= offsets[j] or ends[j] <= offsets[i], (a, b)
+
+
+@given(st.lists(buffers(), max_size=12))
+@settings(deadline=None)
+def test_arena_is_between_the_most_alive_and_the_total(chosen: list[Buffer]) -> None:
+    _, size = place(chosen)
+    alive = [sum(b.words for b in chosen if b.first <= t <= b.last) for t in range(10)]
+    assert max(alive) <= size <= sum(b.words for b in chosen)
+
+
+def test_buffers_that_never_meet_share_memory() -> None:
+    offsets, size = place([Buffer(8, 0, 1), Buffer(4, 1, 2), Buffer(8, 2, 3)])
+    assert offsets == [0, 8, 0]
+    assert size == 12
+
+
+def test_deep_network_takes_two_layers_of_memory_not_all() -> None:
+    layers = [bnn.Input((64,), bits=1)]
+    for _ in range(12):
+        layers += [bnn.BinaryLinear(64, 64), bnn.Sign()]
+    network = lower(bnn.Sequential(*layers, bnn.BinaryLinear(64, 2)))
+    scheduled = plan(network, get_target("host"))
+    scratch = scheduled.steps[0].layout.scratch_words
+    assert sum(kernels.tensor_words(step.result) for step in scheduled.steps) == 12 * 2
+    assert scheduled.arena_words == max(2 + scratch, 4)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_layer_finds_its_input_intact(target: str) -> None:
+    """Replays the plans of random networks on a memory that knows who wrote each word last."""
+    for seed in range(40):
+        scheduled = plan(lower(random_model(seed)), get_target(target))
+        writer: list[str | None] = [None] * scheduled.arena_words
+        for step in scheduled.steps:
+            parts: list[tuple[str, int | None, int]] = [
+                (step.op.source, step.source_offset, kernels.tensor_words(step.source)),
+                ("scratch", step.scratch_offset, step.layout.scratch_words),
+                (step.op.name, step.result_offset, kernels.tensor_words(step.result)),
+            ]
+            for name, offset, words in parts:
+                assert (offset is None) == (words == 0)
+                if offset is not None and name != step.op.source:
+                    assert offset + words <= scheduled.arena_words
+                    writer[offset : offset + words] = [name] * words
+            for name, offset, words in parts:
+                if offset is not None:
+                    assert writer[offset : offset + words] == [name] * words, (seed, step.op.name)
+            assert (step.source_offset is None) == (step.op.source == INPUT)
+
+
+@pytest.mark.parametrize("kernel", kernels.KERNELS, ids=lambda kernel: kernel.template)
+def test_kernel_has_its_templates(kernel: kernels.Kernel) -> None:
+    root = resource_dir("templates") / "c"
+    assert (root / "ops" / kernel.template).is_file()
+    for helper in kernel.helpers:
+        assert (root / "kernels" / helper).is_file()
+
+
+def test_no_template_is_left_without_a_kernel() -> None:
+    root = resource_dir("templates") / "c"
+    ops = {path.name for path in (root / "ops").iterdir()}
+    helpers = {path.name for path in (root / "kernels").iterdir()}
+    assert ops == {kernel.template for kernel in kernels.KERNELS}
+    assert helpers == {helper for kernel in kernels.KERNELS for helper in kernel.helpers}
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
+def test_target_has_a_kernel_for_every_op(target) -> None:
+    named = [kernel for kernel in kernels.KERNELS if kernel.name in target.kernels]
+    assert set(target.kernels) == {kernel.name for kernel in named}
+    wanted = {(kernel.op, kernel.source) for kernel in kernels.KERNELS}
+    assert {(kernel.op, kernel.source) for kernel in named} == wanted
