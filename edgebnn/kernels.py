@@ -98,9 +98,14 @@ def tensor_words(tensor: Tensor) -> int:
 
 
 def _smallest(suffix: str, values: Int32Array) -> Array:
-    """The values as int16 where they fit, else as int32."""
-    fits = values.size == 0 or (values.min() >= -(2**15) and values.max() < 2**15)
-    return Array(suffix, "int16_t" if fits else "int32_t", values)
+    """The values as int16 where they fit, else as int32.
+
+    An odd number of int16 gets a zero at its end, where a linker would put a gap: so the plan of
+    the flash is exact.
+    """
+    if values.min() < -(2**15) or values.max() >= 2**15:
+        return Array(suffix, "int32_t", values)
+    return Array(suffix, "int16_t", np.pad(values, (0, len(values) % 2)))
 
 
 def _head_arrays(head: Head, limits: Int32Array | None) -> tuple[Array, ...]:
@@ -185,26 +190,29 @@ def _conv_rows(op: Conv, source: Bits) -> Layout:
 # --- rows of bits against integers -----------------------------------------------------------
 
 
-def _block_columns(rows: BoolArray) -> NDArray[np.uint32]:
-    """(outputs, n) booleans -> 1-D words, word (block, output) holding 32 weights of a row."""
-    return np.ascontiguousarray(pack(rows).T).reshape(-1)
+def _block_columns(rows: BoolArray, first_block: int) -> NDArray[np.uint32]:
+    """(outputs, n) booleans -> 1-D words, word (block, output) holding up to 32 weights of a row.
+
+    The first block has ``first_block`` weights, all others 32.
+    """
+    first, rest = np.split(rows, [first_block], axis=1)
+    return np.concatenate([pack(first).T.ravel(), pack(rest).T.ravel()])
 
 
 def _int_rows(op: Dense | Conv, inputs: int) -> tuple[tuple[Array, ...], dict[str, int]]:
     outputs = len(op.weights)
     limits = op.head.min_dot if isinstance(op.head, Threshold) else None
+    first_block = inputs % 32 or 32
     arrays = (
-        Array("weights", "uint32_t", _block_columns(op.weights.reshape(outputs, -1))),
+        Array("weights", "uint32_t", _block_columns(op.weights.reshape(outputs, -1), first_block)),
         *_head_arrays(op.head, limits),
     )
-    tail = inputs % 32
     numbers = {
         "inputs": inputs,
         "outputs": outputs,
-        "blocks": inputs // 32,
-        "tail": tail,
-        "tail_tables": -(-tail // 4),
-        "tail_start": inputs - tail,
+        "first_block": first_block,
+        "first_tables": -(-first_block // 4),
+        "more_blocks": int(inputs > first_block),
     }
     return arrays, numbers
 
@@ -260,7 +268,7 @@ def _depthwise_bits(op: DepthwiseConv, source: Bits) -> Layout:
         "planes": planes,
         **_padding(op, source),
     }
-    return Layout(arrays, planes, numbers)
+    return Layout(arrays, 0, numbers)
 
 
 def _depthwise_ints(op: DepthwiseConv, source: Ints) -> Layout:
@@ -278,9 +286,12 @@ def _depthwise_ints(op: DepthwiseConv, source: Ints) -> Layout:
 
 def _pool_words(op: MaxPool, source: Bits) -> Layout:
     arrays: tuple[Array, ...] = ()
-    if op.all_set.any():
-        arrays = (Array("all_set", "uint32_t", pack(op.all_set)),)
-    numbers = {**_spatial(op, source), "pixel_words": words(source.channels)}
+    masks = pack(op.all_set)
+    numbers = {**_spatial(op, source), "pixel_words": len(masks)}
+    if masks.any() and len(masks) == 1:
+        numbers["all_set"] = int(masks[0])  # printed where it is used
+    elif masks.any():
+        arrays = (Array("all_set", "uint32_t", masks),)
     return Layout(arrays, 0, numbers)
 
 

@@ -53,7 +53,9 @@ def main(folder: Path) -> None:
     library = edgebnn.generate(folder / "digits.pt", target="cortex-m0")
     edgebnn.write(library, folder / "digits", force=True)
     print(f"test accuracy {100 * accuracy:.2f} %")
-    print(f"{folder}/digits: {library.constant_bytes} bytes of constants, {library.arena_bytes} RAM")
+    print(
+        f"{folder}/digits: {library.constant_bytes} bytes of constants, {library.arena_bytes} RAM"
+    )
 
 
 if __name__ == "__main__":

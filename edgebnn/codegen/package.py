@@ -15,5 +15,7 @@ def platformio(name: str) -> Mapping[str, str]:
         "frameworks": "*",
         "platforms": "*",
         "headers": f"{name}.h",
+        # Without it gcc may turn loops into calls of memset; the library wants no libc.
+        "build": {"flags": "-ffreestanding"},
     }
     return {"library.json": json.dumps(manifest, indent=2) + "\n"}

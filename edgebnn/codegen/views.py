@@ -43,6 +43,7 @@ class OpView:
     gives_bits: bool
     out_type: str
     lane_test: str
+    all_set: str  # word w of the channels that a pool takes the AND of, "" where it has none
     call: str
 
 
@@ -128,12 +129,20 @@ def op_view(step: Step) -> OpView:
         template=f"c/ops/{step.kernel.template}",
         arrays=tuple(array_view(op.name, array) for array in step.layout.arrays),
         n=step.layout.numbers,
-        has={s: s in suffixes for s in ("factor", "all_set", "inverted")},
+        has={s: s in suffixes for s in ("factor", "inverted")},
         gives_bits=isinstance(step.result, Bits),
         out_type="uint32_t" if isinstance(step.result, Bits) else "int32_t",
         lane_test=lane_test,
+        all_set=_all_set(step),
         call=f"{op.name}({', '.join(places.values())});",
     )
+
+
+def _all_set(step: Step) -> str:
+    if "all_set" in step.layout.numbers:
+        return f"0x{step.layout.numbers['all_set']:08x}u"
+    tables = {array.suffix for array in step.layout.arrays}
+    return f"{step.op.name}_all_set[w]" if "all_set" in tables else ""
 
 
 def _shape(tensor: Tensor) -> str:
