@@ -22,11 +22,20 @@ import torch
 from torch import Tensor, nn
 
 from edgebnn.errors import EdgebnnError
-from edgebnn.nn.graph import LAYERS, build_layer, check_shapes, describe, trace
+from edgebnn.nn.graph import (
+    LAYERS,
+    LayerNode,
+    build_layer,
+    check_shapes,
+    check_values,
+    describe,
+    trace,
+)
 from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, weight_signs
 
 FORMAT = "edgebnn model"
 VERSION = 1
+_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 Form = Literal["training", "release"]
 Plain = str | int | float | bool
 
@@ -83,17 +92,14 @@ def save(
     layers = []
     for node in nodes:
         kind, config = describe(node)
-        tensors = {}
-        for name, value in node.module.state_dict().items():
-            tensor = value.detach().cpu()
-            if not bool(torch.isfinite(tensor).all()):
-                raise EdgebnnError(f"layer '{node.name}' holds NaN or infinity in '{name}'")
-            tensors[name] = tensor.clone()
+        state = node.module.state_dict()
+        tensors = {name: value.detach().cpu().clone() for name, value in state.items()}
         if form == "release" and isinstance(node.module, BinaryLinear | BinaryConv2d):
             tensors = {"sign_bits": _pack(weight_signs(node.module))}
         entry = {"name": node.name, "type": kind, "config": config}
         layers.append({**entry, "inputs": list(node.inputs), "tensors": tensors})
-    check_shapes(nodes)
+    check_values(nodes)
+    _check_metadata(check_shapes(nodes), class_names, right_shift)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -144,7 +150,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         return _parse(content)
     except EdgebnnError as error:
         raise EdgebnnError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EdgebnnError(f"{path}: damaged edgebnn model ({reason})") from None
 
@@ -188,19 +194,41 @@ def _parse(content: Any) -> Checkpoint:
             raise EdgebnnError(f"layer '{name}' is of unknown type '{entry['type']}'")
         if list(entry["inputs"]) != previous:
             raise EdgebnnError(f"layer '{name}' does not follow the one before it")
-        layers[name.replace(".", "_")] = _restore(name, entry)
+        layers[_attribute(name, layers)] = _restore(name, entry)
         previous = [name]
     model = nn.Sequential(layers)
-    check_shapes(trace(model))
-    return Checkpoint(model, _metadata(content["metadata"]), form, content["training"])
+    metadata = _metadata(content["metadata"])
+    _check_metadata(check_shapes(trace(model)), metadata.class_names, metadata.right_shift)
+    training = content["training"]
+    if not (training is None or isinstance(training, dict)):
+        raise EdgebnnError("its state of training is damaged; train it again")
+    return Checkpoint(model, metadata, form, training)
+
+
+def _check_metadata(output: torch.Size, class_names: Sequence[str], right_shift: int) -> None:
+    classes = math.prod(output)
+    if class_names and len(class_names) != classes:
+        raise EdgebnnError(f"{len(class_names)} class names for {classes} classes")
+    if not 0 <= right_shift < 8:
+        raise EdgebnnError(f"right_shift is {right_shift}; pixels have 8 bits, so give 0 to 7")
+
+
+def _attribute(name: str, taken: Mapping[str, nn.Module]) -> str:
+    """``name`` as a name in a Sequential, which has attributes of its own and no dots in names."""
+    plain = name.replace(".", "_")
+    if plain and plain not in taken and not hasattr(nn.Sequential, plain):
+        return plain
+    return f"layer_{len(taken)}_{plain}"
 
 
 def _restore(name: str, entry: Mapping[str, Any]) -> nn.Module:
     try:
         with torch.device("meta"):  # nothing is allocated before its size has been checked
             module = build_layer(entry["type"], entry["config"])
-    except (TypeError, ValueError) as error:
-        raise EdgebnnError(f"layer '{name}' ({entry['type']}): {error}") from None
+        describe(LayerNode(name, module, ()))
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise EdgebnnError(f"layer '{name}' ({entry['type']}): {reason}") from None
     tensors: dict[str, Tensor] = dict(entry["tensors"])
     expected = module.state_dict()
     if "sign_bits" in tensors:
@@ -215,6 +243,8 @@ def _restore(name: str, entry: Mapping[str, Any]) -> nn.Module:
                 f"layer '{name}': '{key}' is {tuple(tensor.shape)} {tensor.dtype}, "
                 f"not {tuple(like.shape)} {like.dtype}"
             )
+        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise EdgebnnError(f"layer '{name}': '{key}' has fewer bytes than its shape says")
         if not bool(torch.isfinite(tensor).all()):
             raise EdgebnnError(f"layer '{name}' holds NaN or infinity in '{key}'; train it again")
         if key == "running_var" and bool((tensor < 0).any()):

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from edgebnn.ir import Network
     from edgebnn.train import Event
 
-out = Console()
-err = Console(stderr=True)
+out = Console(highlight=False, markup=False, soft_wrap=True)
+err = Console(stderr=True, markup=False)
 app = typer.Typer(
     name="edgebnn",
     help="Train binarized neural networks, emit bit-packed C for microcontrollers, and prove that "
@@ -177,11 +177,11 @@ class _TrainingReport:
 
         match event:
             case Started():
+                processes = f", {event.processes} processes" if event.processes > 1 else ""
                 out.print(
                     f"{event.recipe} on {event.dataset}: {spaced(event.weight_bits)} binary "
                     f"weights, {spaced(event.train_images)} training images, {event.epochs} "
-                    f"epochs on {event.device} ({event.processes} process"
-                    f"{'es' if event.processes > 1 else ''})"
+                    f"epochs on {event.device}{processes}"
                 )
             case Batch():
                 description = f"epoch {event.epoch}  accuracy {100 * event.train_accuracy:5.2f} %"
@@ -211,7 +211,8 @@ def _training_progress() -> Iterator[_TrainingReport]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=out, transient=True) as progress:
+    visible = out.is_terminal
+    with Progress(*columns, console=out, transient=True, disable=not visible) as progress:
         yield _TrainingReport(progress)
 
 
@@ -291,7 +292,7 @@ def generate(
 
     library = api.generate(model, target=target, name=name)
     for path in api.write(library, output, force=force):
-        out.print(str(path), soft_wrap=True)
+        out.print(str(path))
     out.print(
         f"flash {spaced(library.constant_bytes)} bytes of constants plus code, "
         f"static RAM {spaced(library.arena_bytes)} bytes"
@@ -350,12 +351,12 @@ def _test_set(
     return preprocess(pixels, content.metadata.right_shift), images.test_labels
 
 
+def _progress(console: Console) -> Progress:
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
 @contextlib.contextmanager
-def _work_folder(keep: Path | None = None) -> Iterator[Path]:
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        yield keep
-        return
+def _work_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="edgebnn-") as folder:
         yield Path(folder)
 
@@ -386,7 +387,7 @@ def _prove(
     expected = verify.run_torch(content.model, network, _as_torch_input(pixels, content))
     backends = [verify.run_reference(network, inputs, expected)]
     chips = []
-    with Progress(console=out, transient=True) as progress, _work_folder() as folder:
+    with _progress(out) as progress, _work_folder() as folder:
         for target in chosen:
             library = api.generate(model, target=target.name, name="model")
             task = progress.add_task(target.name, total=len(inputs))
@@ -495,7 +496,7 @@ def demo(
         train("mnist-5k", output=model, recipe="mlp-16k", resume=model.exists())
     library = api.generate(model, target="cortex-m4")
     for path in api.write(library, output / "digits", force=True):
-        out.print(str(path), soft_wrap=True)
+        out.print(str(path))
     targets = ("host", "cortex-m4")
     _settle(_prove(model, targets, dataset=None, data=None, images=None))
 
@@ -539,7 +540,7 @@ def bench_models(
     head = ("model", "test accuracy", "target", "instructions", "flash", "RAM", "stack", "differ")
     rows: list[tuple[str, ...]] = [head]
     compilers = set()
-    with Progress(console=err, transient=True) as progress, _work_folder() as folder:
+    with _progress(err) as progress, _work_folder() as folder:
         task = progress.add_task("measuring", total=len(models) * len(chosen))
         for model in models:
             content, network = _open(model)

@@ -3,3 +3,6 @@
 
 class EdgebnnError(Exception):
     """What went wrong and how to fix it, in one line, with the offending name or path in it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))

@@ -36,7 +36,7 @@ from edgebnn.ir import (
     dot_bound,
     output_size,
 )
-from edgebnn.nn.graph import LayerNode, check_shapes, describe, trace
+from edgebnn.nn.graph import LayerNode, check_shapes, check_values, describe, trace
 from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign, weight_signs
 from edgebnn.nn.norm import SCORE_LIMIT, BatchNorm, OutputNorm
 
@@ -81,6 +81,7 @@ def lower(model: nn.Module) -> Network:
     for node in nodes:
         describe(node)
     check_shapes(nodes)
+    check_values(nodes)
     return _Lowering().run(nodes)
 
 

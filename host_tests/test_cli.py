@@ -235,9 +235,9 @@ def test_class_names_are_printed_as_they_are(tmp_path: Path) -> None:
 def test_paths_with_brackets_are_printed_as_they_are(model_file: Path, tmp_path: Path) -> None:
     folder = "run[a]/lib[/b]"
     assert f"{folder}/library.json" in output_here(tmp_path, "generate", model_file, "-o", folder)
-    (tmp_path / "x[/b].pt").write_bytes(model_file.read_bytes())
-    assert "x[/b].pt" in output_here(tmp_path, "info", "x[/b].pt")
-    assert "x[/b].release.pt" in output_here(tmp_path, "release", "x[/b].pt")
+    (tmp_path / "x[b].pt").write_bytes(model_file.read_bytes())
+    assert "x[b].pt" in output_here(tmp_path, "info", "x[b].pt")
+    assert "x[b].release.pt" in output_here(tmp_path, "release", "x[b].pt")
 
 
 def test_lists_of_recipes_and_targets(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_help_mentions_every_command(tmp_path: Path) -> None:
 
 
 def test_interrupted_training_goes_on_with_resume(tmp_path: Path) -> None:
-    arguments = [*TRAIN, "--epochs", "60", "-o", "model.pt"]
+    arguments = [*TRAIN, "--epochs", "40", "-o", "model.pt"]
     process = subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=tmp_path,
@@ -276,7 +276,7 @@ def test_interrupted_training_goes_on_with_resume(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if re.match(r"epoch +1/60 ", line):
+        if re.match(r"epoch +1/40 ", line):
             process.send_signal(signal.SIGINT)
             break
     _, errors = process.communicate(timeout=60)
@@ -286,10 +286,10 @@ def test_interrupted_training_goes_on_with_resume(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "tmp"}
     kept = edgebnn.read(tmp_path / "model.pt")
     assert kept.training is not None
-    assert 1 <= kept.training["done_epochs"] < 60
+    assert 1 <= kept.training["done_epochs"] < 40
     text = output(tmp_path, *arguments, "--resume")
-    assert f"epoch {kept.training['done_epochs'] + 1:3}/60 " in text
-    assert "epoch   1/60" not in text
+    assert f"epoch {kept.training['done_epochs'] + 1:3}/40 " in text
+    assert "epoch   1/40" not in text
     assert edgebnn.read(tmp_path / "model.pt").metadata.test_accuracy is not None
 
 
@@ -299,7 +299,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     done = run(tmp_path, *TRAIN, "--epochs", "2", "--device", "cpu", command=command)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert "(2 processes)" in done.stdout
+    assert ", 2 processes" in done.stdout
     assert len(re.findall(r"epoch +\d/2 ", done.stdout)) == 2  # rank 0 alone reports
     assert edgebnn.read(tmp_path / "model.pt").metadata.test_accuracy is not None
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "tmp"}
@@ -321,7 +321,7 @@ def test_truncated_file(model_file: Path, tmp_path: Path) -> None:
 def test_pickle_with_code_in_it_is_not_executed(zipped: bool, tmp_path: Path) -> None:
     code = _Code(tmp_path / "executed")
     torch.save(code, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
-    message = mistake(tmp_path, "info", "model.pt", command=COMMAND)
+    message = mistake(tmp_path, "info", "model.pt", command=COMMAND if zipped else None)
     assert ("holds code" if zipped else "not an edgebnn model") in message
 
 
@@ -369,18 +369,33 @@ def test_sums_beyond_float32(tmp_path: Path) -> None:
 def test_network_that_cannot_be_lowered(tmp_path: Path) -> None:
     model = bnn.Sequential(bnn.Input((8,)), bnn.BinaryLinear(8, 8), bnn.BinaryLinear(8, 2))
     edgebnn.save(model, tmp_path / "model.pt")
-    message = mistake(tmp_path, "generate", "model.pt", "-o", "out", command=COMMAND)
+    message = mistake(tmp_path, "generate", "model.pt", "-o", "out")
     assert "layer '2' (BinaryLinear): its input is not binary; put edgebnn.nn.Sign()" in message
 
 
-def test_state_of_training_that_is_none(model_file: Path, tmp_path: Path) -> None:
+def test_released_model_cannot_be_resumed(model_file: Path, tmp_path: Path) -> None:
     message = mistake(tmp_path, *TRAIN, "-o", model_file, "--resume")
     assert "no training state to resume" in message
-    edgebnn.save(mlp(), model_file, training={"identity": 1, "epochs": 2, "done_epochs": "x"})
-    content = plain(model_file)
-    content["training"]["optimizer"] = []
-    torch.save(content, model_file)
-    mistake(tmp_path, *TRAIN, "-o", model_file, "--resume")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("identity", 3),
+        ("optimizer", []),
+        ("optimizer", {}),
+        ("epochs", "two"),
+        ("done_epochs", "one"),
+        ("done_epochs", -1),
+        ("done_epochs", 99),
+    ],
+)
+def test_damaged_training_state(key: str, value: object, trained: Path, tmp_path: Path) -> None:
+    content = plain(trained)
+    content["training"] |= {"finished": False, "done_epochs": 1, key: value}
+    torch.save(content, tmp_path / "model.pt")
+    message = mistake(tmp_path, *TRAIN, "--seed", "3", "-o", "model.pt", "--resume")
+    assert "model.pt" in message
 
 
 # --- mistakes on the command line ---------------------------------------------------------------

@@ -544,7 +544,9 @@ def test_save_refuses_values_that_are_not_finite(tmp_path: Path) -> None:
     model = mlp()
     with torch.no_grad():
         model[2].bias[0] = math.nan
-    assert "layer '2' holds NaN" in refusal(lambda: edgebnn.save(model, tmp_path / "model.pt"))
+    assert "layer '2' (BatchNorm) holds NaN" in refusal(
+        lambda: edgebnn.save(model, tmp_path / "model.pt")
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -7,9 +7,6 @@ from torch import Tensor, nn
 
 _ONE = torch.ones(())
 
-# hardtanh_backward passes the gradient strictly inside its bounds; one ulp further makes |x| <= 1.
-_STE_BOUND = 1.0 + 2.0**-23
-
 
 class _SignSTE(torch.autograd.Function):
     """sign with the straight-through estimator; both directions are one or two fused passes."""
@@ -22,9 +19,9 @@ class _SignSTE(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        passed: Tensor = torch.ops.aten.hardtanh_backward(
-            grad_outputs[0], x, -_STE_BOUND, _STE_BOUND
-        )
+        # It passes the gradient strictly inside its bounds; one ulp further makes |x| <= 1.
+        bound = 1.0 + torch.finfo(x.dtype).eps
+        passed: Tensor = torch.ops.aten.hardtanh_backward(grad_outputs[0], x, -bound, bound)
         return passed
 
 

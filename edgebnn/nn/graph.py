@@ -120,15 +120,21 @@ def trace(model: nn.Module) -> tuple[LayerNode, ...]:
     modules = dict(model.named_modules())
     nodes: list[LayerNode] = []
     alias: dict[str, str] = {}  # fx node name -> name of the layer that computes it
+    placeholders = [node.name for node in graph.nodes if node.op == "placeholder"]
+    if len(placeholders) != 1:
+        raise EdgebnnError(
+            f"the model takes more than one input ({', '.join(placeholders)}); give it one"
+        )
+    last = ""
     for node in graph.nodes:
-        inputs = tuple(alias[n.name] for n in node.all_input_nodes if n.name in alias)
+        inputs = tuple(alias.get(n.name, "") for n in node.all_input_nodes)  # "" is the input
         match node.op:
             case "placeholder":
-                if nodes:
-                    raise EdgebnnError("the model takes more than one input; one is supported")
+                pass
             case "output":
-                if len(inputs) != 1 or inputs[0] != nodes[-1].name:
+                if len(inputs) != 1 or inputs == ("",):
                     raise EdgebnnError("the model must return the result of its last layer alone")
+                last = inputs[0]
             case "call_module":
                 alias[node.name] = str(node.target)
                 nodes.append(LayerNode(str(node.target), modules[str(node.target)], inputs))
@@ -141,13 +147,32 @@ def trace(model: nn.Module) -> tuple[LayerNode, ...]:
                     f"operation '{node.name}' ({what}) is not supported; "
                     f"supported layers: {', '.join(LAYERS)}"
                 )
+    nodes = _needed(nodes, last)
     names = [node.name for node in nodes]
     if not nodes or not isinstance(nodes[0].module, Input):
-        raise EdgebnnError("the model must begin with edgebnn.nn.Input(shape, bits)")
+        first = f"layer '{nodes[0].name}' ({type(nodes[0].module).__name__})" if nodes else "it"
+        raise EdgebnnError(f"the model must begin with edgebnn.nn.Input(shape, bits), not {first}")
     for name in names:
         if names.count(name) > 1:
             raise EdgebnnError(f"layer '{name}' is used twice; give each use a layer of its own")
-    return tuple(nodes)
+    for node in nodes[1:]:
+        kind = type(node.module).__name__
+        if isinstance(node.module, Input):
+            raise EdgebnnError(f"layer '{node.name}' ({kind}) must be the first; remove it")
+        if "" in node.inputs:
+            raise EdgebnnError(f"layer '{node.name}' ({kind}) reads past Input; feed it a layer")
+    return (LayerNode(nodes[0].name, nodes[0].module, ()), *nodes[1:])
+
+
+def _needed(nodes: list[LayerNode], last: str) -> list[LayerNode]:
+    """The nodes that ``last`` depends on; a forward may compute more than it returns."""
+    wanted = {last}
+    kept = []
+    for node in reversed(nodes):
+        if node.name in wanted:
+            wanted.update(node.inputs)
+            kept.append(node)
+    return kept[::-1]
 
 
 def _is_flatten(node: fx.Node) -> bool:
@@ -158,8 +183,23 @@ def _is_flatten(node: fx.Node) -> bool:
     return known and (node.args[1:] == (1,) or node.kwargs == {"start_dim": 1})
 
 
-def check_shapes(nodes: tuple[LayerNode, ...]) -> None:
-    """Check that the layers' shapes chain, without computing a value.
+def check_values(nodes: tuple[LayerNode, ...]) -> None:
+    """Check that parameters and statistics are finite float32.
+
+    Raises:
+        EdgebnnError: names the first layer where they are not.
+    """
+    for node in nodes:
+        where = f"layer '{node.name}' ({type(node.module).__name__})"
+        for name, value in node.module.state_dict().items():
+            if value.is_floating_point() and value.dtype != torch.float32:
+                raise EdgebnnError(f"{where} is {value.dtype}; call model.float() first")
+            if not bool(torch.isfinite(value).all()):
+                raise EdgebnnError(f"{where} holds NaN or infinity in '{name}'; train it again")
+
+
+def check_shapes(nodes: tuple[LayerNode, ...]) -> torch.Size:
+    """The shape of the output of one input; no value is computed.
 
     Raises:
         EdgebnnError: names the first layer that does not take what comes before it.
@@ -195,3 +235,4 @@ def check_shapes(nodes: tuple[LayerNode, ...]) -> None:
                 f"layer '{node.name}' ({type(module).__name__}) does not take its input of shape "
                 f"{tuple(x.shape[1:])}: {reason}"
             ) from None
+    return values[nodes[-1].name].shape[1:]

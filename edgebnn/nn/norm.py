@@ -4,11 +4,14 @@ torch's fused batch norm may differ by an ulp between memory layouts, devices an
 and an ulp flips a sign at a tie. Training uses the fused kernel; eval mode does not.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from edgebnn.errors import EdgebnnError
 
 SCORE_LIMIT = 2**31 - 1
 
@@ -36,6 +39,8 @@ class BatchNorm(nn.Module):
             raise ValueError(f"num_features must be a positive integer, not {num_features!r}")
         if not 0.0 < eps < 1.0:
             raise ValueError(f"eps must be between 0 and 1, not {eps!r}")
+        if momentum is not None and not 0.0 < momentum <= 1.0:
+            raise ValueError(f"momentum must be None or from 0 to 1, not {momentum!r}")
         self.num_features = num_features
         self.eps = float(eps)
         self.momentum = momentum
@@ -112,6 +117,9 @@ class OutputNorm(BatchNorm):
         """(factor, offset, fraction_bits): int64 (C,) twice and the binary point of the scores.
 
         ``|factor| * bound + |offset| <= 2**31 - 1`` holds for every class by construction.
+
+        Raises:
+            EdgebnnError: the scale is not finite, or beyond all use.
         """
         mean = self.running_mean.double().cpu()
         var = self.running_var.double().cpu()
@@ -120,11 +128,12 @@ class OutputNorm(BatchNorm):
         # Rounding may add 1/2 to the factor, once for each unit of the bound, and to the offset.
         room = SCORE_LIMIT - (self.bound + 1)
         largest = float((scale.abs() * self.bound + shift.abs()).max())
+        if not largest < 2.0**90:
+            raise EdgebnnError(f"its scores reach {largest:.1e}, too far to train or to run")
         fraction_bits = 0
         if largest > 0.0:
             # frexp: room / largest = m * 2**e with m in [1/2, 1), so 2**(e-1) is not above it.
-            fraction_bits = int(torch.frexp(torch.tensor(room / largest).double())[1]) - 1
-            fraction_bits = max(-64, min(fraction_bits, 62))
+            fraction_bits = min(math.frexp(room / largest)[1] - 1, 62)
         unit = 2.0**fraction_bits
         factor = torch.round(scale * unit).to(torch.int64)
         offset = torch.round(shift * unit).to(torch.int64)

@@ -352,7 +352,10 @@ class _Job:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = make_optimizer(model, recipe.learning_rate)
         if state:
-            optimizer.load_state_dict(state["optimizer"])
+            try:
+                optimizer.load_state_dict(state["optimizer"])
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                raise _damaged(output) from error
         images = torch.from_numpy(quantize(dataset.train_images, recipe.input_bits))
         labels = torch.from_numpy(dataset.train_labels)
         order = _permutation(len(images), seed, "validation")
@@ -543,6 +546,10 @@ def _fingerprint(dataset: Dataset) -> str:
     return f"{len(dataset.train_images)} images, checksum {checksum:08x}"
 
 
+def _damaged(output: Path) -> EdgebnnError:
+    return EdgebnnError(f"{output} has a damaged training state; train without --resume")
+
+
 def _resumable(
     output: Path, saved: checkpoint.Checkpoint, identity: dict[str, Any], epochs: int | None
 ) -> dict[str, Any]:
@@ -550,6 +557,11 @@ def _resumable(
     state = saved.training
     if not state or not {"identity", "epochs", "done_epochs", "optimizer"} <= state.keys():
         raise EdgebnnError(f"{output} has no training state to resume; train without --resume")
+    kinds = {"identity": dict, "epochs": int, "done_epochs": int, "optimizer": dict}
+    if any(not isinstance(state[key], kind) for key, kind in kinds.items()):
+        raise _damaged(output)
+    if not 0 <= state["done_epochs"] <= state["epochs"]:
+        raise _damaged(output)
     if state.get("finished"):
         raise EdgebnnError(
             f"{output} is finished after {state['epochs']} epochs; "

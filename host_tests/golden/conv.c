@@ -14,8 +14,8 @@
 
 /* binarize1: 4x6x1 x 2 bits -> 4x6x1 bits */
 /* clang-format off */
-static const int16_t binarize1_limits[1] = {
-    3,
+static const int16_t binarize1_limits[2] = {
+    3, 0,
 };
 /* clang-format on */
 
@@ -43,15 +43,8 @@ static const uint32_t conv1_weights[5][9] = {
         0x00000000u, 0x00000000u, 0x00000000u,
     },
 };
-static const int16_t conv1_limits[5] = {
-    6, 9, 9, 11, 6,
-};
-/* clang-format on */
-
-/* pool1: 4x6x5 bits -> 2x3x5 bits; 2x2, stride 2x2 */
-/* clang-format off */
-static const uint32_t pool1_all_set[1] = {
-    0x00000012u,
+static const int16_t conv1_limits[6] = {
+    6, 9, 9, 11, 6, 0,
 };
 /* clang-format on */
 
@@ -162,10 +155,11 @@ static void conv1(const uint32_t *in, uint32_t *out, uint32_t *patch)
                     const int32_t column = x + kx - 1;
                     const int inside = (row >= 0) && (row < 4)
                         && (column >= 0) && (column < 6);
-                    const uint32_t pixel = inside ? (uint32_t)(row * 6 + column) * 1u : 0u;
+                    const uint32_t mask = inside ? 0xffffffffu : 0u;
+                    const uint32_t pixel = (uint32_t)(row * 6 + column) * 1u & mask;
                     for (uint32_t w = 0u; w < 1u; w++) {
-                        patch[i] = inside ? in[pixel + w] : 0u;
-                        high[i] = inside ? in[pixel + w] : 0x00000001u;
+                        patch[i] = in[pixel + w] & mask;
+                        high[i] = patch[i] | (0x00000001u & ~mask);
                         i++;
                     }
                     crosses |= !inside;
@@ -188,8 +182,8 @@ static void conv1(const uint32_t *in, uint32_t *out, uint32_t *patch)
 /*
  * pool1: 4x6x5 bits -> 2x3x5 bits; 2x2, stride 2x2
  *
- * The largest of +1 and -1 is the OR of the bits. In the channels of pool1_all_set it is their AND,
- * by De Morgan the inverted OR of the inverted bits.
+ * The largest of +1 and -1 is the OR of the bits.
+ * In the channels set in 0x00000012u it is their AND: the inverted OR of the inverted bits.
  */
 static void pool1(const uint32_t *in, uint32_t *out)
 {
@@ -201,10 +195,10 @@ static void pool1(const uint32_t *in, uint32_t *out)
                     const uint32_t row = (y * 2u + ky) * 6u;
                     for (uint32_t kx = 0u; kx < 2u; kx++) {
                         const uint32_t pixel = row + x * 2u + kx;
-                        any |= in[pixel * 1u + w] ^ pool1_all_set[w];
+                        any |= in[pixel * 1u + w] ^ 0x00000012u;
                     }
                 }
-                *out++ = any ^ pool1_all_set[w];
+                *out++ = any ^ 0x00000012u;
             }
         }
     }

@@ -4,8 +4,8 @@
  * model     depthwise, sha256 7c187fb6cb1f...
  * accuracy  not recorded
  * target    cortex-m4; C99, no heap, no libc, no float
- * flash     126 bytes of weights and thresholds, plus code
- * RAM       96 bytes of static scratch (not re-entrant)
+ * flash     128 bytes of weights and thresholds, plus code
+ * RAM       80 bytes of static scratch (not re-entrant)
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
@@ -25,8 +25,8 @@ static const uint32_t depthwise1_weights[9][1] = {
     { 0x00000007u },
     { 0x00000005u },
 };
-static const int16_t depthwise1_limits[3] = {
-    3, 0, 0,
+static const int16_t depthwise1_limits[4] = {
+    3, 0, 0, 0,
 };
 /* clang-format on */
 
@@ -57,7 +57,7 @@ static const uint32_t dense1_weights[2][4] = {
 /* clang-format on */
 
 /* What one layer leaves to the next, and scratch memory of the layer at work. */
-static uint32_t arena[24];
+static uint32_t arena[20];
 
 /* Set bits of each byte of v, side by side. */
 static inline uint32_t byte_counts(uint32_t v)
@@ -149,40 +149,44 @@ static void depthwise1(const uint8_t *in, uint32_t *out)
 /*
  * depthwise2: 4x4x3 bits -> 2x2x3 bits; 3x3, stride 2x2, padding 1x1 of -1
  *
- * 32 channels at a time, each a lane: counter[p] holds bit p of 32 mismatch counts.
+ * 32 channels at a time, each a lane: bit p of their 32 mismatch counts is in c<p>.
  */
-static void depthwise2(const uint32_t *in, uint32_t *out, uint32_t *counter)
+static void depthwise2(const uint32_t *in, uint32_t *out)
 {
     for (int32_t y = 0; y < 2; y++) {
         for (int32_t x = 0; x < 2; x++) {
             for (uint32_t w = 0u; w < 1u; w++) {
                 uint32_t tap = 0u;
-                for (uint32_t p = 0u; p < 4u; p++) {
-                    counter[p] = 0u;
-                }
+                uint32_t c0 = 0u;
+                uint32_t c1 = 0u;
+                uint32_t c2 = 0u;
+                uint32_t c3 = 0u;
                 for (int32_t ky = 0; ky < 3; ky++) {
                     const int32_t row = y * 2 + ky - 1;
                     for (int32_t kx = 0; kx < 3; kx++) {
                         const int32_t column = x * 2 + kx - 1;
                         const int inside = (row >= 0) && (row < 4)
                             && (column >= 0) && (column < 4);
-                        const uint32_t pixel = inside ? (uint32_t)(row * 4 + column) * 1u : 0u;
-                        const uint32_t value = inside ? in[pixel + w] : 0u;
-                        uint32_t carry = value ^ depthwise2_weights[tap][w];
-                        for (uint32_t p = 0u; p < 4u; p++) {
-                            const uint32_t sum = counter[p] ^ carry;
-                            carry &= counter[p];
-                            counter[p] = sum;
-                        }
+                        const uint32_t mask = inside ? 0xffffffffu : 0u;
+                        const uint32_t pixel = (uint32_t)(row * 4 + column) * 1u & mask;
+                        const uint32_t value = in[pixel + w] & mask;
+                        const uint32_t carry0 = value ^ depthwise2_weights[tap][w];
+                        const uint32_t carry1 = c0 & carry0;
+                        c0 ^= carry0;
+                        const uint32_t carry2 = c1 & carry1;
+                        c1 ^= carry1;
+                        const uint32_t carry3 = c2 & carry2;
+                        c2 ^= carry2;
+                        c3 ^= carry3;
                         tap++;
                     }
                 }
                 /* count < limit in every lane: the highest plane that differs decides. */
-                uint32_t less = 0u;
-                for (uint32_t p = 0u; p < 4u; p++) {
-                    const uint32_t limit = depthwise2_limits[w][p];
-                    less = (~counter[p] & limit) | (~(counter[p] ^ limit) & less);
-                }
+                const uint32_t *const limit = depthwise2_limits[w];
+                uint32_t less = ~c0 & limit[0];
+                less = (~c1 & limit[1]) | (~(c1 ^ limit[1]) & less);
+                less = (~c2 & limit[2]) | (~(c2 ^ limit[2]) & less);
+                less = (~c3 & limit[3]) | (~(c3 ^ limit[3]) & less);
                 *out++ = less;
             }
         }
@@ -202,7 +206,7 @@ void depthwise_scores(const uint8_t input[DEPTHWISE_INPUT_BYTES],
     int32_t scores[DEPTHWISE_NUM_CLASSES])
 {
     depthwise1(input, &arena[0]);
-    depthwise2(&arena[0], &arena[16], &arena[20]);
+    depthwise2(&arena[0], &arena[16]);
     dense1(&arena[16], scores);
 }
 

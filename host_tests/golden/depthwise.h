@@ -22,7 +22,7 @@ extern "C" {
 #define DEPTHWISE_NUM_CLASSES 2u
 
 /** Bytes of static scratch memory that the network uses. */
-#define DEPTHWISE_ARENA_BYTES 96u
+#define DEPTHWISE_ARENA_BYTES 80u
 
 /** Digest of the model that this code computes. */
 #define DEPTHWISE_MODEL_SHA256 "7c187fb6cb1feb393541c3680679416934f9c8df3be2ed4a2260855523fa6e8b"

@@ -128,14 +128,10 @@ static void dense1(const uint8_t *in, uint32_t *out, uint32_t *scratch)
     uint32_t *const sums = scratch;
     uint32_t *const table = &scratch[8];
     const uint32_t *weights = dense1_weights;
-    uint32_t total = 0u;
-    for (uint32_t o = 0u; o < 8u; o++) {
-        sums[o] = 0u;
-    }
-    total += subset_sums(&in[0], 16u, table);
+    uint32_t total = subset_sums(in, 16u, table);
     for (uint32_t o = 0u; o < 8u; o++) {
         const uint32_t row = *weights++;
-        sums[o] += table[row & 15u]
+        sums[o] = table[row & 15u]
             + table[16u + ((row >> 4) & 15u)]
             + table[32u + ((row >> 8) & 15u)]
             + table[48u + ((row >> 12) & 15u)];
