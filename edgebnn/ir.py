@@ -218,9 +218,9 @@ def dot_bound(inputs: int, source: Tensor) -> int:
     return inputs * (2**source.bits - 1) if isinstance(source, Ints) else inputs
 
 
-def words(bits: int, word_bits: int = 32) -> int:
-    """Words that a row of ``bits`` bits takes."""
-    return -(-bits // word_bits)
+def words(bits: int) -> int:
+    """32-bit words that a row of ``bits`` bits takes."""
+    return -(-bits // 32)
 
 
 def pack(bits: BoolArray) -> NDArray[np.uint32]:

@@ -36,7 +36,7 @@ from edgebnn.ir import (
     dot_bound,
     output_size,
 )
-from edgebnn.nn.graph import LayerNode, check_shapes, check_values, describe, trace
+from edgebnn.nn.graph import LayerNode, as_pair, check_shapes, check_values, describe, trace
 from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign, weight_signs
 from edgebnn.nn.norm import SCORE_LIMIT, BatchNorm, OutputNorm
 
@@ -221,7 +221,7 @@ class _Lowering:
         return _Pending(emit, -bound, bound, shape, shape)
 
     def _max_pool(self, module: nn.MaxPool2d, x: _Pending | _Signs) -> _Pending | _Signs:
-        kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+        kernel, stride = as_pair(module.kernel_size), as_pair(module.stride)
         shape = _pooled(x.shape, kernel, stride)
         if isinstance(x, _Signs):
             never = np.zeros(shape[2], dtype=np.bool_)
@@ -291,10 +291,6 @@ class _Lowering:
             case _:
                 raise EdgebnnError("use a single edgebnn.nn.OutputNorm as the last norm")
         self.ops.append(x.emit(head, np.zeros(classes, dtype=np.bool_)))
-
-
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _pooled(

@@ -57,7 +57,7 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     return table
 
 
-def layer_table(network: Network, costs: Cost) -> Table:
+def layer_table(costs: Cost) -> Table:
     """Every op with its size and kernel."""
     table = _table("Layers", "op", "weights (bits)", "constants (bytes)", "MACs", "kernel")
     for op in costs.ops:

@@ -29,7 +29,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One CPU: how wide its words are, how to compile for it and what emulates it.
+    """One CPU: how to compile for it and what emulates it.
 
     ``gcc_flags`` select the CPU for a GNU cross compiler, ``zig_flags`` for clang as shipped in
     the ``ziglang`` wheel. ``unicorn_cpu`` names the Unicorn CPU model (``UC_CPU_ARM_...``).
@@ -38,7 +38,6 @@ class Target:
 
     name: str
     title: str
-    word_bits: int
     kernels: tuple[str, ...]
     gcc: str
     gcc_flags: tuple[str, ...] = ()
@@ -78,14 +77,12 @@ TARGETS: dict[str, Target] = {
         Target(
             name="host",
             title="this computer",
-            word_bits=32,
             kernels=_PORTABLE_KERNELS,
             gcc="cc",
         ),
         Target(
             name="cortex-m0",
             title="Arm Cortex-M0",
-            word_bits=32,
             kernels=_PORTABLE_KERNELS,
             gcc="arm-none-eabi-gcc",
             gcc_flags=("-mcpu=cortex-m0", "-mthumb", "-mfloat-abi=soft"),
@@ -96,7 +93,6 @@ TARGETS: dict[str, Target] = {
         Target(
             name="cortex-m4",
             title="Arm Cortex-M4",
-            word_bits=32,
             kernels=_PORTABLE_KERNELS,
             gcc="arm-none-eabi-gcc",
             gcc_flags=("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft"),

@@ -13,6 +13,7 @@ from edgebnn import reference
 from edgebnn.codegen.library import Library
 from edgebnn.device import harness, host, simulator
 from edgebnn.device.toolchain import find_compiler
+from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network
 from edgebnn.lower import integer_scores
 from edgebnn.reference import Outputs
@@ -77,7 +78,10 @@ def run_torch(model: nn.Module, network: Network, images: NDArray[np.uint8]) -> 
     for start in range(0, len(images), _BATCH):
         batch = torch.from_numpy(np.ascontiguousarray(images[start : start + _BATCH]))
         parts.append(integer_scores(model, batch, network).reshape(len(batch), -1))
-    scores = np.concatenate(parts).astype(np.int32)
+    exact = np.concatenate(parts)
+    scores = exact.astype(np.int32)
+    if not np.array_equal(scores, exact):
+        raise EdgebnnError("torch's scores do not fit 32 bits; the model cannot be verified")
     return Outputs(scores, scores.argmax(axis=1).astype(np.int32))
 
 

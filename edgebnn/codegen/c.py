@@ -37,7 +37,6 @@ def generate(
         macro=name.upper(),
         version=__version__,
         target=plan.target.name,
-        target_title=plan.target.title,
         sha256=ir.sha256(network),
         accuracy=accuracy,
         classes=tuple(comment_text(text) for text in class_names),

@@ -88,16 +88,57 @@ _RESERVED = frozenset(
 )
 
 
+# Headers that <name>.h would hide.
+_HEADERS = frozenset(
+    [
+        "arduino",
+        "assert",
+        "complex",
+        "ctype",
+        "errno",
+        "fenv",
+        "float",
+        "inttypes",
+        "iso646",
+        "limits",
+        "locale",
+        "math",
+        "memory",
+        "new",
+        "setjmp",
+        "signal",
+        "stdalign",
+        "stdarg",
+        "stdatomic",
+        "stdbool",
+        "stddef",
+        "stdint",
+        "stdio",
+        "stdlib",
+        "stdnoreturn",
+        "string",
+        "tgmath",
+        "threads",
+        "time",
+        "uchar",
+        "unistd",
+        "wchar",
+        "wctype",
+    ]
+)
+
+
 def check_prefix(name: str) -> str:
     """``name`` if it can begin every public C name, in lower case.
 
     Raises:
         EdgebnnError: it cannot; the message suggests one that can.
     """
-    if re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) and name not in _RESERVED:
+    plain = re.fullmatch(r"[a-z](_?[a-z0-9]){0,40}", name)
+    if plain and name not in _RESERVED and name not in _HEADERS:
         return name
     suggestion = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:38]
-    if not suggestion or not suggestion[0].isalpha() or suggestion in _RESERVED:
+    if not suggestion[:1].isalpha() or suggestion in _RESERVED | _HEADERS:
         suggestion = f"m_{suggestion}".rstrip("_")
     raise EdgebnnError(f"'{name}' is not usable as a C prefix; try --name {suggestion}")
 

@@ -55,7 +55,6 @@ class LibraryView:
     macro: str
     version: str
     target: str
-    target_title: str
     sha256: str
     accuracy: str
     classes: tuple[str, ...]

@@ -31,18 +31,22 @@ def _own_config(module: Any) -> dict[str, Any]:
 
 
 def _max_pool_config(module: nn.MaxPool2d) -> dict[str, Any]:
-    if _as_pair(module.padding) != (0, 0) or _as_pair(module.dilation) != (1, 1):
+    if as_pair(module.padding) != (0, 0) or as_pair(module.dilation) != (1, 1):
         raise EdgebnnError("MaxPool2d with padding or dilation is not supported; leave them out")
     if module.ceil_mode or module.return_indices:
         raise EdgebnnError("MaxPool2d with ceil_mode or return_indices is not supported")
     return {
-        "kernel_size": list(_as_pair(module.kernel_size)),
-        "stride": list(_as_pair(module.stride)),
+        "kernel_size": list(as_pair(module.kernel_size)),
+        "stride": list(as_pair(module.stride)),
     }
 
 
-def _as_pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+def as_pair(value: Any) -> tuple[int, int]:
+    """One number, or (vertical, horizontal), as a pair."""
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2 or any(type(v) is not int for v in pair):
+        raise EdgebnnError(f"{value!r} is neither an integer nor a pair of them")
+    return pair[0], pair[1]
 
 
 def _flatten_config(module: nn.Flatten) -> dict[str, Any]:
@@ -196,6 +200,8 @@ def check_values(nodes: tuple[LayerNode, ...]) -> None:
                 raise EdgebnnError(f"{where} is {value.dtype}; call model.float() first")
             if not bool(torch.isfinite(value).all()):
                 raise EdgebnnError(f"{where} holds NaN or infinity in '{name}'; train it again")
+            if name == "running_var" and bool((value < 0).any()):
+                raise EdgebnnError(f"{where} holds a negative variance; train it again")
 
 
 def check_shapes(nodes: tuple[LayerNode, ...]) -> torch.Size:

@@ -13,11 +13,10 @@ from edgebnn.train.loop import (
     recalibrate,
     train,
 )
-from edgebnn.train.recipes import DEFAULT_RECIPE, RECIPES, Recipe, get_recipe
+from edgebnn.train.recipes import RECIPES, Recipe, get_recipe
 
 __all__ = [
     "DATASETS",
-    "DEFAULT_RECIPE",
     "RECIPES",
     "Batch",
     "Dataset",

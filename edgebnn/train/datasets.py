@@ -156,7 +156,8 @@ class _Request:
 
     def home(self) -> Path:
         """The folder that is to hold this set."""
-        return (self.data_dir or cache_dir()) / self.name
+        named = os.environ.get("EDGEBNN_DATA")
+        return (self.data_dir or (Path(named) if named else cache_dir())) / self.name
 
     def missing(self, files: str, *, mirror: bool) -> EdgebnnError:
         remedies = f"put {files} in {self.home()}"
@@ -687,7 +688,7 @@ def _decode(
 
 
 def read_image(path: Path, channels: int) -> NDArray[np.uint8]:
-    """One image file as (channels, H, W) uint8; colour is turned to grey where channels is 1.
+    """One image file as (C, H, W) uint8, grey or colour as ``channels`` asks for 1 or 3.
 
     Raises:
         EdgebnnError: no such file, or not an image.
@@ -697,12 +698,14 @@ def read_image(path: Path, channels: int) -> NDArray[np.uint8]:
     except OSError as error:
         raise EdgebnnError(f"cannot read {path}: {error.strerror or error}") from None
     image = _decode_one(str(path), content)
+    if channels == 3 and len(image) == 1:
+        return np.repeat(image, 3, axis=0)
     if channels == 1 and len(image) == 3:
         weights = np.array([299, 587, 114], dtype=np.uint32)  # ITU-R BT.601, as Pillow's "L"
         mixed = (image * weights[:, None, None]).sum(axis=0, keepdims=True) // 1000
         grey: NDArray[np.uint8] = mixed.astype(np.uint8)
         return grey
-    return np.repeat(image, channels, axis=0) if len(image) == 1 else image
+    return image
 
 
 def _decode_one(source: str, content: bytes) -> NDArray[np.uint8]:

@@ -93,7 +93,7 @@ def conv(
     return bnn.Sequential(*layers)
 
 
-#: Every recipe that the command line knows; ``DEFAULT_RECIPE`` is used where none is named.
+#: Every recipe that the command line knows.
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -117,7 +117,6 @@ RECIPES: dict[str, Recipe] = {
         ),
     )
 }
-DEFAULT_RECIPE = "mlp-32k"
 
 
 def get_recipe(name: str) -> Recipe:

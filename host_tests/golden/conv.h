@@ -15,7 +15,10 @@
 extern "C" {
 #endif
 
-/** Bytes of an input: 4 x 6 x 1 values (height x width x channels), a byte each. */
+/**
+ * Bytes of an input: 4 x 6 x 1 values (height x width x channels), a byte each, all from
+ * 0 to 3; what is computed from other values is undefined.
+ */
 #define CONV_INPUT_BYTES 24u
 
 /** Number of classes, hence of scores. */

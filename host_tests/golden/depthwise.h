@@ -15,7 +15,10 @@
 extern "C" {
 #endif
 
-/** Bytes of an input: 4 x 4 x 3 values (height x width x channels), a byte each. */
+/**
+ * Bytes of an input: 4 x 4 x 3 values (height x width x channels), a byte each, all from
+ * 0 to 15; what is computed from other values is undefined.
+ */
 #define DEPTHWISE_INPUT_BYTES 48u
 
 /** Number of classes, hence of scores. */

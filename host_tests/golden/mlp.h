@@ -15,7 +15,10 @@
 extern "C" {
 #endif
 
-/** Bytes of an input: 1 x 1 x 16 values (height x width x channels), a byte each. */
+/**
+ * Bytes of an input: 1 x 1 x 16 values (height x width x channels), a byte each, all from
+ * 0 to 255; what is computed from other values is undefined.
+ */
 #define MLP_INPUT_BYTES 16u
 
 /** Number of classes, hence of scores. */
