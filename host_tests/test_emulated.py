@@ -7,9 +7,10 @@ import pytest
 from networks import random_inputs, random_model
 from test_equality import device_inputs
 
-from edgebnn import reference
+from edgebnn import reference, verify
+from edgebnn.checkpoint import read
 from edgebnn.codegen import c
-from edgebnn.device import harness, simulator
+from edgebnn.device import harness, host, simulator
 from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
@@ -35,6 +36,24 @@ def test_random_networks(start: int, target_name: str, tmp_path: Path) -> None:
             where = f"{engine}, network {seed}"
             np.testing.assert_array_equal(outputs.scores, expected.scores, where)
             np.testing.assert_array_equal(outputs.classes, expected.classes, where)
+
+
+@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4"])
+def test_example_models(example_model: Path, target_name: str, tmp_path: Path) -> None:
+    """What the repository ships: torch = oracle = C under sanitizers = C on the emulated CPU."""
+    checkpoint = read(example_model)
+    network = lower(checkpoint.model)
+    pixels = verify.noise(network, 8)
+    inputs = verify.to_device_layout(pixels)
+    expected = verify.run_torch(checkpoint.model, network, pixels)
+    assert verify.run_reference(network, inputs, expected).differing == 0
+    library = c.generate(plan(network, get_target("host")), "net")
+    built = harness.build_host(library, tmp_path / "host", sanitize=True)
+    assert verify.differing(host.run(built, inputs), expected) == 0
+    target = get_target(target_name)
+    library = c.generate(plan(network, target), "net")
+    chip = verify.run_emulated(library, inputs, expected, tmp_path / "chip", target, counted=1)
+    assert chip.backend.differing == 0
 
 
 def test_instruction_count_is_repeatable(tmp_path: Path) -> None:
