@@ -268,14 +268,14 @@ def info(model: ModelFile) -> None:
 def release(
     model: ModelFile,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="New file; MODEL.release.pt.")
+        Path | None, typer.Option("--output", "-o", help="New file; MODEL_release.pt.")
     ] = None,
 ) -> None:
     """Write the small form of a model: signs and norms, no latent weights."""
     from edgebnn import api, checkpoint, report
 
     content = checkpoint.read(model)
-    path = output or model.with_name(f"{model.stem}.release.pt")
+    path = output or model.with_name(f"{model.stem}_release.pt")
     if path.exists():
         raise EdgebnnError(f"{path} exists; give another -o")
     api.release(content, path)
