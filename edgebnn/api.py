@@ -57,6 +57,7 @@ def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
         test_accuracy=metadata.test_accuracy,
         dataset=metadata.dataset,
         right_shift=metadata.right_shift,
+        preprocessing=metadata.preprocessing,
         recipe=metadata.recipe,
         seed=metadata.seed,
         form="release",

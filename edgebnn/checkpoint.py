@@ -45,13 +45,15 @@ class Metadata:
     """What is known of a model beside its layers.
 
     ``test_accuracy`` is a fraction, ``right_shift`` the number of low bits that preprocessing
-    drops from an 8-bit pixel.
+    drops from an 8-bit pixel, after the ``preprocessing`` steps of
+    :mod:`edgebnn.train.transforms`, which the emitted C leaves to its user too.
     """
 
     class_names: tuple[str, ...] = ()
     test_accuracy: float | None = None
     dataset: str = ""
     right_shift: int = 0
+    preprocessing: tuple[str, ...] = ()
     recipe: Mapping[str, Plain] = field(default_factory=dict)
     seed: int | None = None
 
@@ -74,6 +76,7 @@ def save(
     test_accuracy: float | None = None,
     dataset: str = "",
     right_shift: int = 0,
+    preprocessing: Sequence[str] = (),
     recipe: Mapping[str, Plain] | None = None,
     seed: int | None = None,
     training: dict[str, Any] | None = None,
@@ -110,6 +113,7 @@ def save(
             "test_accuracy": test_accuracy,
             "dataset": dataset,
             "right_shift": right_shift,
+            "preprocessing": list(preprocessing),
             "recipe": dict(recipe or {}),
             "seed": seed,
         },
@@ -279,6 +283,7 @@ def _metadata(content: Mapping[str, Any]) -> Metadata:
         test_accuracy=None if accuracy is None else float(accuracy),
         dataset=str(content["dataset"]),
         right_shift=int(content["right_shift"]),
+        preprocessing=tuple(str(step) for step in content.get("preprocessing", ())),
         recipe=recipe,
         seed=None if seed is None else int(seed),
     )

@@ -127,10 +127,14 @@ def train(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file.")] = Path("model.pt"),
     recipe: Annotated[
-        str, typer.Option(help="Network and training; edgebnn recipes lists them.")
+        str, typer.Option(help="A name that edgebnn recipes lists, or your own .toml file.")
     ] = "mlp-32k",
     seed: Annotated[int, typer.Option(help="Equal seeds give equal models on a CPU.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     data: DataDir = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the set, checked.")] = False,
@@ -140,14 +144,14 @@ def train(
 
     Several processes: torchrun --nproc-per-node 2 -m edgebnn train ...
     """
-    from edgebnn.train import get_recipe, load_dataset
+    from edgebnn.train import get_recipe, load_dataset, parse_setting
     from edgebnn.train import train as run
 
     if device not in ("auto", "cpu", "cuda"):
         raise EdgebnnError(f"unknown device '{device}'; pick one of: auto, cpu, cuda")
     if output.exists() and not resume:
         raise EdgebnnError(f"{output} exists; add --resume to go on with it, or give another -o")
-    chosen = get_recipe(recipe)
+    chosen = get_recipe(recipe).changed(dict(parse_setting(text) for text in change or []))
     images = load_dataset(dataset, data, download=download)
     with _training_progress() as report:
         try:
@@ -223,10 +227,11 @@ def _training_progress() -> Iterator[_TrainingReport]:
 @app.command()
 def recipes() -> None:
     """List the networks that edgebnn trains."""
-    from edgebnn.train import RECIPES
+    from edgebnn.train import get_recipe, recipe_names
 
-    for recipe in RECIPES.values():
-        out.print(f"{recipe.name:12} {recipe.summary}; {recipe.epochs} epochs")
+    for name in recipe_names():
+        recipe = get_recipe(name)
+        out.print(f"{name:16} {recipe.summary}; {recipe.epochs} epochs")
 
 
 @app.command()
@@ -311,11 +316,13 @@ def predict(
     """Classify one image file with the integer network."""
     from edgebnn import reference
     from edgebnn.train.datasets import read_image
+    from edgebnn.train.transforms import apply_to_image
     from edgebnn.verify import preprocess, to_device_layout
 
     content, network = _open(model)
     shape = network.input
     pixels = read_image(image, channels=shape.channels)
+    pixels = apply_to_image(pixels[None], content.metadata.preprocessing)[0]
     if len(pixels) != shape.channels:
         raise EdgebnnError(f"{image} has {len(pixels)} channels, {model} takes {shape.channels}")
     if pixels.shape[1:] != (shape.height, shape.width):
@@ -338,7 +345,7 @@ def _test_set(
     content: "Checkpoint", network: "Network", dataset: str | None, data: Path | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Preprocessed test images (N, C, H, W) and labels for a model, checked to fit it."""
-    from edgebnn.train import DATASETS, load_dataset
+    from edgebnn.train import DATASETS, load_dataset, transforms
     from edgebnn.verify import preprocess
 
     name = dataset or content.metadata.dataset
@@ -351,7 +358,7 @@ def _test_set(
             f"the model was trained on your own '{name}'; name it with --dataset, "
             f"or use --random 100"
         )
-    images = load_dataset(name, data)
+    images = transforms.apply(load_dataset(name, data), content.metadata.preprocessing)
     pixels = images.test_images
     shape = (network.input.channels, network.input.height, network.input.width)
     if pixels.shape[1:] != shape:

@@ -13,11 +13,16 @@ from edgebnn.train.loop import (
     recalibrate,
     train,
 )
-from edgebnn.train.recipes import RECIPES, Recipe, get_recipe
+from edgebnn.train.recipes import (
+    Recipe,
+    get_recipe,
+    parse_setting,
+    read_recipe,
+    recipe_names,
+)
 
 __all__ = [
     "DATASETS",
-    "RECIPES",
     "Batch",
     "Dataset",
     "Epoch",
@@ -30,8 +35,11 @@ __all__ = [
     "evaluate",
     "get_recipe",
     "load_dataset",
+    "parse_setting",
     "quantize",
+    "read_recipe",
     "recalibrate",
+    "recipe_names",
     "step_ratio",
     "train",
 ]

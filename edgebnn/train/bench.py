@@ -1,9 +1,8 @@
 """What binarization costs in training: a step of a network beside a step of its float twin."""
 
-import copy
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 import edgebnn.nn as bnn
 from edgebnn.train.loop import LOSSES, keep_memory, make_optimizer
 from edgebnn.train.recipes import Recipe
+from edgebnn.train.twin import float_twin
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def step_ratio(
 ) -> StepRatio:
     """Time whole training steps of ``recipe``'s network and of its float twin, one after another.
 
-    A step is forward, loss, backward, Adam and, in the binarized network, the clipping of latent
+    A step is forward, loss, backward, optimizer and, in the binarized network, the clipping of latent
     weights, on one batch of random images. Both steps of a round share what else the machine does
     at the time, so the ratio is steadier than the times.
 
@@ -77,42 +77,6 @@ def step_ratio(
     )
 
 
-def float_twin(model: nn.Module) -> nn.Module:
-    """A network of the same shapes from torch's float layers, with Hardtanh in place of Sign.
-
-    Layers are taken in the order of ``model.named_modules()``, as a ``Sequential`` runs them.
-    """
-    twin = copy.deepcopy(model)
-    spatial = False
-    for name, module in list(twin.named_modules()):
-        replacement: nn.Module
-        match module:
-            case bnn.BinaryLinear():
-                spatial = False
-                replacement = nn.Linear(module.in_features, module.out_features, bias=False)
-            case bnn.BinaryConv2d():
-                spatial = True
-                replacement = nn.Conv2d(
-                    module.in_channels,
-                    module.out_channels,
-                    module.kernel_size,
-                    stride=module.stride,
-                    padding=module.padding,
-                    groups=module.groups,
-                    bias=False,
-                )
-            case bnn.BatchNorm():
-                norm = nn.BatchNorm2d if spatial else nn.BatchNorm1d
-                replacement = norm(module.num_features, module.eps, module.momentum)
-            case bnn.Sign():
-                replacement = nn.Hardtanh()
-            case _:
-                continue
-        parent, _, child = name.rpartition(".")
-        setattr(twin.get_submodule(parent), child, replacement)
-    return twin
-
-
 class _Step:
     """One training step of one network, timed."""
 
@@ -122,7 +86,7 @@ class _Step:
         self._model = model.train()
         self._loss = LOSSES[recipe.loss]
         # A rate of next to nothing: times do not change with the weights, and nothing diverges.
-        self._optimizer = make_optimizer(model, 1e-6)
+        self._optimizer = make_optimizer(model, replace(recipe, learning_rate=1e-6))
 
     def seconds(self, images: Tensor, labels: Tensor) -> float:
         _wait(images.device)
@@ -131,7 +95,6 @@ class _Step:
         loss = self._loss(self._model(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
-        bnn.clip_latent_(self._model)
         _wait(images.device)
         return time.perf_counter() - started
 

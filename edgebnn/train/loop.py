@@ -4,6 +4,9 @@ One step is the paper's Algorithm 1 (arXiv 1602.02830): forward and backward thr
 optimizer step on the latent weights, then their clipping to [-1, 1]. After the last epoch the
 norms' statistics are measured anew with the final weights, and the test images are used once.
 
+A recipe may ask for a float teacher, which is trained first and kept in the cache folder, or for
+two stages, of which the first has real weights (AdamBNN, Liu et al., arXiv 2106.11309).
+
 Everything random follows from ``(seed, epoch, rank)`` alone, so that a resumed run needs no saved
 generator and ends with the same bits as one that was never interrupted, on the same machine with
 the same number of threads. Nothing is printed: the loop reports :data:`Event` values.
@@ -14,7 +17,6 @@ DistributedDataParallel; rank 0 alone reports and saves.
 
 import ctypes
 import hashlib
-import math
 import os
 import time
 import zlib
@@ -34,13 +36,18 @@ from torch.nn.parallel import DistributedDataParallel
 import edgebnn.nn as bnn
 from edgebnn import checkpoint
 from edgebnn.errors import EdgebnnError
-from edgebnn.train.datasets import Dataset, quantize
+from edgebnn.train import transforms
+from edgebnn.train.augment import augment
+from edgebnn.train.datasets import Dataset, cache_dir, quantize
 from edgebnn.train.recipes import Recipe
+from edgebnn.train.twin import float_twin
 
 Device = Literal["auto", "cpu", "cuda"]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 LOSSES: dict[str, Loss] = {"square_hinge": bnn.square_hinge, "cross_entropy": F.cross_entropy}
+BOP_GAMMA, BOP_THRESHOLD = 1e-3, 1e-8
+_SILENT = ("recipe's name", "recipe's summary", "recipe's epochs")
 _EVALUATION_BATCH = 500
 _REPORTS_AN_EPOCH = 50
 
@@ -108,7 +115,7 @@ class Result:
     """A trained model, in eval mode and on the CPU, and how good it is on the test images."""
 
     model: nn.Module
-    output: Path
+    output: Path | None
     test_correct: int
     test_images: int
     validation_accuracy: float | None
@@ -129,7 +136,7 @@ def train(
     recipe: Recipe,
     dataset: Dataset,
     *,
-    output: Path,
+    output: Path | None,
     seed: int = 0,
     epochs: int | None = None,
     device: Device = "auto",
@@ -142,7 +149,8 @@ def train(
     Args:
         recipe: what to train and how.
         dataset: images in uint8; they are all held on the device.
-        output: the model file; written after every epoch in training form, whole or not at all.
+        output: the model file; written after every epoch in training form, whole or not at all;
+            None keeps nothing.
         seed: of weights, order and whatever else is random.
         epochs: instead of the recipe's; the learning rate reaches 0 at the end of the last.
         device: "auto" takes CUDA where there is one.
@@ -163,18 +171,24 @@ def train(
         raise EdgebnnError(f"{held_out} validation images of {total}; leave some to train on")
     if epochs is not None and epochs < 1:
         raise EdgebnnError("no epochs to train; give 1 or more")
-    if not output.parent.is_dir():
+    if output is None and resume:
+        raise EdgebnnError("nothing to resume; name the model file")
+    if output is not None and not recipe.binary:
+        raise EdgebnnError("a float twin has no model file; train it with edgebnn compare")
+    if output is not None and not output.parent.is_dir():
         raise EdgebnnError(f"no folder {output.parent} to write {output.name} in; make it first")
-    if output.is_dir():
+    if output is not None and output.is_dir():
         raise EdgebnnError(f"{output} is a folder; give the model file a name of its own")
     keep_memory()
     with _processes(device) as process, _own_generators(process.device):
-        job = _Job.prepare(recipe, dataset, process, seed, epochs, held_out, output, resume)
-        if process.rank == 0:
-            report(job.started())
-        for epoch in range(job.done_epochs, job.epochs):
-            job.run_epoch(epoch, report if process.rank == 0 else _ignore)
-        return job.finish(started, report if process.rank == 0 else _ignore)
+        tell = report if process.rank == 0 else _ignore
+        dataset = transforms.apply(dataset, recipe.preprocessing)
+        teacher = _teacher(recipe, dataset, process, seed, held_out, tell)
+        job = _Job.prepare(
+            recipe, dataset, process, seed, epochs, held_out, output, resume, teacher
+        )
+        job.run(tell)
+        return job.finish(started, tell)
 
 
 @torch.no_grad()
@@ -294,6 +308,60 @@ def _permutation(count: int, *parts: int | str) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(_stream(*parts)))
 
 
+# --- the teacher --------------------------------------------------------------------------------
+
+
+def _teacher(
+    recipe: Recipe,
+    dataset: Dataset,
+    process: _Process,
+    seed: int,
+    held_out: int,
+    report: Callable[[Event], None],
+) -> nn.Module | None:
+    """The recipe's float teacher in eval mode, from the cache folder or trained now."""
+    if not recipe.teacher:
+        return None
+    theirs = Recipe(
+        name=f"teacher {recipe.teacher}",
+        summary="",
+        network=recipe.teacher,
+        binary=False,
+        epochs=recipe.teacher_epochs,
+        batch_size=recipe.batch_size,
+        learning_rate=3e-3,
+        loss="cross_entropy",
+        input_bits=recipe.input_bits,
+        image_size=recipe.image_size,
+        whiten=recipe.whiten,
+        augment_shift=recipe.augment_shift,
+        augment_flip=recipe.augment_flip,
+        augment_rotate=recipe.augment_rotate,
+        augment_scale=recipe.augment_scale,
+        precision=recipe.precision,
+    )
+    identity = sorted(_identity(theirs, dataset, seed, held_out).items())
+    key = hashlib.sha256(repr((identity, theirs.epochs)).encode()).hexdigest()[:16]
+    path = cache_dir() / "teachers" / f"{key}.pt"
+    job = _Job.prepare(theirs, dataset, process, seed, None, held_out, None, False)
+    try:
+        job.model.load_state_dict(torch.load(path, map_location=process.device, weights_only=True))
+    except Exception:  # not there, or not whole: whatever it is, train it
+        job.run(report)
+        if process.rank == 0:
+            _keep(job.model, path)
+    return job.model.eval().requires_grad_(False)
+
+
+def _keep(model: nn.Module, path: Path) -> None:
+    """Saves a teacher for later runs; whoever cannot trains it again."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), partial)
+        partial.replace(path)
+
+
 # --- one run ------------------------------------------------------------------------------------
 
 
@@ -302,14 +370,17 @@ class _Job:
     """All that one run needs; ``prepare`` starts or resumes it."""
 
     recipe: Recipe
-    dataset: Dataset
+    dataset: Dataset  # preprocessed, but not quantized
     process: _Process
     seed: int
     epochs: int
-    output: Path
+    output: Path | None
     done_epochs: int
     model: nn.Module
     network: nn.Module  # the same model, behind DistributedDataParallel where there are processes
+    loss: Loss
+    teacher: nn.Module | None
+    regularizer: bnn.ScaleRegularizer | None
     optimizer: torch.optim.Optimizer
     identity: dict[str, Any]
     train_images: Tensor
@@ -326,35 +397,35 @@ class _Job:
         seed: int,
         epochs: int | None,
         held_out: int,
-        output: Path,
+        output: Path | None,
         resume: bool,
+        teacher: nn.Module | None = None,
     ) -> "_Job":
-        identity = {
-            "recipe": recipe.name,
-            "data set": f"{dataset.name} ({_fingerprint(dataset)})",
-            "seed": seed,
-            "validation": held_out,
-            "batch size": recipe.batch_size,
-            "learning rate": recipe.learning_rate,
-            "loss": recipe.loss,
-            "input bits": recipe.input_bits,
-        }
         state: dict[str, Any] = {}
+        identity = _identity(recipe, dataset, seed, held_out)
         if resume:
+            assert output is not None
             saved = checkpoint.read(output)
             state = _resumable(output, saved, identity, epochs)
             model = saved.model
         else:
             torch.manual_seed(_stream(seed, "weights"))
             model = recipe.build(dataset.image_shape, len(dataset.class_names))
+            if not recipe.binary:
+                model = float_twin(model, nn.ReLU)
         model = model.to(process.device)
-        if any(isinstance(module, bnn.BinaryConv2d) for module in model.modules()):
+        if any(isinstance(module, bnn.BinaryConv2d | nn.Conv2d) for module in model.modules()):
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = make_optimizer(model, recipe.learning_rate)
+        regularizer = None
+        if recipe.regularizer != "none":
+            regularizer = bnn.ScaleRegularizer(model, kind=recipe.regularizer).to(process.device)
+        optimizer = make_optimizer(model, recipe, regularizer)
         if state:
             try:
                 optimizer.load_state_dict(state["optimizer"])
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                if regularizer is not None:
+                    regularizer.load_state_dict(state["regularizer"])
+            except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
                 raise _damaged(output) from error
         images = torch.from_numpy(quantize(dataset.train_images, recipe.input_bits))
         labels = torch.from_numpy(dataset.train_labels)
@@ -370,6 +441,9 @@ class _Job:
             done_epochs=state.get("done_epochs", 0),
             model=model,
             network=DistributedDataParallel(model) if process.count > 1 else model,
+            loss=LOSSES[recipe.loss],
+            teacher=teacher,
+            regularizer=regularizer,
             optimizer=optimizer,
             identity=identity,
             train_images=images[first].to(process.device),
@@ -377,6 +451,12 @@ class _Job:
             validation_images=images[last].to(process.device),
             validation_labels=labels[last].to(process.device),
         )
+
+    def run(self, report: Callable[[Event], None]) -> None:
+        """Trains all epochs that are left."""
+        report(self.started())
+        for epoch in range(self.done_epochs, self.epochs):
+            self.run_epoch(epoch, report)
 
     @property
     def batch_size(self) -> int:
@@ -415,26 +495,18 @@ class _Job:
         steps, size = self.steps, self.batch_size
         order = _permutation(len(self.train_images), self.seed, "order", epoch).to(device)
         torch.manual_seed(_stream(self.seed, "epoch", epoch, rank))
-        loss_function = LOSSES[self.recipe.loss]
         total_loss = torch.zeros((), device=device)
         total_correct = torch.zeros((), dtype=torch.int64, device=device)
         self.model.train()
+        bnn.use_real_weights(self.model, self.recipe.stages == 2 and 2 * epoch < self.epochs)
         every = max(1, steps // _REPORTS_AN_EPOCH)
         for step in range(steps):
             chosen = order[step * size : (step + 1) * size][rank::count]
-            labels = self.train_labels[chosen]
-            _set_rate(
-                self.optimizer,
-                cosine(self.recipe.learning_rate, epoch * steps + step, self.epochs * steps),
+            loss, correct = self._step(
+                self.train_images[chosen], self.train_labels[chosen], epoch * steps + step
             )
-            self.optimizer.zero_grad(set_to_none=True)
-            logits = self.network(self.train_images[chosen])
-            loss = loss_function(logits, labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            bnn.clip_latent_(self.model)
-            total_loss += loss.detach()
-            total_correct += (logits.detach().argmax(1) == labels).sum()
+            total_loss += loss
+            total_correct += correct
             done = step + 1
             if rank == 0 and (done % every == 0 or done == steps):
                 seen = done * (size // count)
@@ -461,6 +533,32 @@ class _Job:
                     seconds=time.monotonic() - started,
                 )
             )
+
+    def _step(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """One optimizer step; (loss, how many images were right)."""
+        recipe = self.recipe
+        images = augment(images, recipe.augmentation)
+        bnn.scale_rates(self.optimizer, rate_factor(recipe, step, self.epochs * self.steps))
+        self.optimizer.zero_grad(set_to_none=True)
+        half = recipe.precision == "bfloat16"
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
+            logits = self.network(images)
+        logits = logits.float()
+        loss = self.loss(logits, labels)
+        if self.teacher is not None:
+            with (
+                torch.no_grad(),
+                torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half),
+            ):
+                taught = self.teacher(images).float()
+            share = recipe.distillation
+            distance = bnn.distillation(logits, taught, recipe.temperature)
+            loss = (1.0 - share) * loss + share * distance
+        if self.regularizer is not None:
+            loss = loss + recipe.regularization * self.regularizer()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()  # and clips the latent weights
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
     def finish(self, started: float, report: Callable[[Event], None]) -> Result:
         """Measures the norms anew, evaluates on the test images, saves the final model."""
@@ -497,6 +595,8 @@ class _Job:
         return evaluate(self.model, self.validation_images, self.validation_labels) / count
 
     def _save(self, test_accuracy: float | None = None) -> None:
+        if self.output is None:
+            return
         checkpoint.save(
             self.model,
             self.output,
@@ -504,13 +604,10 @@ class _Job:
             test_accuracy=test_accuracy,
             dataset=self.dataset.name,
             right_shift=8 - self.recipe.input_bits,
+            preprocessing=self.recipe.preprocessing,
             recipe={
-                "name": self.recipe.name,
+                **self.recipe.plain(),
                 "epochs": self.epochs,
-                "batch_size": self.recipe.batch_size,
-                "learning_rate": self.recipe.learning_rate,
-                "loss": self.recipe.loss,
-                "input_bits": self.recipe.input_bits,
                 "validation": len(self.validation_images),
             },
             seed=self.seed,
@@ -520,23 +617,57 @@ class _Job:
                 "done_epochs": self.done_epochs,
                 "finished": test_accuracy is not None,
                 "optimizer": self.optimizer.state_dict(),
+                "regularizer": self.regularizer.state_dict() if self.regularizer else {},
             },
         )
 
 
-def make_optimizer(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """Adam in its fused form, over all parameters."""
-    return torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+def make_optimizer(
+    model: nn.Module, recipe: Recipe, regularizer: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer over all parameters; it clips latent weights after each step."""
+    rate = recipe.learning_rate
+    extra = list(regularizer.parameters()) if regularizer is not None else []
+    groups: list[dict[str, Any]]
+    if recipe.optimizer == "bop":
+        latent, rest = bnn.split_parameters(model)
+        bop = bnn.Bop(latent, gamma=BOP_GAMMA, threshold=BOP_THRESHOLD)
+        adam = torch.optim.Adam(rest + extra, lr=rate)
+        return bnn.CombinedOptimizer(bop, adam)
+    groups = [{"params": list(model.parameters())}]
+    if recipe.glorot_rates:
+        groups = bnn.glorot_groups(model, rate)
+    if extra:
+        groups.append({"params": extra})
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9)
+    elif recipe.optimizer == "shift-adamax":
+        optimizer = bnn.ShiftAdaMax(groups, lr=rate)
+    else:
+        optimizer = torch.optim.Adam(groups, lr=rate, fused=True)
+    bnn.clip_latent_after_step(optimizer, model)
+    return optimizer
 
 
-def cosine(rate: float, step: int, steps: int) -> float:
-    """The learning rate before ``step`` (from 0) of ``steps``: half a cosine, ``rate`` to 0."""
-    return 0.5 * rate * (1.0 + math.cos(math.pi * step / steps))
+def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
+    """What the learning rate is multiplied by before ``step`` (from 0) of ``steps``.
 
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    In two stages each has a schedule of its own.
+    """
+    if recipe.stages == 2:
+        half = steps // 2
+        step, steps = (step, half) if step < half else (step - half, steps - half)
+    match recipe.schedule:
+        case "cosine":
+            return bnn.cosine(step, steps)
+        case "exponential":
+            return bnn.exponential(step, steps, recipe.final_rate / recipe.learning_rate)
+        case "halving":
+            every = max(1, round(steps * recipe.halve_every / recipe.epochs))
+            return bnn.halving(step, steps, every)
+        case _:
+            return bnn.constant(step, steps)
 
 
 def _fingerprint(dataset: Dataset) -> str:
@@ -546,7 +677,15 @@ def _fingerprint(dataset: Dataset) -> str:
     return f"{len(dataset.train_images)} images, checksum {checksum:08x}"
 
 
-def _damaged(output: Path) -> EdgebnnError:
+def _identity(recipe: Recipe, dataset: Dataset, seed: int, held_out: int) -> dict[str, Any]:
+    """All that decides a run, but for how long it is."""
+    settings = {f"recipe's {key}": value for key, value in recipe.plain().items()}
+    settings = {k: v for k, v in settings.items() if k not in _SILENT}
+    data = f"{dataset.name} ({_fingerprint(dataset)})"
+    return {"recipe": recipe.name, "data set": data, "seed": seed, "validation": held_out, **settings}
+
+
+def _damaged(output: Path | None) -> EdgebnnError:
     return EdgebnnError(f"{output} has a damaged training state; train without --resume")
 
 

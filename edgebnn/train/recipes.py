@@ -1,131 +1,279 @@
-"""Recipes: a network and how to train it, under one name.
+"""Recipes: a network and how to train it, each a small TOML file.
 
-All use Adam at 1e-2 with a cosine to zero and the square hinge, in batches of 128: of the simple
-recipes tried, the one that trains binarized networks best. Hidden widths are multiples of 32, so
-that rows of bits fill whole words on every target. Networks adapt to the images' shape and to the
-number of classes; the sizes in the names are for 28x28 grey images and ten classes.
+Those that come with edgebnn are in ``edgebnn/recipes/``; a user's own are given by path.
+A file's keys are the attributes of :class:`Recipe`; what it leaves out has the default.
 """
 
-from collections.abc import Callable
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-import edgebnn.nn as bnn
 from edgebnn.errors import EdgebnnError
+from edgebnn.train import networks
+from edgebnn.train.augment import Augmentation
 
-#: (channels, height, width) and the number of classes, to a network with fresh latent weights.
-Build = Callable[[tuple[int, int, int], int], nn.Module]
+_FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A network and how to train it.
+    """A network and how to train it; the defaults are what trains binarized networks best here.
 
     Attributes:
         name: as given on the command line.
         summary: one line on the network.
-        build: makes the network; draws its weights from torch's global generator.
+        network: its layers; see :mod:`edgebnn.train.networks`.
+        binary: False trains the float twin, with ReLU; for comparisons, nothing is saved.
+        sign: gradient of the activations: ste, stochastic, swish, swish_trained or polynomial.
+        sign_beta: steepness of the swish estimators.
+        learned_shift: a trainable shift a channel before each sign.
+        weights: gradient of the weights: identity, stochastic, magnitude or swish.
+        norm: "batch" or "shift".
+        pad_value: around hidden convolutions: -1, 0 or 1.
+        dropout_input: probability of dropping an input.
+        dropout_hidden: probability of dropping a hidden bit.
         epochs: passes over the training images.
         batch_size: images a step, over all processes.
-        learning_rate: of Adam at the first step; it falls to 0 as half a cosine.
-        loss: "square_hinge" or "cross_entropy".
+        optimizer: adam, sgd, shift-adamax, or bop (for the signs, with adam for the rest).
+        learning_rate: at the first step.
+        glorot_rates: scale each layer's rate by the paper's 1 / sqrt(1.5 / (fan in + fan out)).
+        schedule: cosine (to 0), exponential (to ``final_rate``), halving or constant.
+        final_rate: of an exponential schedule, at its end.
+        halve_every: epochs between the steps of a halving schedule.
+        loss: square_hinge or cross_entropy.
+        regularizer: none, or BNN+'s r1 or r2 on the latent weights.
+        regularization: its weight in the loss.
+        stages: 2 trains the first half of the epochs with real weights and binary activations.
+        teacher: network of a float teacher that is trained first; "" for none.
+        teacher_epochs: for how long.
+        distillation: weight of the teacher's part of the loss, 0 to 1.
+        temperature: of the distillation.
         input_bits: 1 to 8; images lose their ``8 - input_bits`` lowest bits.
+        image_size: pixels that images are resized to, outside the network; 0 leaves them.
+        whiten: "none", "gcn" or "zca"; outside the network too.
+        augment_shift: pixels.
+        augment_flip: left and right.
+        augment_rotate: degrees.
+        augment_scale: a fraction.
+        precision: float32 or bfloat16, of the arithmetic in training; the network is the same.
     """
 
     name: str
     summary: str
-    build: Build
+    network: str
+    binary: bool = True
+    sign: str = "ste"
+    sign_beta: float = 5.0
+    learned_shift: bool = False
+    weights: str = "identity"
+    norm: str = "batch"
+    pad_value: int = -1
+    dropout_input: float = 0.0
+    dropout_hidden: float = 0.0
     epochs: int = 20
     batch_size: int = 128
+    optimizer: str = "adam"
     learning_rate: float = 1e-2
-    loss: Literal["square_hinge", "cross_entropy"] = "square_hinge"
+    glorot_rates: bool = False
+    schedule: str = "cosine"
+    final_rate: float = 1e-5
+    halve_every: int = 20
+    loss: str = "square_hinge"
+    regularizer: str = "none"
+    regularization: float = 1e-4
+    stages: int = 1
+    teacher: str = ""
+    teacher_epochs: int = 10
+    distillation: float = 0.5
+    temperature: float = 4.0
     input_bits: int = 8
+    image_size: int = 0
+    whiten: str = "none"
+    augment_shift: int = 0
+    augment_flip: bool = False
+    augment_rotate: float = 0.0
+    augment_scale: float = 0.0
+    precision: str = "float32"
 
+    def __post_init__(self) -> None:
+        for key, allowed in _CHOICES.items():
+            value = getattr(self, key)
+            if value not in allowed:
+                options = ", ".join(map(str, allowed))
+                raise EdgebnnError(f"recipe '{self.name}': {key} is {value!r}; pick of: {options}")
+        for key, (least, most) in _RANGES.items():
+            value = getattr(self, key)
+            if not least <= value <= most:
+                raise EdgebnnError(
+                    f"recipe '{self.name}': {key} is {value}; give {least:g} to {most:g}"
+                )
+        networks.parse(self.network)
+        if self.teacher:
+            networks.parse(self.teacher)
 
-def mlp(
-    shape: tuple[int, int, int], classes: int, *, widths: tuple[int, ...], bits: int = 8
-) -> nn.Module:
-    """Dense layers of ``widths`` bits, each with norm and sign, then the scores of the classes."""
-    channels, height, width = shape
-    features = channels * height * width
-    largest = features * (2**bits - 1)
-    layers: list[nn.Module] = [bnn.Input(shape, bits=bits), bnn.Flatten()]
-    for outputs in widths:
-        layers += [bnn.BinaryLinear(features, outputs), bnn.BatchNorm(outputs), bnn.Sign()]
-        features = largest = outputs
-    layers += [bnn.BinaryLinear(features, classes), bnn.OutputNorm(classes, bound=largest)]
-    return bnn.Sequential(*layers)
+    @property
+    def preprocessing(self) -> tuple[str, ...]:
+        """Steps of :mod:`edgebnn.train.transforms`, done to images outside the network."""
+        resize = (f"resize {self.image_size}",) if self.image_size else ()
+        return resize if self.whiten == "none" else (*resize, self.whiten)
 
-
-def conv(
-    shape: tuple[int, int, int], classes: int, *, widths: tuple[int, ...], bits: int = 8
-) -> nn.Module:
-    """3x3 convolutions of ``widths`` channels, each pooled 2x2, then the scores of the classes.
-
-    The border of the image is padded with 0, that of hidden layers with -1, the bit 0.
-
-    Raises:
-        EdgebnnError: images are too small to be halved once a layer.
-    """
-    channels, height, width = shape
-    least = 2 ** len(widths)
-    if min(height, width) < least:
-        raise EdgebnnError(
-            f"images of {width}x{height} are too small for {len(widths)} poolings; "
-            f"take mlp-32k, or images of {least}x{least} or more"
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(
+            self.augment_shift, self.augment_flip, self.augment_rotate, self.augment_scale
         )
-    layers: list[nn.Module] = [bnn.Input(shape, bits=bits)]
-    for place, outputs in enumerate(widths):
-        pad_value = -1 if place else 0
-        layers += [
-            bnn.BinaryConv2d(channels, outputs, 3, padding=1, pad_value=pad_value),
-            bnn.MaxPool2d(2),
-            bnn.BatchNorm(outputs),
-            bnn.Sign(),
-        ]
-        channels, height, width = outputs, height // 2, width // 2
-    features = channels * height * width
-    layers += [bnn.Flatten(), bnn.BinaryLinear(features, classes)]
-    layers += [bnn.OutputNorm(classes, bound=features)]
-    return bnn.Sequential(*layers)
+
+    @property
+    def style(self) -> networks.Style:
+        return networks.Style(
+            sign=self.sign,
+            sign_beta=self.sign_beta,
+            learned_shift=self.learned_shift,
+            weights=self.weights,
+            norm=self.norm,
+            pad_value=self.pad_value,
+            dropout_input=self.dropout_input,
+            dropout_hidden=self.dropout_hidden,
+            bits=self.input_bits,
+        )
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """The binarized network for images of ``shape``, with fresh latent weights."""
+        return networks.build(self.network, shape, classes, self.style)
+
+    def changed(self, settings: Mapping[str, Any], name: str | None = None) -> "Recipe":
+        """This recipe with other values for some attributes.
+
+        Raises:
+            EdgebnnError: no such attribute, or a value that it cannot have.
+        """
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return from_mapping({**values, **settings, "name": name or self.name}, self.name)
+
+    def plain(self) -> dict[str, str | int | float | bool]:
+        """All that differs from the defaults, as a model file stores it."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.default is dataclasses.MISSING or getattr(self, f.name) != f.default
+        }
 
 
-#: Every recipe that the command line knows.
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="mlp-16k",
-            summary="two dense layers of 128 bits; 14.8 kB of weights, quick to train",
-            build=partial(mlp, widths=(128, 128)),
-            epochs=40,
-        ),
-        Recipe(
-            name="mlp-32k",
-            summary="two dense layers of 256 bits; 33.6 kB of weights",
-            build=partial(mlp, widths=(256, 256)),
-            epochs=30,
-        ),
-        Recipe(
-            name="conv-16k",
-            summary="3x3 convolutions of 32, 64 and 128 channels, pooled; 13.0 kB of weights",
-            build=partial(conv, widths=(32, 64, 128)),
-            epochs=15,
-        ),
-    )
+_CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "sign": ("ste", "stochastic", "swish", "swish_trained", "polynomial"),
+    "weights": ("identity", "stochastic", "magnitude", "swish"),
+    "norm": ("batch", "shift"),
+    "pad_value": (-1, 0, 1),
+    "optimizer": ("adam", "sgd", "shift-adamax", "bop"),
+    "schedule": ("cosine", "exponential", "halving", "constant"),
+    "loss": ("square_hinge", "cross_entropy"),
+    "regularizer": ("none", "r1", "r2"),
+    "stages": (1, 2),
+    "whiten": ("none", "gcn", "zca"),
+    "precision": ("float32", "bfloat16"),
+}
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "sign_beta": (0.01, 1000),
+    "dropout_input": (0, 0.99),
+    "dropout_hidden": (0, 0.99),
+    "epochs": (1, 1e6),
+    "batch_size": (1, 1e6),
+    "learning_rate": (1e-9, 1e3),
+    "final_rate": (1e-12, 1e3),
+    "halve_every": (1, 1e6),
+    "regularization": (0, 1e3),
+    "teacher_epochs": (1, 1e6),
+    "distillation": (0, 1),
+    "temperature": (0.01, 1000),
+    "input_bits": (1, 8),
+    "image_size": (0, 4096),
+    "augment_shift": (0, 64),
+    "augment_rotate": (0, 180),
+    "augment_scale": (0, 0.9),
 }
 
 
-def get_recipe(name: str) -> Recipe:
-    """The recipe called ``name``.
+def from_mapping(settings: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from plain values, checked key by key.
+
+    Raises:
+        EdgebnnError: an unknown key, a missing one, or a value of the wrong type.
+    """
+    known = {f.name: f for f in dataclasses.fields(Recipe)}
+    values = {}
+    for key, value in settings.items():
+        if key not in known:
+            raise EdgebnnError(f"recipe '{where}': unknown setting '{key}'{_nearest(key, known)}")
+        kind: Any = known[key].type
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise EdgebnnError(f"recipe '{where}': {key} is {value!r}; give a {kind.__name__}")
+        values[key] = value
+    for key, item in known.items():
+        if item.default is dataclasses.MISSING and key not in values:
+            raise EdgebnnError(f"recipe '{where}' does not say its {key}")
+    return Recipe(**values)
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(key, list(known), 1)
+    return f"; do you mean {close[0]}?" if close else f"; there are: {', '.join(known)}"
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a TOML file; its name is the file's stem.
+
+    Raises:
+        EdgebnnError: the file cannot be read, is not TOML, or is no recipe.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EdgebnnError(f"cannot read {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EdgebnnError(f"{path} is not TOML: {error}") from None
+    return from_mapping({"summary": "", **settings, "name": path.stem}, path.stem)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``key=value`` with a TOML value, or a bare word, which is a string.
+
+    Raises:
+        EdgebnnError: there is no ``=``, or no value.
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key or not value:
+        raise EdgebnnError(f"'{text}' is no setting; write key=value, as in epochs=40")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with edgebnn, by name."""
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+def get_recipe(name_or_path: str) -> Recipe:
+    """The recipe of that name, or in that ``.toml`` file.
 
     Raises:
         EdgebnnError: no such recipe; the message lists those there are.
     """
-    try:
-        return RECIPES[name]
-    except KeyError:
-        raise EdgebnnError(f"unknown recipe '{name}'; pick one of: {', '.join(RECIPES)}") from None
+    if name_or_path.endswith(".toml"):
+        return read_recipe(Path(name_or_path))
+    names = recipe_names()
+    if name_or_path not in names:
+        raise EdgebnnError(
+            f"unknown recipe '{name_or_path}'; give a .toml file, or one of: {', '.join(names)}"
+        )
+    return read_recipe(_FOLDER / f"{name_or_path}.toml")

@@ -1,0 +1,221 @@
+"""Networks from their notation: ``32C3-MP2-64C3-MP2-128FC``, as papers write them.
+
+Layers are separated by ``-``; ``2x`` before a layer repeats it.
+
+======== =====================================================================================
+``64C3`` convolution to 64 channels, 3x3, padded to keep the size; norm and sign follow
+``C3S2`` after the channels: the same with stride 2; ``C3V`` without padding
+``D3``   depthwise 3x3 convolution; norm and sign follow
+``MP2``  2x2 max pooling, between a convolution and its norm as in the paper
+``R3``   residual block on the layer before: x + C3(sign(norm(x))), the shortcut in plain integers
+``256FC`` dense layer of 256 bits; norm and sign follow
+======== =====================================================================================
+
+A dense layer with one score a class and an output norm end every network, unsaid.
+"""
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+
+import edgebnn.nn as bnn
+from edgebnn.errors import EdgebnnError
+
+_REPEAT = re.compile(r"(?:(\d+)x)?(.+)")
+_LAYER = re.compile(
+    r"(?P<dense>\d+)FC|(?P<conv>\d+)C(?P<kernel>\d+)(?:S(?P<stride>\d+))?(?P<valid>V?)"
+    r"|D(?P<depthwise>\d+)|MP(?P<pool>\d+)|R(?P<residual>\d+)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What all layers of a network share.
+
+    Attributes:
+        sign: gradient estimator of the activations; see :class:`edgebnn.nn.Sign`.
+        sign_beta: its steepness where it has one.
+        learned_shift: a trainable shift a channel before each sign (RSign).
+        weights: gradient estimator of the weights; see :class:`edgebnn.nn.BinaryLinear`.
+        norm: "batch" or "shift".
+        pad_value: around hidden convolutions; -1 is free on the device, 0 is as published.
+        dropout_input: probability of dropping an input.
+        dropout_hidden: probability of dropping a hidden bit.
+        bits: of an input, 1 to 8.
+    """
+
+    sign: str = "ste"
+    sign_beta: float = 5.0
+    learned_shift: bool = False
+    weights: str = "identity"
+    norm: str = "batch"
+    pad_value: int = -1
+    dropout_input: float = 0.0
+    dropout_hidden: float = 0.0
+    bits: int = 8
+
+
+def parse(notation: str) -> list[re.Match[str]]:
+    """The layers of ``notation``, repetitions written out.
+
+    Raises:
+        EdgebnnError: a part that is no layer; named with an example of what is.
+    """
+    layers = []
+    for part in notation.split("-"):
+        repeat = _REPEAT.fullmatch(part)
+        layer = _LAYER.fullmatch(repeat[2]) if repeat else None
+        if repeat is None or layer is None or any(v == "0" for v in layer.groups()):
+            raise EdgebnnError(
+                f"'{part}' in network '{notation}' is no layer; "
+                "write layers as in 32C3-MP2-2xR3-64C3S2-D3-128FC"
+            )
+        count = int(repeat[1] or 1)
+        if not 1 <= count <= 1000:
+            raise EdgebnnError(f"'{part}' in network '{notation}' repeats {count} times")
+        layers += [layer] * count
+    return layers
+
+
+def build(
+    notation: str, shape: tuple[int, int, int], classes: int, style: Style | None = None
+) -> nn.Module:
+    """The network of ``notation`` for inputs of ``shape`` = (channels, height, width).
+
+    Weights are drawn from torch's global generator.
+
+    Raises:
+        EdgebnnError: no such layer, or images too small for the network.
+    """
+    builder = _Builder(notation, shape, style or Style())
+    for layer in parse(notation):
+        builder.add(layer)
+    return builder.finish(classes)
+
+
+class _Builder:
+    """Adds layers in order; ``open_features`` counts channels of sums that no norm has seen."""
+
+    def __init__(self, notation: str, shape: tuple[int, int, int], style: Style) -> None:
+        self.notation = notation
+        self.style = style
+        self.channels, self.height, self.width = shape
+        self.largest = 2**style.bits - 1  # of the values that the next layer reads
+        self.open = False
+        self.pooled = False
+        self.flat = False
+        self.weighted = 0
+        self.layers: list[nn.Module] = [bnn.Input(shape, bits=style.bits)]
+        if style.dropout_input:
+            self.layers.append(bnn.Dropout(style.dropout_input))
+
+    def add(self, layer: re.Match[str]) -> None:
+        if layer["dense"]:
+            self._close()
+            self._flatten()
+            self._dense(int(layer["dense"]))
+        elif layer["conv"]:
+            self._close()
+            kernel, stride = int(layer["kernel"]), int(layer["stride"] or 1)
+            padding = 0 if layer["valid"] else kernel // 2
+            self.layers.append(self._conv(int(layer["conv"]), kernel, stride, padding))
+            self.channels = int(layer["conv"])
+            self._resize(kernel, stride, padding, layer[0])
+        elif layer["depthwise"]:
+            self._close()
+            kernel = int(layer["depthwise"])
+            groups = self.channels
+            self.layers.append(self._conv(self.channels, kernel, 1, kernel // 2, groups))
+            self._resize(kernel, 1, kernel // 2, layer[0])
+        elif layer["pool"]:
+            if self.flat:
+                raise EdgebnnError(f"'{layer[0]}' follows a dense layer in '{self.notation}'")
+            kernel = int(layer["pool"])
+            self.layers.append(bnn.MaxPool2d(kernel))
+            self.pooled = True
+            self._resize(kernel, kernel, 0, layer[0])
+        else:
+            if not self.open or self.pooled or self.flat or self.weighted < 2:
+                raise EdgebnnError(
+                    f"'{layer[0]}' in '{self.notation}' needs a convolution of bits right before "
+                    "it; pool after it, and mind that the first layer reads integers"
+                )
+            kernel = int(layer["residual"])
+            if kernel % 2 == 0:
+                raise EdgebnnError(f"'{layer[0]}' in '{self.notation}' changes the size; take R3")
+            norm, sign = self._norm(), self._sign()
+            conv = self._conv(self.channels, kernel, 1, kernel // 2)
+            self.layers.append(bnn.Residual(norm, sign, conv))
+
+    def finish(self, classes: int) -> nn.Module:
+        self._close()
+        self._flatten()
+        features = self.channels
+        bound = features * self.largest
+        self.layers.append(bnn.BinaryLinear(features, classes, estimator=self.style.weights))
+        if self.style.norm == "shift":
+            self.layers.append(bnn.ShiftOutputNorm(classes, bound=bound))
+        else:
+            self.layers.append(bnn.OutputNorm(classes, bound=bound))
+        return bnn.Sequential(*self.layers)
+
+    def _dense(self, outputs: int) -> None:
+        self.layers.append(
+            bnn.BinaryLinear(self.channels, outputs, estimator=self.style.weights)
+        )
+        self.channels = outputs
+        self.open = True
+        self.weighted += 1
+
+    def _conv(
+        self, outputs: int, kernel: int, stride: int, padding: int, groups: int = 1
+    ) -> nn.Module:
+        first = not any(isinstance(m, bnn.BinaryConv2d) for m in self.layers)
+        self.open, self.pooled = True, False
+        self.weighted += 1
+        return bnn.BinaryConv2d(
+            self.channels,
+            outputs,
+            kernel,
+            stride=stride,
+            padding=padding,
+            pad_value=0 if first else self.style.pad_value,
+            groups=groups,
+            estimator=self.style.weights,
+        )
+
+    def _norm(self) -> nn.Module:
+        kind = bnn.ShiftBatchNorm if self.style.norm == "shift" else bnn.BatchNorm
+        return kind(self.channels)
+
+    def _sign(self) -> nn.Module:
+        shifted = self.channels if self.style.learned_shift else None
+        return bnn.Sign(self.style.sign, beta=self.style.sign_beta, num_features=shifted)
+
+    def _close(self) -> None:
+        """Norm and sign after sums; then the values are bits."""
+        if self.open:
+            self.layers += [self._norm(), self._sign()]
+            self.open = False
+            self.largest = 1
+            if self.style.dropout_hidden:
+                self.layers.append(bnn.Dropout(self.style.dropout_hidden))
+
+    def _flatten(self) -> None:
+        if not self.flat:
+            self.layers.append(bnn.Flatten())
+            self.channels *= self.height * self.width
+            self.flat = True
+
+    def _resize(self, kernel: int, stride: int, padding: int, layer: str) -> None:
+        if self.flat:
+            raise EdgebnnError(f"'{layer}' follows a dense layer in '{self.notation}'")
+        before = f"{self.width}x{self.height}"
+        self.height = (self.height + 2 * padding - kernel) // stride + 1
+        self.width = (self.width + 2 * padding - kernel) // stride + 1
+        if self.height < 1 or self.width < 1:
+            raise EdgebnnError(
+                f"'{layer}' in '{self.notation}' does not fit into {before}; the images are too "
+                "small for it: take a network with less pooling, such as mlp-32k"
+            )

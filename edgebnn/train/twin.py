@@ -1,0 +1,43 @@
+"""The float twin of a binarized network: what binarization is compared with, and its teacher."""
+
+import copy
+
+from torch import nn
+
+import edgebnn.nn as bnn
+
+
+def float_twin(model: nn.Module, activation: type[nn.Module] = nn.Hardtanh) -> nn.Module:
+    """A network of the same shapes from torch's float layers, ``activation`` in place of Sign.
+
+    Layers are taken in the order of ``model.named_modules()``, as a ``Sequential`` runs them.
+    """
+    twin = copy.deepcopy(model)
+    spatial = False
+    for name, module in list(twin.named_modules()):
+        replacement: nn.Module
+        match module:
+            case bnn.BinaryLinear():
+                spatial = False
+                replacement = nn.Linear(module.in_features, module.out_features, bias=False)
+            case bnn.BinaryConv2d():
+                spatial = True
+                replacement = nn.Conv2d(
+                    module.in_channels,
+                    module.out_channels,
+                    module.kernel_size,
+                    stride=module.stride,
+                    padding=module.padding,
+                    groups=module.groups,
+                    bias=False,
+                )
+            case bnn.BatchNorm():
+                norm = nn.BatchNorm2d if spatial else nn.BatchNorm1d
+                replacement = norm(module.num_features, module.eps, module.momentum)
+            case bnn.Sign():
+                replacement = activation()
+            case _:
+                continue
+        parent, _, child = name.rpartition(".")
+        setattr(twin.get_submodule(parent), child, replacement)
+    return twin
