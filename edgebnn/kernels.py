@@ -26,6 +26,7 @@ from edgebnn.ir import (
     Ints,
     MaxPool,
     Op,
+    Scores,
     ScoreVector,
     Tensor,
     Threshold,
@@ -47,7 +48,7 @@ class Array:
 
     @property
     def bytes(self) -> int:
-        sizes = {"int16_t": 2, "int32_t": 4, "uint32_t": 4}
+        sizes = {"uint8_t": 1, "int16_t": 2, "int32_t": 4, "uint32_t": 4}
         return int(self.values.size) * sizes[self.ctype]
 
 
@@ -108,14 +109,38 @@ def _smallest(suffix: str, values: Int32Array) -> Array:
     return Array(suffix, "int16_t", np.pad(values, (0, len(values) % 2)))
 
 
+def score_shifts(head: Scores) -> Int32Array | None:
+    """Left shifts that stand for the factors, 32 for the factor 0; None where some factor is none.
+
+    ``factor * dot`` is ``dot << shift`` in 32 bits; 32 would shift every bit out.
+    """
+    factor = head.factor
+    if np.any(factor < 0) or np.any(factor & (factor - 1)):
+        return None
+    return np.array([int(f).bit_length() - 1 if f else 32 for f in factor], dtype=np.int32)
+
+
+def equal_shift(shifts: Int32Array) -> int | None:
+    """The shift that all outputs share, which needs no table."""
+    return int(shifts[0]) if shifts[0] < 32 and np.all(shifts == shifts[0]) else None
+
+
 def _head_arrays(head: Head, limits: Int32Array | None) -> tuple[Array, ...]:
-    """Constants of a head: ``limits`` for a threshold, factor and offset for scores."""
+    """Constants of a head: limits for a threshold; factor, or shift, and offset for scores."""
     if isinstance(head, Threshold):
         assert limits is not None
         return (_smallest("limits", limits),)
     if np.all(head.factor == 1) and np.all(head.offset == 0):
         return ()
-    return (_smallest("factor", head.factor), _smallest("offset", head.offset))
+    offset = _smallest("offset", head.offset)
+    shifts = score_shifts(head)
+    if shifts is None:
+        return (_smallest("factor", head.factor), offset)
+    if equal_shift(shifts) is not None:
+        return (offset,)
+    # Whole words, for the same reason as in _smallest.
+    shifts = np.pad(shifts, (0, -len(shifts) % 4))
+    return (Array("shift", "uint8_t", shifts), offset)
 
 
 def _spatial(op: Conv | DepthwiseConv | MaxPool, source: Ints | Bits) -> dict[str, int]:

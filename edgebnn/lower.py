@@ -143,7 +143,7 @@ class _Lowering:
             case BatchNorm():
                 return self._norm(module, x)
             case Sign():
-                return x if isinstance(x, _Signs) else self._sign(x)
+                return self._sign(module, x)
             case BinaryLinear():
                 return self._linear(module, x)
             case BinaryConv2d():
@@ -249,11 +249,17 @@ class _Lowering:
                 raise EdgebnnError("its scale or shift is not finite; train it again")
         return replace(x, norms=(*x.norms, module))
 
-    def _sign(self, x: _Pending) -> _Signs:
+    def _sign(self, module: Sign, x: _Pending | _Signs) -> _Signs:
+        if module.shift is not None and x.flat and x.shape[0] * x.shape[1] > 1:
+            raise EdgebnnError("shifts flattened pixels one by one; put it before Flatten")
+        if isinstance(x, _Signs):
+            if not _keeps_signs(module):
+                raise EdgebnnError("follows another Sign, whose +-1 its shift may turn; remove it")
+            return x
         if any(isinstance(norm, OutputNorm) for norm in x.norms):
             raise EdgebnnError("follows an OutputNorm; use BatchNorm inside the network")
         channels = x.shape[2]
-        min_dot, falling = _thresholds(x.norms, x.low, x.high, channels)
+        min_dot, falling = _thresholds(x.norms, module, x.low, x.high, channels)
         if x.emit is None:
             name = self._name("binarize")
             # A falling step fires at or below a value: not at or above the next one.
@@ -290,7 +296,13 @@ class _Lowering:
                 head = _fixed_point(norm, x.high)
             case _:
                 raise EdgebnnError("use a single edgebnn.nn.OutputNorm as the last norm")
-        self.ops.append(x.emit(head, np.zeros(classes, dtype=np.bool_)))
+        negated = np.zeros(classes, dtype=np.bool_)
+        magnitude = np.abs(head.factor)
+        if not np.any(magnitude & (magnitude - 1)):
+            # Powers of two and zeros: with the signs in the weights, the factors are shifts.
+            negated = head.factor < 0
+            head = replace(head, factor=magnitude)
+        self.ops.append(x.emit(head, negated))
 
 
 def _pooled(
@@ -298,6 +310,15 @@ def _pooled(
 ) -> tuple[int, int, int]:
     height = output_size(shape[0], kernel[0], stride[0])
     return height, output_size(shape[1], kernel[1], stride[1]), shape[2]
+
+
+@torch.no_grad()
+def _keeps_signs(module: Sign) -> bool:
+    """Whether +-1 pass through unchanged."""
+    if module.num_features is None:
+        return True
+    ones = torch.ones(1, module.num_features)
+    return bool((module.shifted(ones) >= 0).all() and (module.shifted(-ones) < 0).all())
 
 
 def _fixed_point(norm: OutputNorm, reach: int) -> Scores:
@@ -313,9 +334,11 @@ def _fixed_point(norm: OutputNorm, reach: int) -> Scores:
 
 @torch.no_grad()
 def _thresholds(
-    norms: tuple[BatchNorm, ...], low: int, high: int, channels: int
+    norms: tuple[BatchNorm, ...], sign: Sign, low: int, high: int, channels: int
 ) -> tuple[Int32Array, BoolArray]:
     """(threshold, falling), each (channels,), of the step ``sign(norms(x))`` for x in [low, high].
+
+    A sign's shift is part of the step: a sum with a constant is monotone after rounding, too.
 
     The step fires where ``x >= threshold``, or ``-x >= threshold`` in channels where it falls.
     A step that always fires gets the least argument, one that never does the largest plus one.
@@ -325,6 +348,7 @@ def _thresholds(
         y = torch.from_numpy(x).to(torch.float32).reshape(1, channels)
         for norm in norms:
             y = norm(y)
+        y = sign.shifted(y)
         if bool(torch.isnan(y).any()):
             raise EdgebnnError("the norm before it gives NaN; train it again")
         fired: BoolArray = (y >= 0).numpy().reshape(channels)

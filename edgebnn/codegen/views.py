@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgebnn.ir import (
     Binarize,
     Bits,
@@ -11,10 +13,11 @@ from edgebnn.ir import (
     DepthwiseConv,
     Ints,
     MaxPool,
+    Scores,
     ScoreVector,
     Tensor,
 )
-from edgebnn.kernels import Array
+from edgebnn.kernels import Array, equal_shift, score_shifts
 from edgebnn.plan import Step
 
 _LINE = 96
@@ -44,6 +47,8 @@ class OpView:
     out_type: str
     lane_test: str
     all_set: str  # word w of the channels that a pool takes the AND of, "" where it has none
+    shift: str  # left shift that gives a score of its dot, "" where there is none
+    zero_factors: bool  # whether some shift is 32, for a score that its dot does not touch
     call: str
 
 
@@ -122,17 +127,20 @@ def op_view(step: Step) -> OpView:
     if step.scratch_offset is not None:
         places["scratch"] = f"&arena[{step.scratch_offset}]"
     suffixes = {array.suffix for array in step.layout.arrays}
+    shift, zero_factors = _shift(step)
     return OpView(
         name=op.name,
         comment=f"{op.name}: {_describe(step)}",
         template=f"c/ops/{step.kernel.template}",
         arrays=tuple(array_view(op.name, array) for array in step.layout.arrays),
         n=step.layout.numbers,
-        has={s: s in suffixes for s in ("factor", "inverted")},
+        has={s: s in suffixes for s in ("factor", "offset", "inverted")},
         gives_bits=isinstance(step.result, Bits),
         out_type="uint32_t" if isinstance(step.result, Bits) else "int32_t",
         lane_test=lane_test,
         all_set=_all_set(step),
+        shift=shift,
+        zero_factors=zero_factors,
         call=f"{op.name}({', '.join(places.values())});",
     )
 
@@ -142,6 +150,18 @@ def _all_set(step: Step) -> str:
         return f"0x{step.layout.numbers['all_set']:08x}u"
     tables = {array.suffix for array in step.layout.arrays}
     return f"{step.op.name}_all_set[w]" if "all_set" in tables else ""
+
+
+def _shift(step: Step) -> tuple[str, bool]:
+    """What to shift a dot by, and whether that can be 32."""
+    head = getattr(step.op, "head", None)
+    shifts = score_shifts(head) if isinstance(head, Scores) else None
+    if shifts is None:
+        return "", False
+    equal = equal_shift(shifts)
+    if equal is None:
+        return f"{step.op.name}_shift[o]", bool(np.any(shifts == 32))
+    return f"{equal}u" if equal else "", False
 
 
 def _shape(tensor: Tensor) -> str:

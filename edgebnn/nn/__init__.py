@@ -12,9 +12,10 @@ model = bnn.Sequential(
 
 from torch.nn import Dropout, Flatten, MaxPool2d, Sequential
 
-from edgebnn.nn.functional import clip_latent_, sign, square_hinge
+from edgebnn.nn.functional import ap2, clip_latent_, sign
 from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign
-from edgebnn.nn.norm import BatchNorm, OutputNorm
+from edgebnn.nn.losses import ScaleRegularizer, distillation, square_hinge
+from edgebnn.nn.norm import BatchNorm, OutputNorm, ShiftBatchNorm, ShiftOutputNorm
 
 __all__ = [
     "BatchNorm",
@@ -25,9 +26,14 @@ __all__ = [
     "Input",
     "MaxPool2d",
     "OutputNorm",
+    "ScaleRegularizer",
     "Sequential",
+    "ShiftBatchNorm",
+    "ShiftOutputNorm",
     "Sign",
+    "ap2",
     "clip_latent_",
+    "distillation",
     "sign",
     "square_hinge",
 ]

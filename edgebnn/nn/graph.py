@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from edgebnn.errors import EdgebnnError
 from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign
-from edgebnn.nn.norm import BatchNorm, OutputNorm
+from edgebnn.nn.norm import BatchNorm, OutputNorm, ShiftBatchNorm, ShiftOutputNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,8 @@ LAYERS: Mapping[str, tuple[type[nn.Module], Callable[[Any], dict[str, Any]]]] = 
     "BinaryConv2d": (BinaryConv2d, _own_config),
     "BatchNorm": (BatchNorm, _own_config),
     "OutputNorm": (OutputNorm, _own_config),
+    "ShiftBatchNorm": (ShiftBatchNorm, _own_config),
+    "ShiftOutputNorm": (ShiftOutputNorm, _own_config),
     "Sign": (Sign, _own_config),
     "MaxPool2d": (nn.MaxPool2d, _max_pool_config),
     "Flatten": (nn.Flatten, _flatten_config),
@@ -218,8 +220,8 @@ def check_shapes(nodes: tuple[LayerNode, ...]) -> torch.Size:
             continue
         x = values[node.inputs[0]]
         try:
-            if isinstance(module, BatchNorm):
-                if x.shape[1] != module.num_features:
+            if isinstance(module, BatchNorm | Sign):
+                if module.num_features not in (None, x.shape[1]):
                     raise ValueError(f"num_features is {module.num_features}")
                 values[node.name] = x
             elif isinstance(module, BinaryLinear):

@@ -5,13 +5,22 @@ Latent weights are the real-valued parameters that the optimizer moves; the netw
 multiplies by their signs.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgebnn.nn.functional import binarize_weight, sign, sign_bit
+from edgebnn.nn.functional import (
+    ACTIVATION_ESTIMATORS,
+    BETA,
+    WEIGHT_ESTIMATORS,
+    binarize_weight,
+    sign,
+    sign_bit,
+)
 
 Pair = int | tuple[int, int]
 
@@ -26,6 +35,12 @@ def _pair(value: Pair, what: str, least: int) -> tuple[int, int]:
 def _positive(value: int, what: str) -> int:
     if type(value) is not int or value < 1:
         raise ValueError(f"{what} must be a positive integer, not {value!r}")
+    return value
+
+
+def _estimator(value: str, known: Mapping[str, object]) -> str:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"estimator must be one of {', '.join(known)}; not {value!r}")
     return value
 
 
@@ -64,24 +79,89 @@ class Input(nn.Module):
 
 
 class Sign(nn.Module):
-    """Binary activation: +1 where x >= 0, else -1, with the straight-through estimator."""
+    """Binary activation: +1 where x >= 0, else -1; with ``num_features``, where x + shift >= 0.
+
+    Args:
+        estimator: of the gradient g, in training (see :mod:`edgebnn.nn.functional`):
+            "ste": ``g * 1{|x| <= 1}``;
+            "stochastic": the same, but training draws +1 with probability clip((x + 1) / 2, 0, 1);
+            "swish": the derivative of SwishSign, whose steepness is ``beta``;
+            "swish_trained": the same with ``beta`` as a trained parameter;
+            "polynomial": ``g * max(0, 2 - 2 * |x|)``.
+        beta: steepness of SwishSign, its first value where it is trained.
+        num_features: C, to learn a ``shift`` (C,) of each channel: RSign (ReActNet, arXiv
+            2003.03488, section 4.2), whose alpha is -shift. None for none. The device pays nothing
+            for it: it is folded into the thresholds.
+
+    Eval mode is the comparison ``x + shift >= 0``, the sum rounded to float32, for any estimator.
+
+    Shape: (N, C) or (N, C, H, W), out as in.
+    """
+
+    beta: nn.Parameter | None
+    shift: nn.Parameter | None
+
+    def __init__(
+        self, estimator: str = "ste", beta: float = BETA, num_features: int | None = None
+    ) -> None:
+        super().__init__()
+        self.estimator = _estimator(estimator, ACTIVATION_ESTIMATORS)
+        if type(beta) not in (int, float) or not (beta > 0.0 and math.isfinite(beta)):
+            raise ValueError(f"beta must be a finite number above 0, not {beta!r}")
+        self.initial_beta = float(beta)
+        trained = estimator == "swish_trained"
+        self.beta = nn.Parameter(torch.tensor(self.initial_beta)) if trained else None
+        if num_features is not None:
+            _positive(num_features, "num_features")
+        self.num_features = num_features
+        self.shift = None if num_features is None else nn.Parameter(torch.zeros(num_features))
 
     def config(self) -> dict[str, Any]:
-        return {}
+        return {
+            "estimator": self.estimator,
+            "beta": self.initial_beta,
+            "num_features": self.num_features,
+        }
+
+    def shifted(self, x: Tensor) -> Tensor:
+        """``x + shift``, of which :meth:`forward` takes the sign."""
+        if self.shift is None:
+            return x
+        return x + self.shift.reshape(1, -1, *([1] * (x.dim() - 2)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return sign(x)
+        x = self.shifted(x)
+        if self.estimator == "stochastic" and not self.training:
+            return sign(x)
+        beta = self.initial_beta if self.beta is None else self.beta
+        return ACTIVATION_ESTIMATORS[self.estimator](x, beta)
+
+    def extra_repr(self) -> str:
+        parts = [] if self.estimator == "ste" else [f"estimator={self.estimator!r}"]
+        if self.estimator.startswith("swish"):
+            parts.append(f"beta={self.initial_beta}")
+        if self.num_features is not None:
+            parts.append(f"num_features={self.num_features}")
+        return ", ".join(parts)
 
 
 class BinaryLinear(nn.Module):
     """Linear layer with weights sign(latent) in {-1, +1} and no bias (a norm follows it).
 
+    Args:
+        estimator: of the gradient in the latent weights, from that of the signs, g, in training
+            (see :mod:`edgebnn.nn.functional`): "identity": g;
+            "stochastic": g, but training draws +1 with probability clip((w + 1) / 2, 0, 1);
+            "magnitude": g times the mean of |w| over the output's weights;
+            "swish": g times the derivative of SwishSign with beta 5.
+
     Shape: (N, in_features) in, (N, out_features) out. Outputs are integers, held exactly by
     float32 while they stay below 2**24 (lowering checks that they do).
     """
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, estimator: str = "identity") -> None:
         super().__init__()
+        self.estimator = _estimator(estimator, WEIGHT_ESTIMATORS)
         self.in_features = _positive(in_features, "in_features")
         self.out_features = _positive(out_features, "out_features")
         self.latent_weight = nn.Parameter(torch.empty(out_features, in_features))
@@ -92,13 +172,17 @@ class BinaryLinear(nn.Module):
             nn.init.xavier_uniform_(self.latent_weight)
 
     def config(self) -> dict[str, Any]:
-        return {"in_features": self.in_features, "out_features": self.out_features}
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "estimator": self.estimator,
+        }
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, binarize_weight(self.latent_weight))
+        return F.linear(x, _binary_weight(self))
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}"
+        return f"{self.in_features}, {self.out_features}{_estimator_repr(self)}"
 
 
 class BinaryConv2d(nn.Module):
@@ -110,6 +194,7 @@ class BinaryConv2d(nn.Module):
             exact as the others; -1 and +1 cost the device less at the border.
         groups: 1, or ``in_channels`` for a depthwise convolution (then out_channels must be
             in_channels too).
+        estimator: as in BinaryLinear.
 
     Shape: (N, in_channels, H, W) in, (N, out_channels, H', W') out; integers, as in BinaryLinear.
     """
@@ -123,8 +208,10 @@ class BinaryConv2d(nn.Module):
         padding: Pair = 0,
         pad_value: int = 0,
         groups: int = 1,
+        estimator: str = "identity",
     ) -> None:
         super().__init__()
+        self.estimator = _estimator(estimator, WEIGHT_ESTIMATORS)
         self.in_channels = _positive(in_channels, "in_channels")
         self.out_channels = _positive(out_channels, "out_channels")
         self.kernel_size = _pair(kernel_size, "kernel_size", 1)
@@ -157,6 +244,7 @@ class BinaryConv2d(nn.Module):
             "padding": list(self.padding),
             "pad_value": self.pad_value,
             "groups": self.groups,
+            "estimator": self.estimator,
         }
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,7 +253,7 @@ class BinaryConv2d(nn.Module):
             vertical, horizontal = padding
             x = F.pad(x, (horizontal, horizontal, vertical, vertical), value=float(self.pad_value))
             padding = (0, 0)
-        weight = binarize_weight(self.latent_weight)
+        weight = _binary_weight(self)
         y = F.conv2d(x, weight, None, self.stride, padding, groups=self.groups)
         # Every sum is an integer; rounding keeps it one where a backend computes by Winograd.
         return y if self.training else y.round()
@@ -174,8 +262,19 @@ class BinaryConv2d(nn.Module):
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, pad_value={self.pad_value}, "
-            f"groups={self.groups}"
+            f"groups={self.groups}{_estimator_repr(self)}"
         )
+
+
+def _binary_weight(layer: BinaryLinear | BinaryConv2d) -> Tensor:
+    """The weights that the layer multiplies by, with the gradient of its estimator."""
+    if layer.estimator == "stochastic" and not layer.training:
+        return binarize_weight(layer.latent_weight)
+    return WEIGHT_ESTIMATORS[layer.estimator](layer.latent_weight)
+
+
+def _estimator_repr(layer: BinaryLinear | BinaryConv2d) -> str:
+    return "" if layer.estimator == "identity" else f", estimator={layer.estimator!r}"
 
 
 def weight_signs(layer: BinaryLinear | BinaryConv2d) -> Tensor:

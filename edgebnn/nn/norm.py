@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgebnn.errors import EdgebnnError
+from edgebnn.nn.functional import ap2
 
 SCORE_LIMIT = 2**31 - 1
 
@@ -58,16 +59,27 @@ class BatchNorm(nn.Module):
 
         Computed in float64 and rounded once, so that every device gets the same numbers.
         """
-        mean, var = self.running_mean.double(), self.running_var.double()
-        scale = self.weight.detach().double() / torch.sqrt(var + self.eps)
-        shift = self.bias.detach().double() - mean * scale
-        return scale.float(), shift.float()
+        scale = self._scale()
+        return scale.float(), self._shift(scale).float()
+
+    def _scale(self) -> Tensor:
+        """The scale of eval mode in float64."""
+        deviation = torch.sqrt(self.running_var.double() + self.eps)
+        return self.weight.detach().double() / deviation
+
+    def _shift(self, scale: Tensor) -> Tensor:
+        """The shift that belongs to ``scale``, in float64."""
+        return self.bias.detach().double() - self.running_mean.double() * scale
+
+    def _next_momentum(self) -> float:
+        """Counts a batch; its weight in the running statistics."""
+        self.num_batches_tracked += 1
+        if self.momentum is None:
+            return 1.0 / float(self.num_batches_tracked)
+        return self.momentum
 
     def _train(self, x: Tensor) -> Tensor:
-        self.num_batches_tracked += 1
-        momentum = self.momentum
-        if momentum is None:
-            momentum = 1.0 / float(self.num_batches_tracked)
+        momentum = self._next_momentum()
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps
         )
@@ -83,6 +95,48 @@ class BatchNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+class ShiftBatchNorm(BatchNorm):
+    """Batch norm by powers of two, products with which are shifts.
+
+    Training, with C = x - mean(x) and means over the batch:
+    ``var = mean(C * AP2(C))``, ``x_hat = C * AP2(1 / sqrt(var + eps))`` and
+    ``y = AP2(weight) * x_hat + bias``; gradients are those of these formulas with AP2's
+    straight-through estimator. Eval mode is ``x * scale + shift`` as in BatchNorm, with
+    ``scale = AP2(weight) * AP2(1 / sqrt(running_var + eps))``: a power of two, or 0.
+
+    Args:
+        num_features, eps, momentum: as in BatchNorm; the defaults are those of the paper's code.
+
+    Source: arXiv 1602.02830, Algorithm 2; its text drops the bias, its code adds it. The running
+    statistics are BatchNorm's, with ``var * n / (n - 1)`` for n values a channel.
+    """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.125
+    ) -> None:
+        super().__init__(num_features, eps, momentum)
+
+    def _scale(self) -> Tensor:
+        deviation = torch.sqrt(self.running_var.double() + self.eps)
+        return ap2(self.weight.detach().double()) * ap2(1.0 / deviation)
+
+    def _train(self, x: Tensor) -> Tensor:
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        count = x.numel() // self.num_features
+        if count < 2:
+            raise ValueError(f"training takes more than one value a channel, not {tuple(x.shape)}")
+        mean = x.mean(axes)
+        centred = x - self._per_channel(mean, x)
+        var = (centred * ap2(centred)).mean(axes)
+        with torch.no_grad():
+            momentum = self._next_momentum()
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(var * (count / (count - 1)), momentum)
+        factor = ap2(1.0 / torch.sqrt(var + self.eps))
+        normal = centred * self._per_channel(factor, x)
+        return self._per_channel(ap2(self.weight), x) * normal + self._per_channel(self.bias, x)
 
 
 class OutputNorm(BatchNorm):
@@ -121,10 +175,8 @@ class OutputNorm(BatchNorm):
         Raises:
             EdgebnnError: the scale is not finite, or beyond all use.
         """
-        mean = self.running_mean.double().cpu()
-        var = self.running_var.double().cpu()
-        scale = self.weight.detach().double().cpu() / torch.sqrt(var + self.eps)
-        shift = self.bias.detach().double().cpu() - mean * scale
+        scale = self._scale()
+        scale, shift = scale.cpu(), self._shift(scale).cpu()
         # Rounding may add 1/2 to the factor, once for each unit of the bound, and to the offset.
         room = SCORE_LIMIT - (self.bound + 1)
         largest = float((scale.abs() * self.bound + shift.abs()).max())
@@ -149,3 +201,25 @@ class OutputNorm(BatchNorm):
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, bound={self.bound}"
+
+
+class ShiftOutputNorm(ShiftBatchNorm, OutputNorm):
+    """The norm that gives the scores by shifts: every factor is a power of two, its negative or 0.
+
+    Training is ShiftBatchNorm's, the fixed-point form OutputNorm's: ``score = factor * x + offset``
+    with ``factor = scale * 2**fraction_bits``, which is exact where it is 1 or more; below that it
+    is 0, as rounding half to even gives.
+
+    Args:
+        num_features, bound: as in OutputNorm.
+        eps, momentum: as in ShiftBatchNorm.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        bound: int = 2**15,
+        eps: float = 1e-5,
+        momentum: float | None = 0.125,
+    ) -> None:
+        OutputNorm.__init__(self, num_features, bound, eps, momentum)
