@@ -13,14 +13,29 @@ model = bnn.Sequential(
 from torch.nn import Dropout, Flatten, MaxPool2d, Sequential
 
 from edgebnn.nn.functional import ap2, clip_latent_, sign
-from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign
+from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign, use_real_weights
 from edgebnn.nn.losses import ScaleRegularizer, distillation, square_hinge
 from edgebnn.nn.norm import BatchNorm, OutputNorm, ShiftBatchNorm, ShiftOutputNorm
+from edgebnn.nn.optim import (
+    Bop,
+    CombinedOptimizer,
+    ShiftAdaMax,
+    clip_latent_after_step,
+    constant,
+    cosine,
+    exponential,
+    glorot_groups,
+    halving,
+    scale_rates,
+    split_parameters,
+)
 
 __all__ = [
     "BatchNorm",
     "BinaryConv2d",
     "BinaryLinear",
+    "Bop",
+    "CombinedOptimizer",
     "Dropout",
     "Flatten",
     "Input",
@@ -28,12 +43,22 @@ __all__ = [
     "OutputNorm",
     "ScaleRegularizer",
     "Sequential",
+    "ShiftAdaMax",
     "ShiftBatchNorm",
     "ShiftOutputNorm",
     "Sign",
     "ap2",
     "clip_latent_",
+    "clip_latent_after_step",
+    "constant",
+    "cosine",
     "distillation",
+    "exponential",
+    "glorot_groups",
+    "halving",
+    "scale_rates",
     "sign",
+    "split_parameters",
     "square_hinge",
+    "use_real_weights",
 ]

@@ -159,6 +159,8 @@ class BinaryLinear(nn.Module):
     float32 while they stay below 2**24 (lowering checks that they do).
     """
 
+    real_weights = False  # see use_real_weights
+
     def __init__(self, in_features: int, out_features: int, estimator: str = "identity") -> None:
         super().__init__()
         self.estimator = _estimator(estimator, WEIGHT_ESTIMATORS)
@@ -198,6 +200,8 @@ class BinaryConv2d(nn.Module):
 
     Shape: (N, in_channels, H, W) in, (N, out_channels, H', W') out; integers, as in BinaryLinear.
     """
+
+    real_weights = False  # see use_real_weights
 
     def __init__(
         self,
@@ -268,9 +272,22 @@ class BinaryConv2d(nn.Module):
 
 def _binary_weight(layer: BinaryLinear | BinaryConv2d) -> Tensor:
     """The weights that the layer multiplies by, with the gradient of its estimator."""
+    if layer.real_weights and layer.training:
+        return layer.latent_weight
     if layer.estimator == "stochastic" and not layer.training:
         return binarize_weight(layer.latent_weight)
     return WEIGHT_ESTIMATORS[layer.estimator](layer.latent_weight)
+
+
+def use_real_weights(model: nn.Module, real: bool) -> None:
+    """Have ``model``'s binary layers multiply by latent weights in training, or by signs again.
+
+    The first of two stages of training; eval mode takes the signs all the time, and model files do
+    not know of it. Source: AdamBNN, Liu et al., arXiv 2106.11309, section 4.
+    """
+    for module in model.modules():
+        if isinstance(module, BinaryLinear | BinaryConv2d):
+            module.real_weights = real
 
 
 def _estimator_repr(layer: BinaryLinear | BinaryConv2d) -> str:
