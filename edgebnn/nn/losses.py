@@ -1,7 +1,6 @@
 """Losses, and penalties that are added to them; for training only, no model file holds any."""
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +61,7 @@ class ScaleRegularizer(nn.Module):
     Source: BNN+, arXiv 1812.11800, section 3.1 (there with one norm over all weights).
     """
 
-    def __init__(
-        self, model: nn.Module, kind: Literal["r1", "r2"] = "r1", per_filter: bool = False
-    ) -> None:
+    def __init__(self, model: nn.Module, kind: str = "r1", per_filter: bool = False) -> None:
         super().__init__()
         if kind not in ("r1", "r2"):
             raise ValueError(f"kind must be 'r1' or 'r2', not {kind!r}")

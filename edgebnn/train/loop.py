@@ -682,7 +682,13 @@ def _identity(recipe: Recipe, dataset: Dataset, seed: int, held_out: int) -> dic
     settings = {f"recipe's {key}": value for key, value in recipe.plain().items()}
     settings = {k: v for k, v in settings.items() if k not in _SILENT}
     data = f"{dataset.name} ({_fingerprint(dataset)})"
-    return {"recipe": recipe.name, "data set": data, "seed": seed, "validation": held_out, **settings}
+    return {
+        "recipe": recipe.name,
+        "data set": data,
+        "seed": seed,
+        "validation": held_out,
+        **settings,
+    }
 
 
 def _damaged(output: Path | None) -> EdgebnnError:

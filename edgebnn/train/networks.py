@@ -161,9 +161,7 @@ class _Builder:
         return bnn.Sequential(*self.layers)
 
     def _dense(self, outputs: int) -> None:
-        self.layers.append(
-            bnn.BinaryLinear(self.channels, outputs, estimator=self.style.weights)
-        )
+        self.layers.append(bnn.BinaryLinear(self.channels, outputs, estimator=self.style.weights))
         self.channels = outputs
         self.open = True
         self.weighted += 1
