@@ -120,4 +120,4 @@ def _zca(train: Images, test: Images) -> tuple[Images, Images]:
 
 
 def _to_bytes(values: NDArray[np.float32]) -> Images:
-    return np.clip(np.rint(128.0 + _UNIT * values), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(128.0 + _UNIT * values), 0, 255), dtype=np.uint8)
