@@ -92,7 +92,8 @@ def _overlaps(before: int, after: int) -> NDArray[np.float64]:
     i, j = np.arange(after)[:, None], np.arange(before)[None, :]
     low = np.maximum(i * before, j * after)
     high = np.minimum((i + 1) * before, (j + 1) * after)
-    return np.maximum(high - low, 0).astype(np.float64)
+    covered: NDArray[np.float64] = np.maximum(high - low, 0).astype(np.float64)
+    return covered
 
 
 def _gcn(images: Images) -> NDArray[np.float32]:
