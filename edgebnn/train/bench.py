@@ -40,8 +40,8 @@ def step_ratio(
     """Time whole training steps of ``recipe``'s network and of its float twin, one after another.
 
     A step is forward, loss, backward, optimizer and, in the binarized network, the clipping of
-    latent weights, on one batch of random images. Both steps of a round share what else the machine does
-    at the time, so the ratio is steadier than the times.
+    latent weights, on one batch of random images. Both steps of a round share what else the
+    machine does at the time, so the ratio is steadier than the times.
 
     Args:
         shape: (channels, height, width) of an image.
