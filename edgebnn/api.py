@@ -44,6 +44,7 @@ def generate(
         stem if name is None else name,
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,
+        input_steps=metadata.input_steps,
     )
 
 

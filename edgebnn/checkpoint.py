@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -36,6 +37,8 @@ from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, weight_signs
 FORMAT = "edgebnn model"
 VERSION = 1
 _DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+_STEP = re.compile(r"[a-z]{1,20}( [1-9][0-9]{0,3})?")
+_MOST_STEPS = 8
 Form = Literal["training", "release"]
 Plain = str | int | float | bool
 
@@ -56,6 +59,12 @@ class Metadata:
     preprocessing: tuple[str, ...] = ()
     recipe: Mapping[str, Plain] = field(default_factory=dict)
     seed: int | None = None
+
+    @property
+    def input_steps(self) -> tuple[str, ...]:
+        """All that is done to 8-bit pixels, in order, before they are the network's input."""
+        shift = (f"shift right by {self.right_shift}",) if self.right_shift else ()
+        return (*self.preprocessing, *shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,7 @@ def save(
         layers.append({**entry, "inputs": list(node.inputs), "tensors": tensors})
     check_values(nodes)
     _check_metadata(check_shapes(nodes), class_names, right_shift)
+    steps = list(_steps(preprocessing))
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -113,7 +123,7 @@ def save(
             "test_accuracy": test_accuracy,
             "dataset": dataset,
             "right_shift": right_shift,
-            "preprocessing": list(preprocessing),
+            "preprocessing": steps,
             "recipe": dict(recipe or {}),
             "seed": seed,
         },
@@ -219,6 +229,16 @@ def _check_metadata(output: torch.Size, class_names: Sequence[str], right_shift:
         raise EdgebnnError(f"right_shift is {right_shift}; pixels have 8 bits, so give 0 to 7")
 
 
+def _steps(steps: object) -> tuple[str, ...]:
+    """``steps`` if they look like preprocessing; which there are, edgebnn.train knows."""
+    if not isinstance(steps, list | tuple) or len(steps) > _MOST_STEPS:
+        raise EdgebnnError(f"preprocessing is no list of up to {_MOST_STEPS} steps")
+    for step in steps:
+        if not isinstance(step, str) or not _STEP.fullmatch(step):
+            raise EdgebnnError(f"preprocessing step {step!r:.60} is none; write it as in 'resize 16'")
+    return tuple(steps)
+
+
 def _attribute(name: str, taken: Mapping[str, nn.Module]) -> str:
     """``name`` as a name in a Sequential, which has attributes of its own and no dots in names."""
     plain = name.replace(".", "_")
@@ -283,7 +303,7 @@ def _metadata(content: Mapping[str, Any]) -> Metadata:
         test_accuracy=None if accuracy is None else float(accuracy),
         dataset=str(content["dataset"]),
         right_shift=int(content["right_shift"]),
-        preprocessing=tuple(str(step) for step in content.get("preprocessing", ())),
+        preprocessing=_steps(content.get("preprocessing", ())),
         recipe=recipe,
         seed=None if seed is None else int(seed),
     )

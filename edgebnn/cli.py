@@ -229,9 +229,10 @@ def recipes() -> None:
     """List the networks that edgebnn trains."""
     from edgebnn.train import get_recipe, recipe_names
 
-    for name in recipe_names():
-        recipe = get_recipe(name)
-        out.print(f"{name:16} {recipe.summary}; {recipe.epochs} epochs")
+    for recipe in map(get_recipe, recipe_names()):
+        out.print(
+            f"{recipe.name:21} {recipe.network:46} {recipe.epochs:4} epochs  {recipe.summary}"
+        )
 
 
 @app.command()

@@ -43,8 +43,8 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     pixels = f"{shape.height} x {shape.width} x {shape.channels}"
     table.add_row("input", f"{pixels}, {shape.bits} bits each")
     table.add_row("classes", ", ".join(metadata.class_names) or str(network.num_classes))
-    if metadata.right_shift:
-        table.add_row("preprocessing", f"8-bit pixels >> {metadata.right_shift}")
+    if metadata.input_steps:
+        table.add_row("preprocessing of 8-bit pixels", ", then ".join(metadata.input_steps))
     table.add_row("binary weights", f"{spaced(weight_bits(network))} bits")
     accuracy = metadata.test_accuracy
     known = "not recorded" if accuracy is None else f"{100 * accuracy:.2f} % on the test set"

@@ -28,6 +28,7 @@ import edgebnn.nn as bnn
 from edgebnn import __version__, api
 from edgebnn.cli import app, main
 from edgebnn.codegen.names import check_prefix
+from edgebnn.train import get_recipe, recipe_names
 
 COMMAND = [sys.executable, "-m", "edgebnn"]
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -243,7 +244,14 @@ def test_paths_with_brackets_are_printed_as_they_are(model_file: Path, tmp_path:
 
 def test_lists_of_recipes_and_targets(tmp_path: Path) -> None:
     assert "cortex-m0" in output_here(tmp_path, "targets")
-    assert "mlp-32k" in output_here(tmp_path, "recipes")
+    listed = output_here(tmp_path, "recipes").splitlines()
+    names = [line.split()[0] for line in listed]
+    assert names == recipe_names()
+    assert names.index("fashion-8k") < names.index("fashion-16k") < names.index("fashion-256k")
+    for line, name in zip(listed, names, strict=True):
+        recipe = get_recipe(name)
+        assert f" {recipe.network} " in line
+        assert f" {recipe.epochs} epochs  {recipe.summary}" in line
 
 
 def test_version(tmp_path: Path) -> None:
@@ -466,7 +474,8 @@ def test_existing_output(model_file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("digits", "--recipe", "huge"), "unknown recipe 'huge'; pick one of: mlp-16k"),
+        (("digits", "--recipe", "huge"), "unknown recipe 'huge'; edgebnn recipes lists all"),
+        (("digits", "--recipe", "mlp-17k"), "unknown recipe 'mlp-17k'; do you mean mlp-16k?"),
         (("letters",), "letters"),
         (("digits", "--device", "tpu"), "unknown device 'tpu'; pick one of: auto, cpu, cuda"),
         (("digits", "-o", "no/folder/model.pt"), "no folder no/folder to write model.pt in"),

@@ -358,6 +358,45 @@ def test_impossible_preprocessing_is_refused(shift: int, model_file: Path) -> No
     damaged(model_file, lambda content: content["metadata"].update(right_shift=shift))
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        *("gcn", 3, {"gcn": 1}, None, ["gcn"] * 9, [""], [3], ["Resize 16"], ["resize 0016"]),
+        *(["resize  16"], ["resize 99999"], ["resize -1"], ["gcn\n"], ["a */ int x; /*"], ["é"]),
+        ["x" * 10**6],
+    ],
+    ids=lambda steps: str(steps)[:20],
+)
+def test_preprocessing_that_is_none_is_refused(
+    steps: Any, model_file: Path, tmp_path: Path
+) -> None:
+    message = damaged(model_file, lambda content: content["metadata"].update(preprocessing=steps))
+    assert "preprocessing" in message
+    assert len(message) < 300 + len(str(tmp_path))
+    refusal(lambda: edgebnn.save(mlp(), tmp_path / "new.pt", preprocessing=steps))
+    assert not (tmp_path / "new.pt").exists()
+
+
+def test_files_from_before_preprocessing_load(model_file: Path) -> None:
+    content = plain(model_file)
+    del content["metadata"]["preprocessing"]
+    torch.save(content, model_file)
+    assert edgebnn.read(model_file).metadata.preprocessing == ()
+
+
+def test_generated_header_says_what_is_done_to_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    headers = []
+    for steps, shift in (((), 0), (("resize 4", "gcn"), 0), (("resize 4",), 4)):
+        edgebnn.save(mlp(), path, preprocessing=steps, right_shift=shift)
+        headers.append(api.generate(path, name="net").files["src/net.h"])
+    assert " * input  " not in headers[0]
+    assert " * input     8-bit pixels, first put through: resize 4, then gcn\n" in headers[1]
+    wanted = " * input     8-bit pixels, first put through: resize 4, then shift right by 4\n"
+    assert wanted in headers[2]
+    assert len(headers[1].splitlines()) == len(headers[0].splitlines()) + 1
+
+
 @pytest.mark.parametrize("names", [("a",), tuple("abcdefgh")])
 def test_class_names_must_be_as_many_as_classes(
     names: tuple[str, ...], model_file: Path, tmp_path: Path
@@ -474,7 +513,9 @@ def test_training_form_keeps_every_tensor(tmp_path: Path) -> None:
 
 def test_metadata_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
-    known = checkpoint.Metadata(("x", "y", "z"), 0.75, "digits", 4, {"name": "r", "epochs": 3}, 11)
+    known = checkpoint.Metadata(
+        ("x", "y", "z"), 0.75, "digits", 4, ("resize 4", "gcn"), {"name": "r", "epochs": 3}, 11
+    )
     edgebnn.save(
         mlp(),
         path,
@@ -482,6 +523,7 @@ def test_metadata_comes_back(tmp_path: Path) -> None:
         test_accuracy=known.test_accuracy,
         dataset=known.dataset,
         right_shift=known.right_shift,
+        preprocessing=known.preprocessing,
         recipe=known.recipe,
         seed=known.seed,
     )

@@ -14,6 +14,7 @@ def generate(
     *,
     class_names: tuple[str, ...] = (),
     test_accuracy: float | None = None,
+    input_steps: tuple[str, ...] = (),
 ) -> Library:
     """The library ``name`` for ``plan``'s network and target.
 
@@ -21,6 +22,7 @@ def generate(
         name: C prefix of every public name.
         class_names: for the comment in the header.
         test_accuracy: fraction, as recorded when the model was saved; for the comment.
+        input_steps: what the caller does to pixels before they are inputs; for the comment.
 
     Raises:
         EdgebnnError: ``name`` is not usable in C.
@@ -39,6 +41,7 @@ def generate(
         target=plan.target.name,
         sha256=ir.sha256(network),
         accuracy=accuracy,
+        input_steps=", then ".join(comment_text(step) for step in input_steps),
         classes=tuple(comment_text(text) for text in class_names),
         ops=tuple(views.op_view(step) for step in plan.steps),
         helpers=tuple(f"c/kernels/{helper}" for helper in helpers),

@@ -62,6 +62,7 @@ class LibraryView:
     target: str
     sha256: str
     accuracy: str
+    input_steps: str  # "" where pixels are inputs as they are
     classes: tuple[str, ...]
     ops: tuple[OpView, ...]
     helpers: tuple[str, ...]

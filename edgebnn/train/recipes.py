@@ -5,6 +5,8 @@ A file's keys are the attributes of :class:`Recipe`; what it leaves out has the 
 """
 
 import dataclasses
+import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -222,8 +224,6 @@ def from_mapping(settings: Mapping[str, Any], where: str) -> Recipe:
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
-    import difflib
-
     close = difflib.get_close_matches(key, list(known), 1)
     return f"; do you mean {close[0]}?" if close else f"; there are: {', '.join(known)}"
 
@@ -259,21 +259,24 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with edgebnn, by name."""
-    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+    """The recipes that come with edgebnn, by name, 8k before 16k."""
+    names = (path.stem for path in _FOLDER.glob("*.toml"))
+    return sorted(names, key=lambda name: re.sub(r"\d+", lambda digits: digits[0].zfill(9), name))
 
 
 def get_recipe(name_or_path: str) -> Recipe:
     """The recipe of that name, or in that ``.toml`` file.
 
     Raises:
-        EdgebnnError: no such recipe; the message lists those there are.
+        EdgebnnError: no such recipe; the message says which is near.
     """
     if name_or_path.endswith(".toml"):
         return read_recipe(Path(name_or_path))
     names = recipe_names()
     if name_or_path not in names:
+        close = difflib.get_close_matches(name_or_path, names, 1)
+        near = f"do you mean {close[0]}? " if close else ""
         raise EdgebnnError(
-            f"unknown recipe '{name_or_path}'; give a .toml file, or one of: {', '.join(names)}"
+            f"unknown recipe '{name_or_path}'; {near}edgebnn recipes lists all, or give a .toml file"
         )
     return read_recipe(_FOLDER / f"{name_or_path}.toml")
