@@ -670,7 +670,7 @@ def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
             return bnn.constant(step, steps)
 
 
-def _fingerprint(dataset: Dataset) -> str:
+def fingerprint(dataset: Dataset) -> str:
     """Tells data sets of one name apart; not meant against an attacker."""
     checksum = zlib.crc32(np.ascontiguousarray(dataset.train_labels).data)
     checksum = zlib.crc32(np.ascontiguousarray(dataset.train_images).data, checksum)
@@ -681,7 +681,7 @@ def _identity(recipe: Recipe, dataset: Dataset, seed: int, held_out: int) -> dic
     """All that decides a run, but for how long it is."""
     settings = {f"recipe's {key}": value for key, value in recipe.plain().items()}
     settings = {k: v for k, v in settings.items() if k not in _SILENT}
-    data = f"{dataset.name} ({_fingerprint(dataset)})"
+    data = f"{dataset.name} ({fingerprint(dataset)})"
     return {
         "recipe": recipe.name,
         "data set": data,
