@@ -323,8 +323,9 @@ def _keeps_signs(module: Sign) -> bool:
 
 def _fixed_point(norm: OutputNorm, reach: int) -> Scores:
     if reach > norm.bound:
+        kind = type(norm).__name__
         raise EdgebnnError(
-            f"the sums reach {reach}, beyond bound={norm.bound}; use OutputNorm(..., bound={reach})"
+            f"the sums reach {reach}, beyond bound={norm.bound}; use {kind}(..., bound={reach})"
         )
     factor, offset, fraction_bits = norm.fixed_point()
     if int((factor.abs() * norm.bound + offset.abs()).max()) > SCORE_LIMIT:

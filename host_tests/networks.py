@@ -9,12 +9,22 @@ import edgebnn.nn as bnn
 WIDTHS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 63, 64, 65, 96, 100)
 
 
-def random_model(seed: int) -> nn.Module:
-    """A network of random layers in a random order that makes sense, with hostile norms."""
+def random_model(seed: int, shift_norms: bool | None = None) -> nn.Module:
+    """A network of random layers in a random order that makes sense, with hostile norms.
+
+    ``shift_norms`` makes every norm a shift norm or none; by default some networks have them.
+    """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     model = _Builder(rng).build()
+    choices = np.random.default_rng([seed, 1])  # draws of its own, so that the rest stays
+    if shift_norms is None:
+        shift_norms = bool(choices.random() < 0.25)
+    if shift_norms:
+        model = _with_shift_norms(model)
+    model = _with_shifted_signs(model, choices)
     _randomize(model, rng)
+    _randomize_signs(model, choices)
     return model.eval()
 
 
@@ -152,6 +162,47 @@ class _Builder:
     def output_norm(self, classes: int) -> None:
         if self.chance(0.75):
             self.layers.append(bnn.OutputNorm(classes, bound=2**23))
+
+
+def _with_shift_norms(model: nn.Module) -> nn.Module:
+    layers: list[nn.Module] = []
+    reach = 0
+    for module in model:
+        if isinstance(module, bnn.BinaryLinear | bnn.BinaryConv2d):
+            reach = 255 * module.latent_weight[0].numel()
+        if isinstance(module, bnn.OutputNorm):
+            module = bnn.ShiftOutputNorm(module.num_features, bound=reach)
+        elif isinstance(module, bnn.BatchNorm):
+            module = bnn.ShiftBatchNorm(module.num_features)
+        layers.append(module)
+    return bnn.Sequential(*layers)
+
+
+def _with_shifted_signs(model: nn.Module, rng: np.random.Generator) -> nn.Module:
+    layers: list[nn.Module] = []
+    channels = 0
+    for module in model:
+        if isinstance(module, bnn.Input):
+            channels = module.shape[0]
+        elif isinstance(module, bnn.BinaryLinear | bnn.BinaryConv2d):
+            channels = len(module.latent_weight)
+        if isinstance(module, bnn.Sign) and rng.random() < 0.25:
+            module = bnn.Sign(num_features=channels)
+        layers.append(module)
+    return bnn.Sequential(*layers)
+
+
+@torch.no_grad()
+def _randomize_signs(model: nn.Module, rng: np.random.Generator) -> None:
+    """Shifts of every size: next to nothing, exact ties with integers, beyond every value."""
+    for module in model.modules():
+        if isinstance(module, bnn.Sign) and module.shift is not None:
+            n = module.num_features
+            shift = rng.normal(size=n) * 10.0 ** rng.uniform(-8, 3, n)
+            shift[rng.random(n) < 0.4] = 0.0
+            whole = rng.random(n) < 0.3
+            shift[whole] = np.round(5 * rng.normal(size=int(whole.sum())))
+            module.shift.copy_(torch.from_numpy(shift))
 
 
 @torch.no_grad()

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from elftools.elf.elffile import ELFFile
 from networks import random_model
 
+import edgebnn.nn as bnn
 from edgebnn import api
 from edgebnn.codegen import c
 from edgebnn.device import harness, toolchain
@@ -23,6 +25,21 @@ def library_of(seed: int, target: str):
     return c.generate(plan(lower(random_model(seed)), get_target(target)), "net")
 
 
+def shift_library(classes: int, scales: tuple[float, ...], target: str):
+    """A network whose scores take shifts; the scales of its output norm repeat."""
+    torch.manual_seed(classes)
+    hidden = (bnn.BinaryLinear(40, 64), bnn.ShiftBatchNorm(64), bnn.Sign(num_features=64))
+    output = (bnn.BinaryLinear(64, classes), bnn.ShiftOutputNorm(classes, bound=64))
+    model = bnn.Sequential(bnn.Input((40,)), *hidden, *output)
+    with torch.no_grad():
+        output[1].weight.copy_(torch.tensor((scales * classes)[:classes]))
+        output[1].bias.normal_()
+    return c.generate(plan(lower(model), get_target(target)), "net")
+
+
+SCALES = ((1.0, -0.25, 3.0), (1.0, 0.0, -8.0, 0.5), (-2.0,), (0.0,))
+
+
 def sources(library, folder: Path) -> Path:
     api.write(library, folder)
     return folder / "src" / "net.c"
@@ -31,12 +48,22 @@ def sources(library, folder: Path) -> Path:
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize("seed", range(2000, 2012))
 def test_compiles_clean_as_c99_and_cpp17(seed: int, compiler: str, tmp_path: Path) -> None:
-    source = sources(library_of(seed, "host"), tmp_path / "lib")
+    check_compiles_clean(sources(library_of(seed, "host"), tmp_path), compiler)
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("scales", SCALES)
+def test_shifts_compile_clean(scales: tuple[float, ...], compiler: str, tmp_path: Path) -> None:
+    check_compiles_clean(sources(shift_library(10, scales, "host"), tmp_path), compiler)
+
+
+def check_compiles_clean(source: Path, compiler: str) -> None:
     # -Wmissing-prototypes is for C alone: C++ cannot do without prototypes.
     cpp = [flag for flag in toolchain.WARNINGS if flag not in ("-std=c99", "-Wmissing-prototypes")]
     for flags in (toolchain.WARNINGS, ("-x", "c++", "-std=c++17", *cpp)):
         for level in ("-O0", "-O2"):
-            command = [compiler, *flags, level, "-c", str(source), "-o", str(tmp_path / "net.o")]
+            built = ("-o", str(source.with_suffix(".o")))
+            command = [compiler, *flags, level, "-c", str(source), *built]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
 
@@ -77,6 +104,18 @@ def test_plan_equals_linked_sections(
     linked = harness.footprint(firmware)
     assert linked.constant_bytes == library.constant_bytes
     assert linked.arena_bytes == library.arena_bytes
+
+
+@pytest.mark.parametrize("level", ["-Os", "-O2"])
+@pytest.mark.parametrize("classes", [9, 10, 11, 12])
+@pytest.mark.parametrize("scales", SCALES)
+def test_plan_is_the_linked_sections_with_shifts(
+    scales: tuple[float, ...], classes: int, level: str, tmp_path: Path
+) -> None:
+    library = shift_library(classes, scales, "cortex-m4")
+    firmware = harness.build_firmware(library, get_target("cortex-m4"), tmp_path, optimize=level)
+    assert harness.footprint(firmware).constant_bytes == library.constant_bytes
+    assert undefined(sources(library, tmp_path / "lib"), "cortex-m4", level) == ""
 
 
 @pytest.mark.parametrize("seed", range(2000, 2020))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from networks import random_inputs, random_model
 from test_equality import device_inputs
+from torch import nn
 
 from edgebnn import reference, verify
 from edgebnn.checkpoint import read
@@ -13,29 +14,40 @@ from edgebnn.codegen import c
 from edgebnn.device import harness, host, simulator
 from edgebnn.lower import lower
 from edgebnn.plan import plan
-from edgebnn.targets import get_target
+from edgebnn.targets import Target, get_target
 
 NETWORKS = 60
+SHIFT_NETWORKS = 20
 CHUNK = 10
+
+
+def check_emulated(model: nn.Module, seed: int, target: Target, folder: Path) -> harness.Firmware:
+    """Checks oracle = C in both emulators for one network; the image that ran."""
+    inputs = device_inputs(random_inputs(model, 12, seed))
+    network = lower(model)
+    expected = reference.run(network, inputs)
+    library = c.generate(plan(network, target), "net")
+    firmware = harness.build_firmware(library, target, folder)
+    unicorn = simulator.simulate(firmware, library, inputs, counted=1)
+    qemu = simulator.simulate_qemu(firmware, library, inputs)
+    for engine, outputs in (("Unicorn", unicorn.outputs), ("QEMU", qemu)):
+        where = f"{engine}, network {seed}"
+        np.testing.assert_array_equal(outputs.scores, expected.scores, where)
+        np.testing.assert_array_equal(outputs.classes, expected.classes, where)
 
 
 @pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4"])
 @pytest.mark.parametrize("start", range(0, NETWORKS, CHUNK))
 def test_random_networks(start: int, target_name: str, tmp_path: Path) -> None:
-    target = get_target(target_name)
     for seed in range(1000 + start, 1000 + start + CHUNK):
-        model = random_model(seed)
-        inputs = device_inputs(random_inputs(model, 12, seed))
-        network = lower(model)
-        expected = reference.run(network, inputs)
-        library = c.generate(plan(network, target), "net")
-        firmware = harness.build_firmware(library, target, tmp_path / str(seed))
-        unicorn = simulator.simulate(firmware, library, inputs, counted=1)
-        qemu = simulator.simulate_qemu(firmware, library, inputs)
-        for engine, outputs in (("Unicorn", unicorn.outputs), ("QEMU", qemu)):
-            where = f"{engine}, network {seed}"
-            np.testing.assert_array_equal(outputs.scores, expected.scores, where)
-            np.testing.assert_array_equal(outputs.classes, expected.classes, where)
+        check_emulated(random_model(seed), seed, get_target(target_name), tmp_path / str(seed))
+
+
+@pytest.mark.parametrize("start", range(0, SHIFT_NETWORKS, CHUNK))
+def test_shift_norm_networks(start: int, tmp_path: Path) -> None:
+    for seed in range(4000 + start, 4000 + start + CHUNK):
+        model = random_model(seed, shift_norms=True)
+        check_emulated(model, seed, get_target("cortex-m4"), tmp_path / str(seed))
 
 
 @pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4"])

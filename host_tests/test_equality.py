@@ -1,20 +1,28 @@
-"""torch = oracle = C on this computer, output by output, for 500 random networks."""
+"""torch = oracle = C on this computer, output by output, for 500 random networks.
 
+And for 200 more whose norms are all shift norms, where no score may take a multiplication.
+"""
+
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from networks import random_inputs, random_model
 
+import edgebnn.nn as bnn
 from edgebnn import reference
 from edgebnn.codegen import c
+from edgebnn.codegen.library import Library
 from edgebnn.device import harness, host
+from edgebnn.ir import Network
 from edgebnn.lower import integer_scores, lower
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
 from edgebnn.verify import to_device_layout
 
 NETWORKS = 500
+SHIFT_NETWORKS = 200
 CHUNK = 10
 INPUTS = 24
 
@@ -24,28 +32,73 @@ def device_inputs(x):
     return to_device_layout(x.numpy()) if x.dim() == 4 else x.numpy()
 
 
+def check_equal(model, seed: int, folder: Path) -> tuple[Network, Library]:
+    """Checks torch = oracle = C under sanitizers for one network; what was lowered and emitted."""
+    x = random_inputs(model, INPUTS, seed)
+    network = lower(model)
+    expected = reference.run(network, device_inputs(x))
+    torch_scores = integer_scores(model, x, network).reshape(INPUTS, -1)
+    np.testing.assert_array_equal(torch_scores, expected.scores, f"torch, network {seed}")
+    library = c.generate(plan(network, get_target("host")), "net")
+    outputs = host.run(harness.build_host(library, folder, sanitize=True), device_inputs(x))
+    np.testing.assert_array_equal(outputs.scores, expected.scores, f"C, network {seed}")
+    np.testing.assert_array_equal(outputs.classes, expected.classes, f"C, network {seed}")
+    return network, library
+
+
 @pytest.mark.parametrize("start", range(0, NETWORKS, CHUNK))
 def test_random_networks(start: int, tmp_path: Path) -> None:
     for seed in range(start, start + CHUNK):
-        model = random_model(seed)
-        x = random_inputs(model, INPUTS, seed)
-        network = lower(model)
-        expected = reference.run(network, device_inputs(x))
-        torch_scores = integer_scores(model, x, network).reshape(INPUTS, -1)
-        np.testing.assert_array_equal(torch_scores, expected.scores, f"torch, network {seed}")
-        library = c.generate(plan(network, get_target("host")), "net")
-        folder = tmp_path / str(seed)
-        outputs = host.run(harness.build_host(library, folder, sanitize=True), device_inputs(x))
-        np.testing.assert_array_equal(outputs.scores, expected.scores, f"C, network {seed}")
-        np.testing.assert_array_equal(outputs.classes, expected.classes, f"C, network {seed}")
+        check_equal(random_model(seed), seed, tmp_path / str(seed))
+
+
+@pytest.mark.parametrize("start", range(0, SHIFT_NETWORKS, CHUNK))
+def test_shift_norm_networks(start: int, tmp_path: Path) -> None:
+    for seed in range(3000 + start, 3000 + start + CHUNK):
+        model = random_model(seed, shift_norms=True)
+        network, library = check_equal(model, seed, tmp_path / str(seed))
+        factor = network.scores.factor
+        assert not np.any(factor & (factor - 1))
+        assert not np.any(factor < 0)
+        # The one product is that of the dot itself, 2 * count, which is a shift to any compiler.
+        source = library.files["src/net.c"]
+        assert "_factor" not in source
+        scores = re.findall(r"^.*(?:out\[o\]|shifted) =.*$", source, re.MULTILINE)
+        assert scores
+        assert all("*" not in line.replace("2 * count", "") for line in scores), scores
+
+
+def test_shift_norm_networks_are_various() -> None:
+    """The sample has equal and unequal shifts, the factor 0 and weights that were negated."""
+    seen = {"equal": 0, "unequal": 0, "zero": 0, "all zero": 0, "negative": 0, "tables": 0}
+    for seed in range(3000, 3000 + SHIFT_NETWORKS):
+        model = random_model(seed, shift_norms=True)
+        factor = lower(model).scores.factor
+        norms = [m for m in model.modules() if isinstance(m, bnn.ShiftOutputNorm)]
+        seen["negative"] += sum(bool((norm.fixed_point()[0] < 0).any()) for norm in norms)
+        seen["zero"] += bool(np.any(factor == 0) and np.any(factor))
+        seen["all zero"] += not np.any(factor)
+        seen["equal"] += bool(np.all(factor == factor[0]) and factor[0] > 1)
+        seen["unequal"] += len(np.unique(factor[factor > 0])) > 1
+        seen["tables"] += len(factor) % 4 != 0
+    assert min(seen.values()) >= 3, seen
 
 
 def test_random_networks_are_various() -> None:
     """The sample covers what it claims to: every op, every input width, every hostile norm."""
     kinds: set[str] = set()
     bits, flips, constants, falling = set(), 0, 0, 0
+    shift_norms = shifted_signs = shifted_after_pool = 0
     for seed in range(NETWORKS):
-        network = lower(random_model(seed))
+        model = random_model(seed)
+        modules = list(model)
+        shift_norms += any(isinstance(m, bnn.ShiftBatchNorm) for m in modules)
+        for i, module in enumerate(modules):
+            shifted = isinstance(module, bnn.Sign) and module.shift is not None
+            shifted_signs += shifted
+            before = modules[max(0, i - 4) : i]
+            shifted_after_pool += shifted and any(isinstance(m, bnn.MaxPool2d) for m in before)
+        network = lower(model)
         bits.add(network.input.bits)
         for op in network.ops:
             source = "Ints" if op.source == "input" else "Bits"
@@ -73,12 +126,11 @@ def test_random_networks_are_various() -> None:
         "pad 1",
     }
     assert min(flips, constants, falling) >= 10
+    assert min(shift_norms, shifted_signs, shifted_after_pool) >= 20
 
 
 def test_hidden_bits_equal_torch() -> None:
     """Not only scores: every bit between the layers is what torch's Sign gives."""
-    import edgebnn.nn as bnn
-
     compared = 0
     for seed in range(60):
         model = random_model(seed)

@@ -51,6 +51,26 @@ def convnet() -> nn.Sequential:
     )
 
 
+def estimated() -> nn.Sequential:
+    """Every estimator, shifted signs and shift norms, all with values of their own."""
+    torch.manual_seed(7)
+    conv = (bnn.BinaryConv2d(2, 9, 3, estimator="magnitude"), bnn.MaxPool2d(2))
+    first = (bnn.ShiftBatchNorm(9, eps=1e-3), bnn.Sign("swish_trained", 3.0, num_features=9))
+    depthwise = (bnn.BinaryConv2d(9, 9, (1, 3), groups=9, estimator="stochastic"), nn.Identity())
+    second = (bnn.BatchNorm(9), bnn.Sign("polynomial", num_features=9), bnn.Flatten())
+    third = (bnn.BinaryLinear(18, 6, estimator="swish"), bnn.Sign("stochastic"))
+    output = (bnn.BinaryLinear(6, 4), bnn.ShiftOutputNorm(4, bound=6, momentum=0.25))
+    model = bnn.Sequential(
+        bnn.Input((2, 6, 8), bits=3), *conv, *first, *depthwise, *second, *third, *output
+    )
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, bnn.Sign) and module.shift is not None:
+                module.shift.normal_()
+        model[-1].weight.copy_(torch.tensor([0.3, -5.0, 0.0, 1.0]))
+    return model
+
+
 def pixels(model: nn.Module, count: int = 50) -> Tensor:
     first = next(module for module in model.modules() if isinstance(module, bnn.Input))
     rng = np.random.default_rng(3)
@@ -276,7 +296,15 @@ def test_tensor_with_fewer_bytes_than_its_shape_is_refused(model_file: Path) -> 
         (2, {"num_features": 8, "eps": "small"}),
         (2, {"num_features": 8, "momentum": "fast"}),
         (2, {"num_features": 8, "momentum": math.nan}),
+        (1, {"in_features": 16, "out_features": 8, "estimator": "ste"}),
+        (1, {"in_features": 16, "out_features": 8, "estimator": ["identity"]}),
         (3, {"threshold": 1}),
+        (3, {"estimator": "tanh"}),
+        (3, {"estimator": {}}),
+        (3, {"beta": math.inf}),
+        (3, {"beta": True}),
+        (3, {"num_features": 8}),
+        (3, {"num_features": 2**60}),
         (5, {"num_features": 3, "bound": 0}),
         (5, {"num_features": 3, "bound": 2**24}),
         (5, {"num_features": 3, "bound": 8.0}),
@@ -445,7 +473,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
             yield from _places(value[key], (*path, key))
 
 
-@pytest.mark.parametrize(("build", "each"), [(mlp, len(_ODD)), (convnet, 3)])
+@pytest.mark.parametrize(("build", "each"), [(mlp, len(_ODD)), (convnet, 3), (estimated, 3)])
 def test_odd_values_in_every_place_load_or_are_refused(
     build: Callable[[], nn.Module], each: int, tmp_path: Path
 ) -> None:
@@ -485,7 +513,7 @@ def test_names_are_harmless_in_c_comments(tmp_path: Path) -> None:
 # --- round trips --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("build", [mlp, convnet])
+@pytest.mark.parametrize("build", [mlp, convnet, estimated])
 def test_both_forms_give_equal_scores_and_equal_c(
     build: Callable[[], nn.Module], tmp_path: Path
 ) -> None:
@@ -503,12 +531,40 @@ def test_both_forms_give_equal_scores_and_equal_c(
         np.testing.assert_array_equal(scores(loaded), expected)
 
 
-def test_training_form_keeps_every_tensor(tmp_path: Path) -> None:
-    model = convnet()
+@pytest.mark.parametrize("build", [convnet, estimated])
+def test_training_form_keeps_every_tensor(build: Callable[[], nn.Module], tmp_path: Path) -> None:
+    model = build()
     edgebnn.save(model, tmp_path / "model.pt")
     loaded = edgebnn.load(tmp_path / "model.pt").state_dict()
     for (name, tensor), other in zip(model.state_dict().items(), loaded.values(), strict=True):
         assert torch.equal(tensor, other), name
+
+
+@pytest.mark.parametrize("form", ["training", "release"])
+def test_options_come_back(form: checkpoint.Form, tmp_path: Path) -> None:
+    model = estimated()
+    edgebnn.save(model, tmp_path / "model.pt", form=form)
+    for layer, other in zip(model, edgebnn.load(tmp_path / "model.pt"), strict=True):
+        assert type(layer) is type(other)
+        if hasattr(layer, "config"):
+            assert repr(layer) == repr(other)
+            assert layer.config() == other.config()
+            assert type(layer)(**layer.config()).config() == layer.config()
+
+
+def test_files_from_before_the_estimators_load(model_file: Path) -> None:
+    """Such a file says nothing of a Sign, and nothing of how weights were trained."""
+    expected = scores(edgebnn.load(model_file))
+    content = plain(model_file)
+    for entry in content["layers"]:
+        if entry["type"] == "Sign":
+            entry["config"] = {}
+        entry["config"].pop("estimator", None)
+    torch.save(content, model_file)
+    loaded = edgebnn.load(model_file)
+    np.testing.assert_array_equal(scores(loaded), expected)
+    assert loaded[3].config() == bnn.Sign().config()
+    assert loaded[1].estimator == "identity"
 
 
 def test_metadata_comes_back(tmp_path: Path) -> None:
@@ -726,6 +782,14 @@ FLAT = (bnn.Input((16,)),)
 HIDDEN = (bnn.BinaryLinear(16, 8), bnn.BatchNorm(8), bnn.Sign())
 
 
+def shifted_sign(*shifts: float) -> bnn.Sign:
+    """For 8 channels, whose shifts repeat."""
+    layer = bnn.Sign(num_features=8)
+    with torch.no_grad():
+        layer.shift.copy_(torch.tensor((shifts * 8)[:8]))
+    return layer
+
+
 @pytest.mark.parametrize(
     ("layers", "name", "kind", "reason"),
     [
@@ -772,6 +836,49 @@ HIDDEN = (bnn.BinaryLinear(16, 8), bnn.BatchNorm(8), bnn.Sign())
             "3",
             "BatchNorm",
             "OutputNorm, which must end the network",
+        ),
+        (
+            (*FLAT, *HIDDEN[:2], bnn.Sign(num_features=7), bnn.BinaryLinear(8, 3)),
+            "3",
+            "Sign",
+            "num_features is 7",
+        ),
+        (
+            (*IMAGE, bnn.BinaryConv2d(1, 2, 3), bnn.Flatten(), bnn.Sign(num_features=72)),
+            "3",
+            "Sign",
+            "put it before Flatten",
+        ),
+        (
+            (*FLAT, *HIDDEN, shifted_sign(0.5, 1.0), bnn.BinaryLinear(8, 3)),
+            "4",
+            "Sign",
+            "follows another Sign",
+        ),
+        ((*FLAT, *HIDDEN, shifted_sign(-1.0, 1.0 - 2**-24), bnn.BinaryLinear(8, 3)), "", "", ""),
+        (
+            (*FLAT, *HIDDEN, shifted_sign(0.0, -1.0 - 2**-23), bnn.BinaryLinear(8, 3)),
+            "4",
+            "Sign",
+            "follows another Sign",
+        ),
+        (
+            (*FLAT, bnn.BinaryLinear(16, 8), bnn.ShiftOutputNorm(8), bnn.Sign()),
+            "3",
+            "Sign",
+            "use BatchNorm inside the network",
+        ),
+        (
+            (*FLAT, *HIDDEN, bnn.BinaryLinear(8, 3), bnn.ShiftBatchNorm(3)),
+            "5",
+            "ShiftBatchNorm",
+            "use a single edgebnn.nn.OutputNorm",
+        ),
+        (
+            (*FLAT, bnn.BinaryLinear(16, 3), bnn.ShiftOutputNorm(3, bound=4079)),
+            "2",
+            "ShiftOutputNorm",
+            "bound=4080",
         ),
         ((*FLAT, *HIDDEN), "3", "Sign", "ends the network: scores must come from"),
         ((*FLAT,), "0", "Input", "ends the network: scores must come from"),
