@@ -14,7 +14,7 @@ def random_model(seed: int) -> nn.Module:
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     model = _Builder(rng).build()
-    _randomize(model, rng)
+    randomize(model, rng)
     return model.eval()
 
 
@@ -155,7 +155,7 @@ class _Builder:
 
 
 @torch.no_grad()
-def _randomize(model: nn.Module, rng: np.random.Generator) -> None:
+def randomize(model: nn.Module, rng: np.random.Generator) -> None:
     """Latent weights with exact zeros; norms with negative, zero and tiny scales and exact ties."""
     for module in model.modules():
         if isinstance(module, bnn.BinaryLinear | bnn.BinaryConv2d):
