@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from edgebnn import kernels
 from edgebnn.checkpoint import Checkpoint, Metadata, load, read, save
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
@@ -21,6 +22,7 @@ def generate(
     *,
     target: str = "host",
     name: str | None = None,
+    first_layer: str = "auto",
 ) -> Library:
     """The C library of a model, as text.
 
@@ -28,11 +30,13 @@ def generate(
         model: a module in any state, or the path of a model file.
         target: a name from :data:`edgebnn.targets.TARGETS`.
         name: C prefix; the stem of the file by default, ``model`` for a module.
+        first_layer: kernel of the layer on the input, a name from
+            :data:`edgebnn.kernels.FIRST_LAYER`.
 
     Raises:
-        EdgebnnError: the file, the model, the target or the name cannot be used; says why.
+        EdgebnnError: the file, the model or an argument cannot be used; says why.
     """
-    chosen = get_target(target)
+    chosen, prefer = get_target(target), kernels.first_layer_kernels(first_layer)
     metadata = Metadata()
     if isinstance(model, nn.Module):
         module, stem = model, "model"
@@ -40,7 +44,7 @@ def generate(
         checkpoint = read(model)
         module, metadata, stem = checkpoint.model, checkpoint.metadata, Path(model).stem
     return c.generate(
-        plan(lower(module), chosen),
+        plan(lower(module), chosen, prefer),
         stem if name is None else name,
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,

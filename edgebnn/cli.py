@@ -24,6 +24,7 @@ from rich.progress import (
 from edgebnn import __version__
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import EdgebnnError
+from edgebnn.kernels import FIRST_LAYER, first_layer_kernels
 from edgebnn.targets import TARGETS, get_target
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ ImageCount = Annotated[
 ]
 RandomCount = Annotated[
     int | None, typer.Option("--random", min=1, help="So many random inputs, not a test set.")
+]
+FirstLayer = Annotated[
+    str,
+    typer.Option("--first-layer", help=f"How to compute it, one of: {', '.join(FIRST_LAYER)}."),
 ]
 Name = Annotated[
     str | None, typer.Option("--name", help="C prefix of all public names; the file's stem.")
@@ -261,16 +266,32 @@ def _open(path: Path) -> "tuple[Checkpoint, Network]":
 
 
 @app.command()
-def info(model: ModelFile) -> None:
+def info(model: ModelFile, first_layer: FirstLayer = "auto") -> None:
     """Show layers, bits, accuracy, and flash and RAM on every target."""
     from edgebnn import report
     from edgebnn.cost import cost
     from edgebnn.plan import plan
 
+    prefer = first_layer_kernels(first_layer)
     content, network = _open(model)
+    scheduled = plan(network, get_target("host"), prefer)
     out.print(report.model_table(str(model), content, network))
-    out.print(report.layer_table(cost(plan(network, get_target("host")))))
-    out.print(report.target_table(network))
+    out.print(report.layer_table(cost(scheduled)))
+    out.print(report.target_table(network, prefer))
+
+
+@app.command()
+def filters(model: ModelFile) -> None:
+    """Count the unique filters of each convolution, a 2-D kernel and its inverse as one."""
+    from edgebnn import report
+    from edgebnn.filters import count
+
+    _, network = _open(model)
+    layers = count(network)
+    if layers:
+        out.print(report.filter_table(layers))
+    else:
+        out.print(f"{model} has no convolutions, so it has no filters to count")
 
 
 @app.command()
@@ -298,12 +319,13 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Empty or new folder.")],
     target: TargetName = "cortex-m4",
     name: Name = None,
+    first_layer: FirstLayer = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace files in OUTPUT.")] = False,
 ) -> None:
     """Emit the model as a C99 library: no heap, no libc, no float."""
     from edgebnn import api
 
-    library = api.generate(model, target=target, name=name)
+    library = api.generate(model, target=target, name=name, first_layer=first_layer)
     for path in api.write(library, output, force=force):
         out.print(str(path))
     out.print(
@@ -397,6 +419,7 @@ def _prove(
     data: Path | None,
     images: int | None,
     random: int | None = None,
+    first_layer: str = "auto",
     counted: int = 20,
     optimize: str = "-O2",
 ) -> bool:
@@ -404,6 +427,7 @@ def _prove(
     from edgebnn import api, report, verify
 
     chosen = [get_target(name) for name in target_names]
+    first_layer_kernels(first_layer)  # a wrong name is said before the data are read
     content, network = _open(model)
     labels: NDArray[np.int64] | None = None
     if random is None:
@@ -417,7 +441,7 @@ def _prove(
     chips = []
     with _progress(out) as progress, _work_folder() as folder:
         for target in chosen:
-            library = api.generate(model, target=target.name, name="model")
+            library = api.generate(model, target=target.name, name="model", first_layer=first_layer)
             task = progress.add_task(target.name, total=len(inputs))
 
             def advance(done: int, task: TaskID = task) -> None:
@@ -469,9 +493,20 @@ def verify(
     data: DataDir = None,
     images: ImageCount = None,
     random: RandomCount = None,
+    first_layer: FirstLayer = "auto",
 ) -> None:
     """Compile the emitted C, run the whole test set through it and compare every output."""
-    _settle(_prove(model, (target,), dataset=dataset, data=data, images=images, random=random))
+    _settle(
+        _prove(
+            model,
+            (target,),
+            dataset=dataset,
+            data=data,
+            images=images,
+            random=random,
+            first_layer=first_layer,
+        )
+    )
 
 
 @app.command()
@@ -482,6 +517,7 @@ def simulate(
     data: DataDir = None,
     images: ImageCount = 200,
     random: RandomCount = None,
+    first_layer: FirstLayer = "auto",
     counted: Annotated[
         int, typer.Option(min=1, help="Inputs whose instructions are counted (exactly).")
     ] = 20,
@@ -500,6 +536,7 @@ def simulate(
             data=data,
             images=images,
             random=random,
+            first_layer=first_layer,
             counted=counted,
             optimize=optimize,
         )

@@ -77,18 +77,47 @@ class Kernel:
     lay_out: Callable[[Any, Any], Layout]
 
 
-def choose(op: Op, source: Tensor, target: Target) -> Kernel:
-    """The kernel that ``target`` prefers for ``op``.
+#: What the first layer with weights can be told to use; ``auto`` leaves it to the target.
+FIRST_LAYER: Mapping[str, tuple[str, ...]] = {
+    "auto": (),
+    "subset-sums": ("subset_sums",),
+    "bit-planes": ("bit_planes",),
+}
+
+
+def first_layer_kernels(choice: str) -> tuple[str, ...]:
+    """The kernels to prefer for a ``choice`` out of :data:`FIRST_LAYER`.
+
+    Raises:
+        EdgebnnError: no such choice; the message lists those there are.
+    """
+    try:
+        return FIRST_LAYER[choice]
+    except KeyError:
+        known = ", ".join(FIRST_LAYER)
+        raise EdgebnnError(f"unknown first layer '{choice}'; pick one of: {known}") from None
+
+
+def choose(op: Op, source: Tensor, target: Target, prefer: tuple[str, ...] = ()) -> Kernel:
+    """The first kernel for ``op`` among those to ``prefer``, then in the target's own order.
 
     Raises:
         EdgebnnError: no kernel of the target takes this op.
     """
-    for name in target.kernels:
+    for name in (*(name for name in prefer if name in target.kernels), *target.kernels):
         for kernel in KERNELS:
             if kernel.name == name and kernel.op is type(op) and kernel.source is type(source):
                 return kernel
     kinds = f"{type(op).__name__} on {type(source).__name__}"
     raise EdgebnnError(f"target '{target.name}' has no kernel for '{op.name}' ({kinds})")
+
+
+def takes(name: str) -> str:
+    """The layers that the kernels called ``name`` compute: "Dense or Conv on Ints"."""
+    rows = [kernel for kernel in KERNELS if kernel.name == name]
+    ops = dict.fromkeys(kernel.op.__name__ for kernel in rows)
+    sources = dict.fromkeys(kernel.source.__name__ for kernel in rows)
+    return f"{' or '.join(ops)} on {' or '.join(sources)}"
 
 
 def tensor_words(tensor: Tensor) -> int:
@@ -265,6 +294,38 @@ def _conv_ints(op: Conv, source: Ints) -> Layout:
     return Layout(arrays, numbers["patch_offset"] + -(-inputs // 4), numbers)
 
 
+# --- bits of integers, one plane a bit, against rows of bits ----------------------------------
+
+
+def _plane_rows(op: Dense | Conv, source: Ints) -> tuple[tuple[Array, ...], dict[str, int]]:
+    rows = pack(op.weights.reshape(len(op.weights), -1))
+    limits = op.head.min_dot if isinstance(op.head, Threshold) else None
+    numbers = {
+        "inputs": fan_in(op),
+        "outputs": len(rows),
+        "row_words": rows.shape[1],
+        "bits": source.bits,
+    }
+    return (Array("weights", "uint32_t", rows), *_head_arrays(op.head, limits)), numbers
+
+
+def _dense_planes(op: Dense, source: Ints) -> Layout:
+    arrays, numbers = _plane_rows(op, source)
+    return Layout(arrays, source.bits * numbers["row_words"], numbers)
+
+
+def _conv_planes(op: Conv, source: Ints) -> Layout:
+    arrays, numbers = _plane_rows(op, source)
+    numbers = {
+        **_spatial(op, source),
+        **numbers,
+        "channels": source.channels,
+        "padded": int(any(op.padding)),
+        "patch_offset": source.bits * numbers["row_words"],
+    }
+    return Layout(arrays, numbers["patch_offset"] + -(-numbers["inputs"] // 4), numbers)
+
+
 # --- depthwise -------------------------------------------------------------------------------
 
 
@@ -328,11 +389,16 @@ def _compare(op: Binarize, source: Ints) -> Layout:
     return Layout(arrays, 0, {"pixels": pixels, "outputs": source.channels})
 
 
+_MISMATCHES = ("popcount.c.j2", "mismatches.c.j2")
+_BIT_PLANES = ("popcount.c.j2", "bit_planes.c.j2")
+
 KERNELS: tuple[Kernel, ...] = (
-    Kernel("rows", Dense, Bits, "dense_rows.c.j2", ("mismatches.c.j2",), _dense_rows),
-    Kernel("rows", Conv, Bits, "conv_rows.c.j2", ("mismatches.c.j2",), _conv_rows),
+    Kernel("rows", Dense, Bits, "dense_rows.c.j2", _MISMATCHES, _dense_rows),
+    Kernel("rows", Conv, Bits, "conv_rows.c.j2", _MISMATCHES, _conv_rows),
     Kernel("subset_sums", Dense, Ints, "dense_ints.c.j2", ("subset_sums.c.j2",), _dense_ints),
     Kernel("subset_sums", Conv, Ints, "conv_ints.c.j2", ("subset_sums.c.j2",), _conv_ints),
+    Kernel("bit_planes", Dense, Ints, "dense_planes.c.j2", _BIT_PLANES, _dense_planes),
+    Kernel("bit_planes", Conv, Ints, "conv_planes.c.j2", _BIT_PLANES, _conv_planes),
     Kernel("bit_sliced", DepthwiseConv, Bits, "depthwise_bits.c.j2", (), _depthwise_bits),
     Kernel("direct", DepthwiseConv, Ints, "depthwise_ints.c.j2", (), _depthwise_ints),
     Kernel("direct", MaxPool, Bits, "max_pool.c.j2", (), _pool_words),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgebnn import kernels
+from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network, Op, Tensor, tensors
 from edgebnn.targets import Target
 
@@ -74,15 +75,22 @@ def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
     return offsets, max(ends, default=0)
 
 
-def plan(network: Network, target: Target) -> Plan:
-    """Choose a kernel for each op and lay out the arena."""
+def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan:
+    """Choose a kernel for each op and lay out the arena.
+
+    Args:
+        prefer: names of kernels to take, wherever they can be, before those the target prefers.
+
+    Raises:
+        EdgebnnError: an op has no kernel, or a kernel to prefer takes no op of the network.
+    """
     shapes = tensors(network)
     last_read = {op.source: step for step, op in enumerate(network.ops)}
     buffers: list[Buffer] = []
     owners: dict[tuple[str, str], int] = {}
     choices = []
     for step, op in enumerate(network.ops):
-        kernel = kernels.choose(op, shapes[op.source], target)
+        kernel = kernels.choose(op, shapes[op.source], target, prefer)
         layout = kernel.lay_out(op, shapes[op.source])
         choices.append((kernel, layout))
         size = kernels.tensor_words(shapes[op.name])
@@ -92,6 +100,12 @@ def plan(network: Network, target: Target) -> Plan:
         if layout.scratch_words:
             owners[op.name, "scratch"] = len(buffers)
             buffers.append(Buffer(layout.scratch_words, step, step))
+    for name in prefer:
+        if all(kernel.name != name for kernel, _ in choices):
+            raise EdgebnnError(
+                f"kernel {name} is for {kernels.takes(name)}, and the network has no such layer; "
+                "leave the choice to the target"
+            )
     offsets, arena_words = place(buffers)
 
     def offset(name: str, what: str) -> int | None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from edgebnn.checkpoint import Checkpoint
 from edgebnn.codegen.views import spaced
 from edgebnn.cost import Cost, cost, weight_bits
+from edgebnn.filters import Repeats
 from edgebnn.ir import Network
 from edgebnn.plan import plan
 from edgebnn.targets import TARGETS
@@ -73,15 +74,31 @@ def layer_table(costs: Cost) -> Table:
     return table
 
 
-def target_table(network: Network) -> Table:
+def target_table(network: Network, prefer: tuple[str, ...] = ()) -> Table:
     """Flash and RAM on every target, before any compiler runs."""
     table = _table(
         "Targets (exact; code and stack come on top)", "target", "flash constants", "static RAM"
     )
     for target in TARGETS.values():
-        known = cost(plan(network, target))
+        known = cost(plan(network, target, prefer))
         constants, arena = spaced(known.constant_bytes), spaced(known.arena_bytes)
         table.add_row(target.name, f"{constants} bytes", f"{arena} bytes")
+    return table
+
+
+def filter_table(layers: Sequence[Repeats]) -> Table:
+    """How often the filters of each convolution repeat."""
+    counts = ("2-D kernels", "unique", "inverses merged", "fraction")
+    table = _table("Repeated filters", "op", "size", *counts, "3-D filters", "copies")
+    for layer in layers:
+        table.add_row(
+            layer.name,
+            f"{layer.height}x{layer.width}",
+            *(spaced(n) for n in (layer.kernels, layer.distinct, layer.merged)),
+            f"{100 * layer.fraction:.1f} %",
+            spaced(layer.filters),
+            spaced(layer.copies),
+        )
     return table
 
 

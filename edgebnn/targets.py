@@ -3,7 +3,7 @@
 A new CPU is one more :class:`Target` in :data:`TARGETS`; nothing else in the package names a CPU.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgebnn.errors import EdgebnnError
 
@@ -46,7 +46,7 @@ class Target:
     machine: Machine | None = None
 
 
-_PORTABLE_KERNELS = ("rows", "subset_sums", "bit_sliced", "direct")
+_PORTABLE_KERNELS = ("rows", "subset_sums", "bit_planes", "bit_sliced", "direct")
 
 _MPS2_AN386 = Machine(
     qemu="mps2-an386",
@@ -59,6 +59,8 @@ _MPS2_AN386 = Machine(
     uart="cmsdk",
     uart_base=0x4000_4000,
 )
+# The same, but external memory lies elsewhere.
+_MPS2_AN500 = replace(_MPS2_AN386, qemu="mps2-an500", input_address=0x6000_0000)
 _MICROBIT = Machine(
     qemu="microbit",
     flash=0x0000_0000,
@@ -99,6 +101,16 @@ TARGETS: dict[str, Target] = {
             zig_flags=("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m4"),
             unicorn_cpu="UC_CPU_ARM_CORTEX_M4",
             machine=_MPS2_AN386,
+        ),
+        Target(
+            name="cortex-m7",
+            title="Arm Cortex-M7",
+            kernels=_PORTABLE_KERNELS,
+            gcc="arm-none-eabi-gcc",
+            gcc_flags=("-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=soft"),
+            zig_flags=("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m7"),
+            unicorn_cpu="UC_CPU_ARM_CORTEX_M7",
+            machine=_MPS2_AN500,
         ),
     )
 }

@@ -23,7 +23,7 @@ def random_model(seed: int, shift_norms: bool | None = None) -> nn.Module:
     if shift_norms:
         model = _with_shift_norms(model)
     model = _with_shifted_signs(model, choices)
-    _randomize(model, rng)
+    randomize(model, rng)
     _randomize_signs(model, choices)
     return model.eval()
 
@@ -206,7 +206,7 @@ def _randomize_signs(model: nn.Module, rng: np.random.Generator) -> None:
 
 
 @torch.no_grad()
-def _randomize(model: nn.Module, rng: np.random.Generator) -> None:
+def randomize(model: nn.Module, rng: np.random.Generator) -> None:
     """Latent weights with exact zeros; norms with negative, zero and tiny scales and exact ties."""
     for module in model.modules():
         if isinstance(module, bnn.BinaryLinear | bnn.BinaryConv2d):

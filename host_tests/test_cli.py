@@ -154,8 +154,31 @@ def test_info_shows_layers_accuracy_and_targets(trained: Path, tmp_path: Path) -
     assert accuracy is not None
     for wanted in (f"{100 * accuracy:.2f} %", "8 x 8 x 1, 8 bits", "25 856", "dense3", "mlp-16k"):
         assert wanted in text
-    for target in ("host", "cortex-m0", "cortex-m4"):
+    for target in ("host", "cortex-m0", "cortex-m4", "cortex-m7"):
         assert re.search(rf"{target} .*[\d ]+ bytes", text)
+
+
+def test_first_layer_is_a_choice(trained: Path, tmp_path: Path) -> None:
+    for choice, kernel in (("auto", "subset_sums"), ("bit-planes", "bit_planes")):
+        option = f"--first-layer={choice}"
+        assert re.search(rf"dense1 .* {kernel} ", output_here(tmp_path, "info", trained, option))
+        output_here(tmp_path, "generate", trained, "-o", choice, "--name", "net", option)
+        text = (tmp_path / choice / "src" / "net.c").read_text()
+        assert f"[{kernel}]" in text
+        proof = ("--images", "5", option)
+        for command in (("verify",), ("simulate", "-t", "cortex-m7")):
+            text = output_here(tmp_path, command[0], trained, *command[1:], *proof)
+            assert "every output is equal, bit for bit" in text
+
+
+def test_filters_counts_what_repeats(model_file: Path, tmp_path: Path) -> None:
+    example = Path(__file__).resolve().parent.parent / "examples" / "models" / "fashion_conv.pt"
+    text = output_here(tmp_path, "filters", example)
+    # 512 kernels of 3x3 bits there are, in 256 pairs; 8 192 cannot miss many.
+    assert re.search(r"conv3 │ +3x3 │ +8 192 │ +512 │ +256 │ +3\.1 % │ +128 │ +0 ", text)
+    assert len(re.findall(r"conv\d", text)) == 3
+    text = output_here(tmp_path, "filters", model_file)
+    assert text == f"{model_file} has no convolutions, so it has no filters to count\n"
 
 
 def test_release_is_small_and_as_good(trained: Path, tmp_path: Path) -> None:
@@ -193,7 +216,7 @@ def test_verify_compares_the_whole_test_set(trained: Path, tmp_path: Path) -> No
     assert not list((tmp_path / "tmp").glob("edgebnn-*"))
 
 
-@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4"])
+@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "cortex-m7"])
 def test_simulate_reports_what_a_run_costs(target: str, trained: Path, tmp_path: Path) -> None:
     simulate = output if target == "cortex-m4" else output_here
     text = simulate(tmp_path, "simulate", trained, "-t", target, "--images", "20", "--counted", "5")
@@ -416,6 +439,23 @@ def test_unknown_target(model_file: Path, tmp_path: Path) -> None:
     assert reason in mistake(tmp_path, *arguments, command=COMMAND)
     assert reason in mistake(tmp_path, "verify", model_file, "--target", "z80")
     assert reason in mistake(tmp_path, "simulate", model_file, "--target", "z80")
+
+
+@pytest.mark.parametrize("command", ["info", "generate", "verify", "simulate"])
+def test_unknown_first_layer(command: str, model_file: Path, tmp_path: Path) -> None:
+    where = ("-o", "out") if command == "generate" else ()
+    arguments = (command, model_file, "--first-layer", "bit_planes", *where)
+    reason = "unknown first layer 'bit_planes'; pick one of: auto, subset-sums, bit-planes"
+    assert reason in mistake(tmp_path, *arguments)
+
+
+def test_first_layer_that_the_model_has_not(tmp_path: Path) -> None:
+    layers = (bnn.Sign(), bnn.BinaryLinear(8, 2))
+    edgebnn.save(bnn.Sequential(bnn.Input((8,)), *layers), tmp_path / "model.pt")
+    for command in (("info",), ("generate", "-o", "out"), ("verify", "--random", "2")):
+        arguments = (command[0], "model.pt", *command[1:], "--first-layer", "bit-planes")
+        reason = "kernel bit_planes is for Dense or Conv on Ints, and the network has no such layer"
+        assert reason in mistake(tmp_path, *arguments)
 
 
 def test_output_folder_not_empty(model_file: Path, tmp_path: Path) -> None:

@@ -11,18 +11,23 @@ from elftools.elf.elffile import ELFFile
 from networks import random_model
 
 import edgebnn.nn as bnn
-from edgebnn import api
+from edgebnn import api, kernels
 from edgebnn.codegen import c
 from edgebnn.device import harness, toolchain
 from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
 
-ARM_TARGETS = ("cortex-m0", "cortex-m4")
+ARM_TARGETS = ("cortex-m0", "cortex-m4", "cortex-m7")
+FIRST_LAYERS = ("auto", "bit-planes")
 
 
 def library_of(seed: int, target: str):
-    return c.generate(plan(lower(random_model(seed)), get_target(target)), "net")
+    """Odd seeds compute a first layer by bit planes where there is one."""
+    network, chosen = lower(random_model(seed)), get_target(target)
+    prefer = kernels.first_layer_kernels("bit-planes") if seed % 2 else ()
+    first = kernels.choose(network.ops[0], network.input, chosen, prefer).name
+    return c.generate(plan(network, chosen, prefer if first in prefer else ()), "net")
 
 
 def shift_library(classes: int, scales: tuple[float, ...], target: str):
@@ -86,20 +91,23 @@ def test_needs_nothing_from_outside(level: str, target: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("target", ARM_TARGETS)
+@pytest.mark.parametrize("first_layer", FIRST_LAYERS)
 @pytest.mark.parametrize("level", ["-Os", "-O2", "-O3"])
 def test_examples_need_nothing_even_where_there_is_a_libc(
-    level: str, target: str, example_model: Path, tmp_path: Path
+    level: str, first_layer: str, target: str, example_model: Path, tmp_path: Path
 ) -> None:
-    source = sources(api.generate(example_model, target=target, name="net"), tmp_path / "lib")
+    library = api.generate(example_model, target=target, name="net", first_layer=first_layer)
+    source = sources(library, tmp_path / "lib")
     assert undefined(source, target, level) == ""
 
 
 @pytest.mark.parametrize("target_name", ARM_TARGETS)
+@pytest.mark.parametrize("first_layer", FIRST_LAYERS)
 @pytest.mark.parametrize("level", ["-Os", "-O2", "-O3"])
 def test_plan_equals_linked_sections(
-    level: str, target_name: str, example_model: Path, tmp_path: Path
+    level: str, first_layer: str, target_name: str, example_model: Path, tmp_path: Path
 ) -> None:
-    library = api.generate(example_model, target=target_name, name="net")
+    library = api.generate(example_model, target=target_name, name="net", first_layer=first_layer)
     firmware = harness.build_firmware(library, get_target(target_name), tmp_path, optimize=level)
     linked = harness.footprint(firmware)
     assert linked.constant_bytes == library.constant_bytes
@@ -149,6 +157,7 @@ BLOCKED = """
 import sys
 sys.modules["torch"] = None
 import edgebnn, edgebnn.ir, edgebnn.reference, edgebnn.plan, edgebnn.cost, edgebnn.kernels
+import edgebnn.filters
 import edgebnn.codegen.c, edgebnn.device.harness, edgebnn.device.host, edgebnn.device.simulator
 """
 

@@ -93,7 +93,7 @@ TABLE = np.array(
     ],
     np.int32,
 )
-ARM = ("cortex-m0", "cortex-m4")
+ARM = ("cortex-m0", "cortex-m4", "cortex-m7")
 KINDS = ("gcc", "zig")
 
 

@@ -8,7 +8,7 @@ from networks import random_inputs, random_model
 from test_equality import device_inputs
 from torch import nn
 
-from edgebnn import reference, verify
+from edgebnn import kernels, reference, verify
 from edgebnn.checkpoint import read
 from edgebnn.codegen import c
 from edgebnn.device import harness, host, simulator
@@ -19,6 +19,7 @@ from edgebnn.targets import Target, get_target
 NETWORKS = 60
 SHIFT_NETWORKS = 20
 CHUNK = 10
+TARGETS = ("cortex-m0", "cortex-m4", "cortex-m7")
 
 
 def check_emulated(model: nn.Module, seed: int, target: Target, folder: Path) -> harness.Firmware:
@@ -36,7 +37,7 @@ def check_emulated(model: nn.Module, seed: int, target: Target, folder: Path) ->
         np.testing.assert_array_equal(outputs.classes, expected.classes, where)
 
 
-@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4"])
+@pytest.mark.parametrize("target_name", TARGETS)
 @pytest.mark.parametrize("start", range(0, NETWORKS, CHUNK))
 def test_random_networks(start: int, target_name: str, tmp_path: Path) -> None:
     for seed in range(1000 + start, 1000 + start + CHUNK):
@@ -50,7 +51,7 @@ def test_shift_norm_networks(start: int, tmp_path: Path) -> None:
         check_emulated(model, seed, get_target("cortex-m4"), tmp_path / str(seed))
 
 
-@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4"])
+@pytest.mark.parametrize("target_name", TARGETS)
 def test_example_models(example_model: Path, target_name: str, tmp_path: Path) -> None:
     """What the repository ships: torch = oracle = C under sanitizers = C on the emulated CPU."""
     checkpoint = read(example_model)
@@ -66,6 +67,24 @@ def test_example_models(example_model: Path, target_name: str, tmp_path: Path) -
     library = c.generate(plan(network, target), "net")
     chip = verify.run_emulated(library, inputs, expected, tmp_path / "chip", target, counted=1)
     assert chip.backend.differing == 0
+
+
+@pytest.mark.parametrize("first_layer", ["auto", "bit-planes"])
+@pytest.mark.parametrize("target_name", TARGETS)
+def test_example_models_on_whole_machines(
+    example_model: Path, target_name: str, first_layer: str, tmp_path: Path
+) -> None:
+    """The same in QEMU, from reset to exit, and each way to compute the first layer in Unicorn."""
+    target = get_target(target_name)
+    network = lower(read(example_model).model)
+    inputs = verify.to_device_layout(verify.noise(network, 8))
+    expected = reference.run(network, inputs)
+    prefer = kernels.first_layer_kernels(first_layer)
+    library = c.generate(plan(network, target, prefer), "net")
+    firmware = harness.build_firmware(library, target, tmp_path)
+    assert verify.differing(simulator.simulate_qemu(firmware, library, inputs), expected) == 0
+    unicorn = simulator.simulate(firmware, library, inputs, counted=1)
+    assert verify.differing(unicorn.outputs, expected) == 0
 
 
 def test_instruction_count_is_repeatable(tmp_path: Path) -> None:

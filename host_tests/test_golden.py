@@ -1,4 +1,4 @@
-"""The emitted C of three tiny networks, kept under golden/ to be read in review.
+"""The emitted C of four tiny networks, kept under golden/ to be read in review.
 
 After a wanted change: ``pytest host_tests/test_golden.py --force-regen``, then read the diff.
 """
@@ -13,6 +13,7 @@ from torch import nn
 
 import edgebnn.nn as bnn
 from edgebnn import api
+from edgebnn.codegen.library import Library
 from edgebnn.device import harness, host
 from edgebnn.lower import integer_scores, lower
 from edgebnn.verify import to_device_layout
@@ -65,7 +66,20 @@ def depthwise() -> nn.Module:
     return by_formula(bnn.Input((3, 4, 4), bits=4), *first, *second, *output)
 
 
-NETWORKS = {"mlp": mlp, "conv": conv, "depthwise": depthwise}
+def planes() -> nn.Module:
+    """A convolution on integers, here by their bit planes, with a border of zeros."""
+    hidden = (bnn.BinaryConv2d(2, 4, 3, stride=2, padding=1), bnn.BatchNorm(4), bnn.Sign())
+    output = (bnn.Flatten(), bnn.BinaryLinear(24, 3), bnn.OutputNorm(3, bound=24))
+    return by_formula(bnn.Input((2, 4, 6), bits=3), *hidden, *output)
+
+
+NETWORKS = {"mlp": mlp, "conv": conv, "depthwise": depthwise, "planes": planes}
+FIRST_LAYER = {"planes": "bit-planes"}
+
+
+def generated(name: str, model: nn.Module, target: str) -> Library:
+    choice = FIRST_LAYER.get(name, "auto")
+    return api.generate(model, target=target, name=name, first_layer=choice)
 
 
 @pytest.mark.parametrize("suffix", [".c", ".h"])
@@ -73,7 +87,7 @@ NETWORKS = {"mlp": mlp, "conv": conv, "depthwise": depthwise}
 def test_emitted_files_are_the_reviewed_ones(
     name: str, suffix: str, file_regression: FileRegressionFixture
 ) -> None:
-    library = api.generate(NETWORKS[name](), target="cortex-m4", name=name)
+    library = generated(name, NETWORKS[name](), "cortex-m4")
     text = library.files[f"src/{name}{suffix}"]
     assert text.count("\n") < 250, "too long to read in review"
     file_regression.check(
@@ -91,6 +105,6 @@ def test_reviewed_files_compute_what_torch_does(name: str, tmp_path: Path) -> No
     expected = integer_scores(model, torch.from_numpy(x), network)
     assert len(set(expected.argmax(axis=1))) > 1, "the network tells nothing apart"
     inputs = to_device_layout(x) if x.ndim == 4 else x
-    library = api.generate(model, name=name)
+    library = generated(name, model, "host")
     outputs = host.run(harness.build_host(library, tmp_path, sanitize=True), inputs)
     np.testing.assert_array_equal(outputs.scores, expected)

@@ -131,7 +131,7 @@ def op_view(step: Step) -> OpView:
     shift, zero_factors = _shift(step)
     return OpView(
         name=op.name,
-        comment=f"{op.name}: {_describe(step)}",
+        comment=f"{op.name}: {_describe(step)} [{step.kernel.name}]",
         template=f"c/ops/{step.kernel.template}",
         arrays=tuple(array_view(op.name, array) for array in step.layout.arrays),
         n=step.layout.numbers,

@@ -12,14 +12,14 @@
  */
 #include "conv.h"
 
-/* binarize1: 4x6x1 x 2 bits -> 4x6x1 bits */
+/* binarize1: 4x6x1 x 2 bits -> 4x6x1 bits [direct] */
 /* clang-format off */
 static const int16_t binarize1_limits[2] = {
     3, 0,
 };
 /* clang-format on */
 
-/* conv1: 4x6x1 bits -> 4x6x5 bits; 3x3, padding 1x1 of 0 */
+/* conv1: 4x6x1 bits -> 4x6x5 bits; 3x3, padding 1x1 of 0 [rows] */
 /* clang-format off */
 static const uint32_t conv1_weights[5][9] = {
     {
@@ -48,7 +48,7 @@ static const int16_t conv1_limits[6] = {
 };
 /* clang-format on */
 
-/* dense1: 2x3x5 bits -> 3 scores */
+/* dense1: 2x3x5 bits -> 3 scores [rows] */
 /* clang-format off */
 static const uint32_t dense1_weights[3][6] = {
     { 0x00000010u, 0x00000012u, 0x0000001eu, 0x00000007u, 0x00000011u, 0x00000017u },
@@ -121,7 +121,7 @@ static uint32_t mismatches(const uint32_t *a, const uint32_t *b, uint32_t words)
     return count + byte_sum(byte_counts(ones) + 2u * byte_counts(twos) + 4u * byte_counts(fours));
 }
 
-/* binarize1: 4x6x1 x 2 bits -> 4x6x1 bits */
+/* binarize1: 4x6x1 x 2 bits -> 4x6x1 bits [direct] */
 static void binarize1(const uint8_t *in, uint32_t *out)
 {
     for (uint32_t pixel = 0u; pixel < 24u; pixel++) {
@@ -136,7 +136,7 @@ static void binarize1(const uint8_t *in, uint32_t *out)
     }
 }
 
-/* conv1: 4x6x1 bits -> 4x6x5 bits; 3x3, padding 1x1 of 0 */
+/* conv1: 4x6x1 bits -> 4x6x5 bits; 3x3, padding 1x1 of 0 [rows] */
 static void conv1(const uint32_t *in, uint32_t *out, uint32_t *patch)
 {
     /*
@@ -180,7 +180,7 @@ static void conv1(const uint32_t *in, uint32_t *out, uint32_t *patch)
 }
 
 /*
- * pool1: 4x6x5 bits -> 2x3x5 bits; 2x2, stride 2x2
+ * pool1: 4x6x5 bits -> 2x3x5 bits; 2x2, stride 2x2 [direct]
  *
  * The largest of +1 and -1 is the OR of the bits.
  * In the channels set in 0x00000012u it is their AND: the inverted OR of the inverted bits.
@@ -204,7 +204,7 @@ static void pool1(const uint32_t *in, uint32_t *out)
     }
 }
 
-/* dense1: 2x3x5 bits -> 3 scores */
+/* dense1: 2x3x5 bits -> 3 scores [rows] */
 static void dense1(const uint32_t *in, int32_t *out)
 {
     for (uint32_t o = 0u; o < 3u; o++) {

@@ -12,7 +12,7 @@
  */
 #include "depthwise.h"
 
-/* depthwise1: 4x4x3 x 4 bits -> 4x4x3 bits; 3x3, padding 1x1 of 0 */
+/* depthwise1: 4x4x3 x 4 bits -> 4x4x3 bits; 3x3, padding 1x1 of 0 [direct] */
 /* clang-format off */
 static const uint32_t depthwise1_weights[9][1] = {
     { 0x00000000u },
@@ -30,7 +30,7 @@ static const int16_t depthwise1_limits[4] = {
 };
 /* clang-format on */
 
-/* depthwise2: 4x4x3 bits -> 2x2x3 bits; 3x3, stride 2x2, padding 1x1 of -1 */
+/* depthwise2: 4x4x3 bits -> 2x2x3 bits; 3x3, stride 2x2, padding 1x1 of -1 [bit_sliced] */
 /* clang-format off */
 static const uint32_t depthwise2_weights[9][1] = {
     { 0x00000007u },
@@ -48,7 +48,7 @@ static const uint32_t depthwise2_limits[1][4] = {
 };
 /* clang-format on */
 
-/* dense1: 2x2x3 bits -> 2 scores */
+/* dense1: 2x2x3 bits -> 2 scores [rows] */
 /* clang-format off */
 static const uint32_t dense1_weights[2][4] = {
     { 0x00000006u, 0x00000006u, 0x00000000u, 0x00000007u },
@@ -114,7 +114,7 @@ static uint32_t mismatches(const uint32_t *a, const uint32_t *b, uint32_t words)
     return count + byte_sum(byte_counts(ones) + 2u * byte_counts(twos) + 4u * byte_counts(fours));
 }
 
-/* depthwise1: 4x4x3 x 4 bits -> 4x4x3 bits; 3x3, padding 1x1 of 0 */
+/* depthwise1: 4x4x3 x 4 bits -> 4x4x3 bits; 3x3, padding 1x1 of 0 [direct] */
 static void depthwise1(const uint8_t *in, uint32_t *out)
 {
     for (int32_t y = 0; y < 4; y++) {
@@ -147,7 +147,7 @@ static void depthwise1(const uint8_t *in, uint32_t *out)
 }
 
 /*
- * depthwise2: 4x4x3 bits -> 2x2x3 bits; 3x3, stride 2x2, padding 1x1 of -1
+ * depthwise2: 4x4x3 bits -> 2x2x3 bits; 3x3, stride 2x2, padding 1x1 of -1 [bit_sliced]
  *
  * 32 channels at a time, each a lane: bit p of their 32 mismatch counts is in c<p>.
  */
@@ -193,7 +193,7 @@ static void depthwise2(const uint32_t *in, uint32_t *out)
     }
 }
 
-/* dense1: 2x2x3 bits -> 2 scores */
+/* dense1: 2x2x3 bits -> 2 scores [rows] */
 static void dense1(const uint32_t *in, int32_t *out)
 {
     for (uint32_t o = 0u; o < 2u; o++) {

@@ -12,7 +12,7 @@
  */
 #include "mlp.h"
 
-/* dense1: 16 x 8 bits -> 8 bits */
+/* dense1: 16 x 8 bits -> 8 bits [subset_sums] */
 /* clang-format off */
 static const uint32_t dense1_weights[8] = {
     0x0000cbb8u, 0x000088edu, 0x0000e259u, 0x00004b2eu, 0x00009a23u, 0x0000bb89u, 0x0000712cu,
@@ -23,7 +23,7 @@ static const int16_t dense1_limits[8] = {
 };
 /* clang-format on */
 
-/* dense2: 8 bits -> 3 scores */
+/* dense2: 8 bits -> 3 scores [rows] */
 /* clang-format off */
 static const uint32_t dense2_weights[3][1] = {
     { 0x00000047u },
@@ -122,7 +122,7 @@ static uint32_t mismatches(const uint32_t *a, const uint32_t *b, uint32_t words)
     return count + byte_sum(byte_counts(ones) + 2u * byte_counts(twos) + 4u * byte_counts(fours));
 }
 
-/* dense1: 16 x 8 bits -> 8 bits */
+/* dense1: 16 x 8 bits -> 8 bits [subset_sums] */
 static void dense1(const uint8_t *in, uint32_t *out, uint32_t *scratch)
 {
     uint32_t *const sums = scratch;
@@ -147,7 +147,7 @@ static void dense1(const uint8_t *in, uint32_t *out, uint32_t *scratch)
     }
 }
 
-/* dense2: 8 bits -> 3 scores */
+/* dense2: 8 bits -> 3 scores [rows] */
 static void dense2(const uint32_t *in, int32_t *out)
 {
     for (uint32_t o = 0u; o < 3u; o++) {
