@@ -6,6 +6,7 @@ Okabe and Ito's, which people who see few colours tell apart; no plot depends on
 
 import contextlib
 import importlib.util
+import itertools
 import logging
 import os
 import textwrap
@@ -115,36 +116,32 @@ def dot_plot(path: Path, groups: Sequence[Group], *, title: str, axis: str, note
         panels = figure.subplots(
             len(counts), 1, sharex=True, squeeze=False, height_ratios=[c + 1 for c in counts]
         )[:, 0]
-        for panel, group in zip(panels, groups, strict=False):
-            _draw_group(panel, group)
-        if not groups:
+        if groups:
+            limits = _limits(groups)
+            panels[0].set_xlim(*limits)
+            for panel, group in zip(panels, groups, strict=True):
+                _draw_group(panel, group, limits[0])
+            if any(row.mean < limits[0] for group in groups for row in group.rows):
+                note += " Arrows: off the scale."
+        else:
             panels[0].set_axis_off()
             panels[0].text(0.5, 0.5, "no results yet", ha="center", transform=panels[0].transAxes)
         panels[-1].set_xlabel(axis)
         _finish(figure, title, note)
 
 
-def _draw_group(panel: "Axes", group: Group) -> None:
+def _draw_group(panel: "Axes", group: Group, left: float) -> None:
     base = next((row for row in group.rows if row.base), None)
     if base is not None:
         panel.axvline(base.mean, color=ORANGE, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1)
     for place, row in enumerate(group.rows):
         colour = ORANGE if row.base else BLUE
-        panel.plot(
-            [min(row.values), max(row.values)], [place] * 2, color=colour, linewidth=1.2, alpha=0.5
-        )
-        panel.plot(
-            row.values,
-            [place] * len(row.values),
-            linestyle="none",
-            marker="o",
-            markersize=5,
-            markerfacecolor="white",
-            markeredgecolor=colour,
-        )
-        panel.plot(
-            [row.mean], [place], marker="|", markersize=12, markeredgewidth=2.4, color=colour
-        )
+        if row.mean < left:
+            marker = {"xytext": (10, 0), "textcoords": "offset points", "va": "center"}
+            arrow = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
+            panel.annotate("", (left, place), arrowprops=arrow, **marker)
+        else:
+            _draw_row(panel, row, place, colour)
         panel.annotate(
             f"{row.mean:.2f}",
             (1.0, place),
@@ -161,10 +158,42 @@ def _draw_group(panel: "Axes", group: Group) -> None:
             tick.set_fontweight("bold")
             tick.set_color(ORANGE)
     panel.set_ylim(len(group.rows) - 0.4, -0.6)
-    panel.margins(x=0.04)
     panel.tick_params(axis="y", length=0)
     panel.spines["left"].set_visible(False)
     panel.set_title(group.title)
+
+
+def _draw_row(panel: "Axes", row: Dots, place: int, colour: str) -> None:
+    panel.plot(
+        [min(row.values), max(row.values)], [place] * 2, color=colour, linewidth=1.2, alpha=0.5
+    )
+    panel.plot(
+        row.values,
+        [place] * len(row.values),
+        linestyle="none",
+        marker="o",
+        markersize=5,
+        markerfacecolor="white",
+        markeredgecolor=colour,
+    )
+    if len(row.values) > 1:
+        panel.plot(
+            [row.mean], [place], marker="|", markersize=12, markeredgewidth=2.4, color=colour
+        )
+
+
+def _limits(groups: Sequence[Group]) -> tuple[float, float]:
+    """Of the axis. Rows that would squeeze all others together are left out; a base never is."""
+    rows = [row for group in groups for row in group.rows]
+    means = sorted(row.mean for row in rows)
+    lowest = means[0]
+    for below, mean in itertools.pairwise(means[: len(means) // 4 + 1]):
+        if mean - below > 2 * max(means[-1] - mean, 1.0):
+            lowest = mean
+    lowest = min([lowest, *(row.mean for row in rows if row.base)])
+    shown = [value for row in rows if row.mean >= lowest for value in row.values]
+    margin = 0.04 * (max(shown) - min(shown)) or 0.5
+    return min(shown) - margin, max(shown) + margin
 
 
 _MARKERS = ("s", "^", "v", "P", "X")
@@ -196,11 +225,14 @@ def frontier_plot(
                 _draw_series(panel, one, index, marker, colour)
             panel.set_xlabel(axis)
             panel.margins(0.12)
-            for scale in (panel.xaxis, panel.yaxis):
-                _label_decades(scale, from_matplotlib)
+            _label_decades(panel.xaxis, (1.0, 2.0, 5.0), from_matplotlib)
+            _label_decades(panel.yaxis, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), from_matplotlib)
         panels[0].set_ylabel("test error (%)")
         panels[0].legend(loc="upper right")
         _finish(figure, title, note)
+        figure.draw_without_rendering()
+        for index, panel in enumerate(panels):
+            _name_points(panel, series, index)
 
 
 def _draw_series(panel: "Axes", series: Series, index: int, marker: str, colour: str) -> None:
@@ -218,27 +250,84 @@ def _draw_series(panel: "Axes", series: Series, index: int, marker: str, colour:
         label=series.label,
         zorder=3 if series.ours else 2,
     )
-    if series.ours:
-        for place, point in enumerate(points):
-            below = place % 2 == 1  # neighbours on different sides
-            panel.annotate(
-                _short(point.label),
-                (point.costs[index], point.error),
-                xytext=(0, -9 if below else 7),
-                textcoords="offset points",
-                ha="center",
-                va="top" if below else "bottom",
-                fontsize=8,
-                color=colour,
-                zorder=4,
-            )
 
 
-def _label_decades(axis: Any, matplotlib: Any) -> None:
-    """Ticks at 1, 2 and 5 of each decade, as plain numbers: 0.5, 20, 2k, 1M."""
-    axis.set_major_locator(matplotlib.ticker.LogLocator(base=10.0, subs=(1.0, 2.0, 5.0)))
+_LABEL_SIZE = 8.0  # points
+# Where a label may stand, in points from its dot, best first: how far, and how it is aligned.
+_PLACES = (
+    (0, 7, "center", "bottom"),
+    (0, -7, "center", "top"),
+    (8, 0, "left", "center"),
+    (-8, 0, "right", "center"),
+    (7, 6, "left", "bottom"),
+    (-7, -6, "right", "top"),
+    (7, -6, "left", "top"),
+    (-7, 6, "right", "bottom"),
+)
+_Box = tuple[float, float, float, float]  # left, bottom, right, top, in points
+
+
+def _name_points(panel: "Axes", series: Sequence[Series], index: int) -> None:
+    """Labels our points, each where it covers least; the figure must have been laid out."""
+    unit = panel.figure.dpi / 72
+    window = panel.get_window_extent()
+    room = (window.x0 / unit, window.y0 / unit, window.x1 / unit, window.y1 / unit)
+
+    def at(point: Point) -> tuple[float, float]:
+        x, y = panel.transData.transform((point.costs[index], point.error))
+        return float(x) / unit, float(y) / unit
+
+    dots = [at(point) for one in series for point in one.points]
+    taken: list[_Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in dots]
+    for point in (point for one in series if one.ours for point in one.points):
+        label, (x, y) = _short(point.label), at(point)
+        boxes = [_label_box(x, y, len(label), *place) for place in _PLACES]
+        costs = [_covered(box, taken) + 10 * _outside(box, room) for box in boxes]
+        best = costs.index(min(costs))
+        dx, dy, across, along = _PLACES[best]
+        taken.append(boxes[best])
+        text = panel.annotate(
+            label,
+            (point.costs[index], point.error),
+            xytext=(dx, dy),
+            textcoords="offset points",
+            ha=across,
+            va=along,
+            fontsize=_LABEL_SIZE,
+            color=BLUE,
+            zorder=4,
+        )
+        text.set_in_layout(False)
+
+
+def _label_box(x: float, y: float, letters: int, dx: float, dy: float, ha: str, va: str) -> _Box:
+    width, height = 0.6 * _LABEL_SIZE * letters, 1.2 * _LABEL_SIZE
+    left = x + dx - width * {"left": 0.0, "center": 0.5, "right": 1.0}[ha]
+    bottom = y + dy - height * {"bottom": 0.0, "center": 0.5, "top": 1.0}[va]
+    return left, bottom, left + width, bottom + height
+
+
+def _covered(box: _Box, others: Sequence[_Box]) -> float:
+    """Area that ``box`` shares with ``others``."""
+    total = 0.0
+    for other in others:
+        width = min(box[2], other[2]) - max(box[0], other[0])
+        height = min(box[3], other[3]) - max(box[1], other[1])
+        total += max(width, 0.0) * max(height, 0.0)
+    return total
+
+
+def _outside(box: _Box, room: _Box) -> float:
+    """How far ``box`` stands out of ``room``."""
+    excess = (room[0] - box[0], room[1] - box[1], box[2] - room[2], box[3] - room[3])
+    return sum(max(part, 0.0) for part in excess)
+
+
+def _label_decades(axis: Any, parts: Sequence[float], matplotlib: Any) -> None:
+    """Ticks at ``parts`` of each decade, as plain numbers: 0.5, 20, 2k, 1M."""
+    axis.set_major_locator(matplotlib.ticker.LogLocator(base=10.0, subs=parts, numticks=30))
+    axis.set_minor_locator(matplotlib.ticker.NullLocator())
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: _plain(value)))
-    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
 def _plain(value: float) -> str:

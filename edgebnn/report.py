@@ -35,10 +35,10 @@ def kilobytes(count: int) -> str:
     return f"{count / 1000:.1f} kB"
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its head."""
+def markdown(rows: Sequence[Sequence[str]], names: int = 1) -> str:
+    """A Markdown table; the first row is its head, the first ``names`` columns are not numbers."""
     head, *body = rows
-    rule = ["---", *["---:"] * (len(head) - 1)]
+    rule = [*["---"] * names, *["---:"] * (len(head) - names)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
 
 
@@ -163,7 +163,11 @@ def comparison_markdown(comparison: "Comparison") -> str:
         for entry in comparison.ranked(name):
             cells = _comparison_cells(entry, base)
             rows.append((name, *cells) if several else cells)
-    parts = [f"# {comparison.title}", markdown(rows), *_conditions(comparison)]
+    parts = [
+        f"# {comparison.title}",
+        markdown(rows, names=2 if several else 1),
+        *_conditions(comparison),
+    ]
     changes = [
         f"- {_title(entry, several)}: "
         + ", ".join(f"`{key}` = {_setting(value)}" for key, value in entry.changes.items())
@@ -222,15 +226,16 @@ def _conditions(comparison: "Comparison") -> list[str]:
         epochs = f"{next(iter(budgets.values()))} epochs"
     else:
         epochs = ", ".join(f"{count} epochs of {name}" for name, count in budgets.items())
+    held_out, tested = data["validation_images"], spaced(data["test_images"])
+    trained = spaced(data["train_images"] - held_out)
     text = (
-        f"Accuracy is the mean over seeds {seeds} on the {spaced(data['test_images'])} test images "
-        f"of {data['dataset']}, which are used once, after the last epoch. All variants train for "
-        f"{epochs} on {spaced(data['train_images'] - data['validation_images'])} images; "
-        f"{spaced(data['validation_images'])} more are held out. Difference: percentage points "
-        "over the base with the same seeds. Epoch time: wall time of an epoch in these runs, "
-        "beside whatever else ran, as a ratio to the base (medians); a teacher's own training is not in "
-        "it. Flash: weights, thresholds and scales on a Cortex-M4, planned; a float network has "
-        "none here."
+        f"Accuracy is the mean over seeds {seeds} on the {tested} test images of "
+        f"{data['dataset']}, which are used once, after the last epoch. All variants train for "
+        f"{epochs} on {trained} images; {spaced(held_out)} more are held out. Difference: "
+        "percentage points over the base with the same seeds. Epoch time: wall time of an epoch "
+        "in these runs, beside whatever else ran, as a ratio to the base (medians); a teacher's "
+        "own training is not in it. Flash: weights, thresholds and scales on a Cortex-M4, "
+        "planned; a float network has none here."
     )
     device = "" if machine["device"] == "cpu" else f"{machine['device']}, "
     where = (
@@ -238,10 +243,21 @@ def _conditions(comparison: "Comparison") -> list[str]:
         f"thread{'' if machine['threads'] == 1 else 's'}, {machine['processor']}."
     )
     parts = [text, where]
-    if comparison.missing:
-        done = comparison.total - len(comparison.missing)
-        parts.insert(0, f"**Unfinished: {done} of {comparison.total} runs.**")
+    state = _state(comparison)
+    if state:
+        parts.insert(0, f"**{state}**")
     return parts
+
+
+def _state(comparison: "Comparison") -> str:
+    """What is missing, if anything."""
+    failed = sum(1 for entry in comparison.entries for run in entry.runs.values() if run.error)
+    parts = []
+    if comparison.done < comparison.total:
+        parts.append(f"Unfinished: {comparison.done} of {comparison.total} runs.")
+    if failed:
+        parts.append(f"Failed: {failed} of {comparison.total} runs.")
+    return " ".join(parts)
 
 
 def comparison_groups(comparison: "Comparison") -> "list[Group]":
@@ -266,9 +282,9 @@ def comparison_note(comparison: "Comparison") -> str:
     epochs = " or ".join(str(n) for n in sorted({entry.epochs for entry in comparison.entries}))
     what = f"Circles: {count} seeds; bars and numbers: their mean" if count > 1 else "One seed"
     note = f"{what}. {epochs} epochs. Dashed line: the base."
-    if comparison.missing:
-        done = comparison.total - len(comparison.missing)
-        note += f" Unfinished: {done} of {comparison.total} runs."
+    state = _state(comparison)
+    if state:
+        note += f" {state}"
     return note
 
 
@@ -297,7 +313,7 @@ def frontier_markdown(frontier: "Frontier") -> str:
     inputs = "; ".join(dict.fromkeys(model.inputs for model in frontier.models))
     parts = [
         f"# {frontier.title}",
-        markdown(rows),
+        markdown(rows, names=2),
         f"Accuracy: {frontier.dataset}'s test images, as the model files record it. Constants: "
         "weights, thresholds and scales in flash. Instructions: a whole predict call on "
         f"{frontier.target}, counted in Unicorn, on {inputs}. {frontier.compiler}.",
