@@ -10,7 +10,7 @@ from networks import random_model
 import edgebnn.nn as bnn
 from edgebnn import kernels
 from edgebnn.codegen.env import resource_dir
-from edgebnn.ir import INPUT
+from edgebnn.ir import INPUT, sources
 from edgebnn.lower import lower
 from edgebnn.plan import Buffer, place, plan
 from edgebnn.targets import TARGETS, get_target
@@ -67,20 +67,29 @@ def test_every_layer_finds_its_input_intact(target: str) -> None:
         scheduled = plan(lower(random_model(seed)), get_target(target))
         writer: list[str | None] = [None] * scheduled.arena_words
         for step in scheduled.steps:
-            parts: list[tuple[str, int | None, int]] = [
-                (step.op.source, step.source_offset, kernels.tensor_words(step.source)),
+            names = sources(step.op)
+            read = list(zip(names, step.source_offsets, step.sources, strict=True))
+            written: list[tuple[str, int | None, int]] = [
                 ("scratch", step.scratch_offset, step.layout.scratch_words),
                 (step.op.name, step.result_offset, kernels.tensor_words(step.result)),
             ]
-            for name, offset, words in parts:
+            in_place = step.kernel.in_place and step.result_offset in step.source_offsets
+            for _, offset, words in written:
                 assert (offset is None) == (words == 0)
-                if offset is not None and name != step.op.source:
+                if offset is not None and not in_place:
                     assert offset + words <= scheduled.arena_words
-                    writer[offset : offset + words] = [name] * words
-            for name, offset, words in parts:
+                    writer[offset : offset + words] = ["being written"] * words
+            for name, offset, tensor in read:
+                words = kernels.tensor_words(tensor)
+                assert (offset is None) == (words == 0) == (name == INPUT)
                 if offset is not None:
                     assert writer[offset : offset + words] == [name] * words, (seed, step.op.name)
-            assert (step.source_offset is None) == (step.op.source == INPUT)
+            for name, offset, words in written:
+                if offset is not None:
+                    writer[offset : offset + words] = [name] * words
+            for name, offset, words in written:
+                if offset is not None:
+                    assert writer[offset : offset + words] == [name] * words, (seed, step.op.name)
 
 
 @pytest.mark.parametrize("kernel", kernels.KERNELS, ids=lambda kernel: kernel.template)

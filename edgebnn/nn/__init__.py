@@ -13,10 +13,11 @@ model = bnn.Sequential(
 from torch.nn import Dropout, Flatten, MaxPool2d, Sequential
 
 from edgebnn.nn.functional import clip_latent_, sign, square_hinge
-from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign
+from edgebnn.nn.layers import Add, BinaryConv2d, BinaryLinear, Input, Residual, Sign
 from edgebnn.nn.norm import BatchNorm, OutputNorm
 
 __all__ = [
+    "Add",
     "BatchNorm",
     "BinaryConv2d",
     "BinaryLinear",
@@ -25,6 +26,7 @@ __all__ = [
     "Input",
     "MaxPool2d",
     "OutputNorm",
+    "Residual",
     "Sequential",
     "Sign",
     "clip_latent_",
