@@ -1,4 +1,4 @@
-"""The emitted C of three tiny networks, kept under golden/ to be read in review.
+"""The emitted C of four tiny networks, kept under golden/ to be read in review.
 
 After a wanted change: ``pytest host_tests/test_golden.py --force-regen``, then read the diff.
 """
@@ -65,7 +65,14 @@ def depthwise() -> nn.Module:
     return by_formula(bnn.Input((3, 4, 4), bits=4), *first, *second, *output)
 
 
-NETWORKS = {"mlp": mlp, "conv": conv, "depthwise": depthwise}
+def residual() -> nn.Module:
+    """A shortcut over a dense layer; the scores are made of its sums."""
+    first = (bnn.BatchNorm(16), bnn.Sign(), bnn.BinaryLinear(16, 3))
+    block = bnn.Residual(bnn.BatchNorm(3), bnn.Sign(), bnn.BinaryLinear(3, 3))
+    return by_formula(bnn.Input((16,), bits=3), *first, block, bnn.OutputNorm(3, bound=19))
+
+
+NETWORKS = {"mlp": mlp, "conv": conv, "depthwise": depthwise, "residual": residual}
 
 
 @pytest.mark.parametrize("suffix", [".c", ".h"])
