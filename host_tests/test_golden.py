@@ -67,9 +67,9 @@ def depthwise() -> nn.Module:
 
 def residual() -> nn.Module:
     """A shortcut over a dense layer; the scores are made of its sums."""
-    first = (bnn.BatchNorm(16), bnn.Sign(), bnn.BinaryLinear(16, 3))
+    first = (bnn.BatchNorm(24), bnn.Sign(), bnn.BinaryLinear(24, 3))
     block = bnn.Residual(bnn.BatchNorm(3), bnn.Sign(), bnn.BinaryLinear(3, 3))
-    return by_formula(bnn.Input((16,), bits=3), *first, block, bnn.OutputNorm(3, bound=19))
+    return by_formula(bnn.Input((24,), bits=3), *first, block, bnn.OutputNorm(3, bound=27))
 
 
 NETWORKS = {"mlp": mlp, "conv": conv, "depthwise": depthwise, "residual": residual}
