@@ -25,11 +25,13 @@ from torch import Tensor, nn
 from edgebnn.errors import EdgebnnError
 from edgebnn.nn.graph import (
     LAYERS,
+    LayerGraph,
     LayerNode,
     build_layer,
     check_shapes,
     check_values,
     describe,
+    input_count,
     trace,
 )
 from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, weight_signs
@@ -202,23 +204,47 @@ def _parse(content: Any) -> Checkpoint:
     form = content["form"]
     if form not in ("training", "release"):
         raise EdgebnnError(f"unknown form '{form}'")
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    previous: list[str] = []
-    for entry in content["layers"]:
-        name = str(entry["name"])
-        if entry["type"] not in LAYERS:
-            raise EdgebnnError(f"layer '{name}' is of unknown type '{entry['type']}'")
-        if list(entry["inputs"]) != previous:
-            raise EdgebnnError(f"layer '{name}' does not follow the one before it")
-        layers[_attribute(name, layers)] = _restore(name, entry)
-        previous = [name]
-    model = nn.Sequential(layers)
+    model = _connect(content["layers"])
     metadata = _metadata(content["metadata"])
     _check_metadata(check_shapes(trace(model)), metadata.class_names, metadata.right_shift)
     training = content["training"]
     if not (training is None or isinstance(training, dict)):
         raise EdgebnnError("its state of training is damaged; train it again")
     return Checkpoint(model, metadata, form, training)
+
+
+def _connect(entries: Sequence[Mapping[str, Any]]) -> nn.Module:
+    """The layers of a file: a Sequential where each follows the one before it."""
+    layers: dict[str, nn.Module] = {}
+    sources: dict[str, tuple[str, ...]] = {}
+    attributes: dict[str, str] = {}  # by the name in the file
+    for entry in entries:
+        name = str(entry["name"])
+        if entry["type"] not in LAYERS:
+            raise EdgebnnError(f"layer '{name}' is of unknown type '{entry['type']}'")
+        if name in attributes:
+            raise EdgebnnError(f"two layers are named '{name}'")
+        inputs = [str(source) for source in entry["inputs"]]
+        for source in inputs:
+            if source not in attributes:
+                raise EdgebnnError(f"layer '{name}' reads '{source}', which is no layer before it")
+        module = _restore(name, entry)
+        if len(inputs) != input_count(module):
+            wanted = input_count(module)
+            raise EdgebnnError(f"layer '{name}' reads {len(inputs)} layers, not {wanted}")
+        attribute = _attribute(name, layers)
+        sources[attribute] = tuple(attributes[source] for source in inputs)
+        attributes[name] = attribute
+        layers[attribute] = module
+    order = list(layers)
+    read = {source for names in sources.values() for source in names}
+    for name, attribute in attributes.items():
+        if attribute not in read and attribute != order[-1]:
+            raise EdgebnnError(f"no layer reads the result of layer '{name}'")
+    chain = [(), *((name,) for name in order[:-1])]
+    if list(sources.values()) == chain[: len(order)]:
+        return nn.Sequential(OrderedDict(layers))
+    return LayerGraph(layers, sources)
 
 
 def _check_metadata(output: torch.Size, class_names: Sequence[str], right_shift: int) -> None:
@@ -235,14 +261,15 @@ def _steps(steps: object) -> tuple[str, ...]:
         raise EdgebnnError(f"preprocessing is no list of up to {_MOST_STEPS} steps")
     for step in steps:
         if not isinstance(step, str) or not _STEP.fullmatch(step):
-            raise EdgebnnError(f"preprocessing step {step!r:.60} is none; write it as in 'resize 16'")
+            raise EdgebnnError(f"preprocessing step {step!r:.60} is none; write 'resize 16', say")
     return tuple(steps)
 
 
 def _attribute(name: str, taken: Mapping[str, nn.Module]) -> str:
-    """``name`` as a name in a Sequential, which has attributes of its own and no dots in names."""
+    """``name`` as that of a submodule: no dots, and not an attribute that the module has."""
     plain = name.replace(".", "_")
-    if plain and plain not in taken and not hasattr(nn.Sequential, plain):
+    reserved = hasattr(nn.Sequential, plain) or hasattr(LayerGraph, plain)
+    if plain and plain not in taken and not reserved:
         return plain
     return f"layer_{len(taken)}_{plain}"
 

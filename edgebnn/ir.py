@@ -8,7 +8,8 @@ Layout. Tensors are (height, width, channels); the channels of one pixel are pac
 tensor of n features is (1, 1, n).
 
 Semantics. Every layer with weights forms ``dot[o] = sum(x * w[o])``. Its head turns dots into bits,
-``bit[o] = dot[o] >= min_dot[o]``, or into the network's scores, ``factor[o] * dot[o] + offset[o]``.
+``bit[o] = dot[o] >= min_dot[o]``, or into the network's scores, ``factor[o] * dot[o] + offset[o]``,
+or keeps them as they are: a shortcut carries sums, so that an addition is exact.
 """
 
 import hashlib
@@ -47,13 +48,29 @@ class Bits:
 
 
 @dataclass(frozen=True, slots=True)
+class Sums:
+    """Signed integers from ``low`` to ``high``, what dots and sums of dots are before a sign."""
+
+    height: int
+    width: int
+    channels: int
+    low: int
+    high: int
+
+    @property
+    def bits(self) -> int:
+        """16 where they fit, two to a word, else 32; a pixel begins with a word of its own."""
+        return 16 if self.low >= -(2**15) and self.high < 2**15 else 32
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreVector:
     """The network's output: one 32-bit score a class."""
 
     classes: int
 
 
-Tensor = Ints | Bits | ScoreVector
+Tensor = Ints | Bits | Sums | ScoreVector
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +89,12 @@ class Scores:
     fraction_bits: int
 
 
-Head = Threshold | Scores
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """The dots themselves, as :class:`Sums`."""
+
+
+Head = Threshold | Scores | Raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +133,7 @@ class DepthwiseConv:
     stride: tuple[int, int]
     padding: tuple[int, int]
     pad_value: int
-    head: Threshold
+    head: Threshold | Raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +152,7 @@ class MaxPool:
 
 @dataclass(frozen=True, slots=True)
 class Binarize:
-    """bit[c] = (x[c] >= minimum[c]) != inverted[c], on the integers of the input."""
+    """bit[c] = (x[c] >= minimum[c]) != inverted[c], on the integers of the input or on sums."""
 
     name: str
     source: str
@@ -138,7 +160,25 @@ class Binarize:
     inverted: BoolArray  # (channels,)
 
 
-Op = Dense | Conv | DepthwiseConv | MaxPool | Binarize
+@dataclass(frozen=True, slots=True)
+class Add:
+    """source + other, two :class:`Sums` of one shape."""
+
+    name: str
+    source: str
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The scores of sums that are stored, one pixel of them."""
+
+    name: str
+    source: str
+    head: Scores
+
+
+Op = Dense | Conv | DepthwiseConv | MaxPool | Binarize | Add | Score
 
 INPUT = "input"
 
@@ -171,19 +211,23 @@ def output_size(size: int, kernel: int, stride: int, padding: int = 0) -> int:
     return (size + 2 * padding - kernel) // stride + 1
 
 
-def infer(op: Op, source: Tensor) -> Tensor:
-    """The tensor that ``op`` makes of ``source``."""
+def sources(op: Op) -> tuple[str, ...]:
+    """The tensors that ``op`` reads."""
+    return (op.source, op.other) if isinstance(op, Add) else (op.source,)
+
+
+def infer(op: Op, *inputs: Tensor) -> Tensor:
+    """The tensor that ``op`` makes of ``inputs``, the tensors of its :func:`sources`."""
+    source = inputs[0]
     assert not isinstance(source, ScoreVector)
     match op:
-        case Dense(head=Scores()):
-            return ScoreVector(len(op.weights))
         case Dense():
-            return Bits(1, 1, len(op.weights))
-        case Conv(head=Scores()):
-            return ScoreVector(len(op.weights))
+            return _headed(op, source, 1, 1, len(op.weights))
         case Conv() | DepthwiseConv():
             kernel = op.weights.shape[-3:-1]
-            return Bits(
+            return _headed(
+                op,
+                source,
                 output_size(source.height, kernel[0], op.stride[0], op.padding[0]),
                 output_size(source.width, kernel[1], op.stride[1], op.padding[1]),
                 len(op.weights) if isinstance(op, Conv) else source.channels,
@@ -196,13 +240,34 @@ def infer(op: Op, source: Tensor) -> Tensor:
             )
         case Binarize():
             return Bits(source.height, source.width, source.channels)
+        case Add():
+            other = inputs[1]
+            assert isinstance(source, Sums)
+            assert isinstance(other, Sums)
+            low, high = source.low + other.low, source.high + other.high
+            return Sums(source.height, source.width, source.channels, low, high)
+        case Score():
+            return ScoreVector(source.channels)
+
+
+def _headed(
+    op: Dense | Conv | DepthwiseConv, source: Tensor, height: int, width: int, channels: int
+) -> Tensor:
+    match op.head:
+        case Threshold():
+            return Bits(height, width, channels)
+        case Scores():
+            return ScoreVector(channels)
+        case Raw():
+            bound = dot_bound(fan_in(op), source)
+            return Sums(height, width, channels, -bound, bound)
 
 
 def tensors(network: Network) -> dict[str, Tensor]:
     """Every tensor of the network by name, the input included."""
     known: dict[str, Tensor] = {INPUT: network.input}
     for op in network.ops:
-        known[op.name] = infer(op, known[op.source])
+        known[op.name] = infer(op, *(known[name] for name in sources(op)))
     return known
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import (
+    Add,
     Binarize,
     Bits,
     BoolArray,
@@ -26,8 +27,11 @@ from edgebnn.ir import (
     Ints,
     MaxPool,
     Op,
+    Raw,
+    Score,
     Scores,
     ScoreVector,
+    Sums,
     Tensor,
     Threshold,
     fan_in,
@@ -66,7 +70,8 @@ class Kernel:
     """One way to compute ops of type ``op`` on sources of type ``source``.
 
     ``template`` is under ``templates/c/ops/``; ``helpers`` are files under
-    ``templates/c/kernels/`` that it calls.
+    ``templates/c/kernels/`` that it calls. ``lay_out`` takes the op and the tensors it reads. One
+    that works ``in_place`` may write its result over a source of the same size.
     """
 
     name: str
@@ -74,7 +79,8 @@ class Kernel:
     source: type[Tensor]
     template: str
     helpers: tuple[str, ...]
-    lay_out: Callable[[Any, Any], Layout]
+    lay_out: Callable[..., Layout]
+    in_place: bool = False
 
 
 #: What the first layer with weights can be told to use; ``auto`` leaves it to the target.
@@ -124,6 +130,8 @@ def tensor_words(tensor: Tensor) -> int:
     """32-bit words that a tensor takes in the arena; input and scores are the caller's."""
     if isinstance(tensor, Bits):
         return tensor.height * tensor.width * words(tensor.channels)
+    if isinstance(tensor, Sums):
+        return tensor.height * tensor.width * words(tensor.channels * tensor.bits)
     return 0
 
 
@@ -156,6 +164,8 @@ def equal_shift(shifts: Int32Array) -> int | None:
 
 def _head_arrays(head: Head, limits: Int32Array | None) -> tuple[Array, ...]:
     """Constants of a head: limits for a threshold; factor, or shift, and offset for scores."""
+    if isinstance(head, Raw):
+        return ()
     if isinstance(head, Threshold):
         assert limits is not None
         return (_smallest("limits", limits),)
@@ -337,19 +347,21 @@ def _slices(values: Int32Array, bits: int) -> NDArray[np.uint32]:
 
 def _depthwise_bits(op: DepthwiseConv, source: Bits) -> Layout:
     taps = fan_in(op)
-    weights = pack(op.weights).reshape(taps, -1)
+    weights = Array("weights", "uint32_t", pack(op.weights).reshape(taps, -1))
     # A missing tap of value 0 counts half a mismatch, so all are counted twice.
     halves = any(op.padding) and op.pad_value == 0
     most = 2 * taps if halves else taps
-    limits = (taps - op.head.min_dot) if halves else (taps - op.head.min_dot) // 2
     planes = (most + 1).bit_length()
-    # count <= limit is count < limit + 1, which is 0 for a bit that is never set.
-    arrays = (
-        Array("weights", "uint32_t", weights),
-        Array("limits", "uint32_t", _slices((limits + 1).astype(np.int32), planes)),
-    )
+    arrays: tuple[Array, ...] = (weights,)
+    if isinstance(op.head, Threshold):
+        limits = (taps - op.head.min_dot) if halves else (taps - op.head.min_dot) // 2
+        # count <= limit is count < limit + 1, which is 0 for a bit that is never set.
+        sliced = _slices((limits + 1).astype(np.int32), planes)
+        arrays += (Array("limits", "uint32_t", sliced),)
     numbers = {
         **_spatial(op, source),
+        "inputs": taps,
+        "outputs": source.channels,
         "pixel_words": words(source.channels),
         "planes": planes,
         **_padding(op, source),
@@ -359,11 +371,17 @@ def _depthwise_bits(op: DepthwiseConv, source: Bits) -> Layout:
 
 def _depthwise_ints(op: DepthwiseConv, source: Ints) -> Layout:
     taps = fan_in(op)
+    limits = op.head.min_dot if isinstance(op.head, Threshold) else None
     arrays = (
         Array("weights", "uint32_t", pack(op.weights).reshape(taps, -1)),
-        _smallest("limits", op.head.min_dot),
+        *_head_arrays(op.head, limits),
     )
-    numbers = {**_spatial(op, source), "channels": source.channels, "padded": int(any(op.padding))}
+    numbers = {
+        **_spatial(op, source),
+        "channels": source.channels,
+        "outputs": source.channels,
+        "padded": int(any(op.padding)),
+    }
     return Layout(arrays, 0, numbers)
 
 
@@ -381,12 +399,35 @@ def _pool_words(op: MaxPool, source: Bits) -> Layout:
     return Layout(arrays, 0, numbers)
 
 
-def _compare(op: Binarize, source: Ints) -> Layout:
+def _row(source: Sums) -> dict[str, int]:
+    return {"bits": source.bits, "row_words": words(source.channels * source.bits)}
+
+
+def _compare(op: Binarize, source: Ints | Sums) -> Layout:
     arrays: tuple[Array, ...] = (_smallest("limits", op.minimum),)
     if op.inverted.any():
         arrays += (Array("inverted", "uint32_t", pack(op.inverted)),)
+    row = _row(source) if isinstance(source, Sums) else {"bits": 8}
     pixels = source.height * source.width
-    return Layout(arrays, 0, {"pixels": pixels, "outputs": source.channels})
+    return Layout(arrays, 0, {"pixels": pixels, "outputs": source.channels, **row})
+
+
+def _add(op: Add, source: Sums, other: Sums) -> Layout:
+    result = infer(op, source, other)
+    numbers = {
+        "words": tensor_words(result),
+        "pixels": source.height * source.width,
+        "channels": source.channels,
+        "source_bits": source.bits,
+        "source_words": words(source.channels * source.bits),
+        "other_bits": other.bits,
+        "other_words": words(source.channels * other.bits),
+    }
+    return Layout((), 0, numbers)
+
+
+def _scores(op: Score, source: Sums) -> Layout:
+    return Layout(_head_arrays(op.head, None), 0, {"outputs": source.channels, **_row(source)})
 
 
 _MISMATCHES = ("popcount.c.j2", "mismatches.c.j2")
@@ -403,4 +444,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("direct", DepthwiseConv, Ints, "depthwise_ints.c.j2", (), _depthwise_ints),
     Kernel("direct", MaxPool, Bits, "max_pool.c.j2", (), _pool_words),
     Kernel("direct", Binarize, Ints, "binarize.c.j2", (), _compare),
+    Kernel("direct", Binarize, Sums, "binarize.c.j2", (), _compare),
+    Kernel("direct", Add, Sums, "add.c.j2", (), _add, in_place=True),
+    Kernel("direct", Score, Sums, "score.c.j2", (), _scores),
 )

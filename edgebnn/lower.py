@@ -3,6 +3,9 @@
 A norm followed by a sign is monotone in the integer that goes in, so it is a threshold, found by
 bisection on the model's own float32 norm: no formula, no rounding of ours, no tolerance; negative
 and zero scales and exact ties come out as torch has them.
+
+Sums that a single sign reads exist only inside the layer that forms them. Sums that an addition
+reads, or more than one layer, are stored as they are: integers, so that an addition is exact.
 """
 
 import copy
@@ -19,6 +22,7 @@ from edgebnn.errors import EdgebnnError
 from edgebnn.ir import (
     EXACT_LIMIT,
     INPUT,
+    Add,
     Binarize,
     Bits,
     BoolArray,
@@ -31,12 +35,15 @@ from edgebnn.ir import (
     MaxPool,
     Network,
     Op,
+    Raw,
+    Score,
     Scores,
     Threshold,
     dot_bound,
     output_size,
 )
 from edgebnn.nn.graph import LayerNode, as_pair, check_shapes, check_values, describe, trace
+from edgebnn.nn.layers import Add as AddLayer
 from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign, weight_signs
 from edgebnn.nn.norm import SCORE_LIMIT, BatchNorm, OutputNorm
 
@@ -50,7 +57,7 @@ class _Pool:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """Integers that no sign has seen yet: the input, or a layer's dots, and what followed them."""
+    """Integers that no sign has seen yet: the input, or a layer's sums, and what followed them."""
 
     emit: Callable[[Head, BoolArray], Op] | None  # None for the input itself
     low: int
@@ -60,6 +67,7 @@ class _Pending:
     norms: tuple[BatchNorm, ...] = ()
     pools: tuple[_Pool, ...] = ()
     flat: bool = False
+    tensor: str | None = None  # sums in the IR, which ``emit`` reads; None where not stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +112,18 @@ class _Lowering:
 
     def run(self, nodes: tuple[LayerNode, ...]) -> Network:
         values: dict[str, _Pending | _Signs] = {}
+        stored = _stored(nodes)
         for node in nodes:
             try:
                 if isinstance(node.module, Input):
-                    values[node.name] = self._input(node.module)
+                    value: _Pending | _Signs = self._input(node.module)
+                elif isinstance(node.module, AddLayer):
+                    value = self._add(*(values[name] for name in node.inputs))
                 else:
-                    values[node.name] = self._layer(node.module, values[node.inputs[0]])
+                    value = self._layer(node.module, values[node.inputs[0]])
+                if node.name in stored and isinstance(value, _Pending):
+                    value = self._store(value)
+                values[node.name] = value
             except EdgebnnError as error:
                 kind = type(node.module).__name__
                 raise EdgebnnError(f"layer '{node.name}' ({kind}): {error}") from None
@@ -220,6 +234,42 @@ class _Lowering:
         )
         return _Pending(emit, -bound, bound, shape, shape)
 
+    def _add(self, x: _Pending | _Signs, y: _Pending | _Signs) -> _Pending:
+        source, other = _addend(x), _addend(y)
+        assert isinstance(x, _Pending)
+        assert isinstance(y, _Pending)
+        if x.shape != y.shape:
+            raise EdgebnnError("adds sums of different layouts; put the addition before Flatten")
+        low, high = x.low + y.low, x.high + y.high
+        if max(-low, high) >= EXACT_LIMIT:
+            raise EdgebnnError(
+                f"its sums reach {max(-low, high)}, and float32 is exact only below 2**24; "
+                f"add fewer layers or smaller ones"
+            )
+        name = self._name("add")
+        self.ops.append(Add(name, source, other))
+        return self._stored_sums(name, replace(x, low=low, high=high))
+
+    def _store(self, x: _Pending) -> _Pending:
+        """Sums that more than one op reads, in memory."""
+        if x.emit is None or x.tensor is not None:
+            return x
+        op = x.emit(Raw(), np.zeros(x.shape[2], dtype=np.bool_))
+        self.ops.append(op)
+        return self._stored_sums(op.name, x)
+
+    def _stored_sums(self, tensor: str, like: _Pending) -> _Pending:
+        def emit(head: Head, negated: BoolArray) -> Op:
+            match head:
+                case Threshold(min_dot):
+                    return _binarize(self._name("binarize"), tensor, min_dot, negated)
+                case Scores():
+                    return Score(self._name("score"), tensor, head)
+                case Raw():
+                    raise AssertionError("sums are stored once")
+
+        return replace(like, emit=emit, tensor=tensor)
+
     def _max_pool(self, module: nn.MaxPool2d, x: _Pending | _Signs) -> _Pending | _Signs:
         kernel, stride = as_pair(module.kernel_size), as_pair(module.stride)
         shape = _pooled(x.shape, kernel, stride)
@@ -262,9 +312,7 @@ class _Lowering:
         min_dot, falling = _thresholds(x.norms, module, x.low, x.high, channels)
         if x.emit is None:
             name = self._name("binarize")
-            # A falling step fires at or below a value: not at or above the next one.
-            minimum = np.where(falling, 1 - min_dot, min_dot).astype(np.int32)
-            self.ops.append(Binarize(name, INPUT, minimum, falling))
+            self.ops.append(_binarize(name, INPUT, min_dot, falling))
         else:
             # A falling threshold is a rising one on negated weights.
             op = x.emit(Threshold(min_dot), falling)
@@ -303,6 +351,44 @@ class _Lowering:
             negated = head.factor < 0
             head = replace(head, factor=magnitude)
         self.ops.append(x.emit(head, negated))
+
+
+def _stored(nodes: tuple[LayerNode, ...]) -> set[str]:
+    """The layers whose sums an addition reads, or more than one layer."""
+    origins: dict[str, str] = {}  # through what does not end sums: norms, pools, views
+    read: Counter[str] = Counter()
+    for node in nodes:
+        match node.module:
+            case BatchNorm() | nn.MaxPool2d() | nn.Flatten() | nn.Dropout() | nn.Identity():
+                origins[node.name] = origins[node.inputs[0]]
+            case module:
+                origins[node.name] = node.name
+                for name in node.inputs:
+                    read[origins[name]] += 2 if isinstance(module, AddLayer) else 1
+    return {name for name, count in read.items() if count > 1}
+
+
+def _addend(x: _Pending | _Signs) -> str:
+    """The stored sums that an addition reads."""
+    if isinstance(x, _Signs):
+        raise EdgebnnError(
+            "adds signs; add sums of BinaryConv2d or BinaryLinear and put the Sign after the "
+            "addition"
+        )
+    if x.emit is None:
+        raise EdgebnnError("adds the input; put BinaryConv2d or BinaryLinear between")
+    if x.norms:
+        raise EdgebnnError("adds what a norm gives; put the norm after the addition")
+    if x.pools:
+        raise EdgebnnError("adds max-pooled sums; put the pool after the addition or after a Sign")
+    assert x.tensor is not None
+    return x.tensor
+
+
+def _binarize(name: str, source: str, min_dot: Int32Array, falling: BoolArray) -> Binarize:
+    # A falling step fires at or below a value: not at or above the next one.
+    minimum = np.where(falling, 1 - min_dot, min_dot).astype(np.int32)
+    return Binarize(name, source, minimum, falling)
 
 
 def _pooled(

@@ -1,15 +1,16 @@
 """From an IR network to a schedule: the kernel of each op and where everything lies in one arena.
 
 Every op's output lives from the op that makes it to the last op that reads it, scratch memory for
-its op alone. What does not live at the same time may share memory.
+its op alone. What does not live at the same time may share memory. A kernel that can work in place
+writes over a source that no later op reads.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgebnn import kernels
 from edgebnn.errors import EdgebnnError
-from edgebnn.ir import Network, Op, Tensor, tensors
+from edgebnn.ir import Network, Op, Tensor, sources, tensors
 from edgebnn.targets import Target
 
 
@@ -24,16 +25,24 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One op with its kernel; offsets into the arena are in words, None where it needs none."""
+    """One op with its kernel; offsets into the arena are in words, None where it needs none.
+
+    ``sources`` are the tensors that the op reads, in the order of :func:`edgebnn.ir.sources`.
+    """
 
     op: Op
-    source: Tensor
+    sources: tuple[Tensor, ...]
     result: Tensor
     kernel: kernels.Kernel
     layout: kernels.Layout
-    source_offset: int | None
+    source_offsets: tuple[int | None, ...]
     result_offset: int | None
     scratch_offset: int | None
+
+    @property
+    def source(self) -> Tensor:
+        """The tensor that the op reads, the first one if it reads two."""
+        return self.sources[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +94,33 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
         EdgebnnError: an op has no kernel, or a kernel to prefer takes no op of the network.
     """
     shapes = tensors(network)
-    last_read = {op.source: step for step, op in enumerate(network.ops)}
+    last_read = {name: step for step, op in enumerate(network.ops) for name in sources(op)}
     buffers: list[Buffer] = []
     owners: dict[tuple[str, str], int] = {}
     choices = []
     for step, op in enumerate(network.ops):
-        kernel = kernels.choose(op, shapes[op.source], target, prefer)
-        layout = kernel.lay_out(op, shapes[op.source])
-        choices.append((kernel, layout))
+        inputs = tuple(shapes[name] for name in sources(op))
+        kernel = kernels.choose(op, inputs[0], target, prefer)
+        layout = kernel.lay_out(op, *inputs)
+        choices.append((inputs, kernel, layout))
         size = kernels.tensor_words(shapes[op.name])
-        if size:
+        spent = [
+            owners[name, "result"]
+            for name, tensor in zip(sources(op), inputs, strict=True)
+            if kernel.in_place and last_read[name] == step and kernels.tensor_words(tensor) == size
+        ]
+        if spent:
+            owners[op.name, "result"] = spent[0]
+            end = last_read.get(op.name, step)
+            buffers[spent[0]] = replace(buffers[spent[0]], last=end)
+        elif size:
             owners[op.name, "result"] = len(buffers)
             buffers.append(Buffer(size, step, last_read.get(op.name, step)))
         if layout.scratch_words:
             owners[op.name, "scratch"] = len(buffers)
             buffers.append(Buffer(layout.scratch_words, step, step))
     for name in prefer:
-        if all(kernel.name != name for kernel, _ in choices):
+        if all(kernel.name != name for _, kernel, _ in choices):
             raise EdgebnnError(
                 f"kernel {name} is for {kernels.takes(name)}, and the network has no such layer; "
                 "leave the choice to the target"
@@ -114,14 +133,14 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
     steps = tuple(
         Step(
             op=op,
-            source=shapes[op.source],
+            sources=inputs,
             result=shapes[op.name],
             kernel=kernel,
             layout=layout,
-            source_offset=offset(op.source, "result"),
+            source_offsets=tuple(offset(name, "result") for name in sources(op)),
             result_offset=offset(op.name, "result"),
             scratch_offset=offset(op.name, "scratch"),
         )
-        for op, (kernel, layout) in zip(network.ops, choices, strict=True)
+        for op, (inputs, kernel, layout) in zip(network.ops, choices, strict=True)
     )
     return Plan(network, target, steps, arena_words)

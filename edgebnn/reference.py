@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import (
     INPUT,
+    Add,
     Binarize,
     Conv,
     Dense,
@@ -18,6 +19,8 @@ from edgebnn.ir import (
     Head,
     MaxPool,
     Network,
+    Raw,
+    Score,
     Threshold,
     output_size,
 )
@@ -70,7 +73,7 @@ def check_inputs(network: Network, inputs: NDArray[np.uint8]) -> NDArray[np.uint
 
 
 def trace(network: Network, images: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
-    """Every tensor of the network by name: bits as (N, H, W, C) of +1 and -1, scores (N, classes).
+    """Every tensor of the network by name: (N, H, W, C) of +1 and -1 or sums, scores (N, classes).
 
     The result of :func:`check_inputs` goes in.
     """
@@ -98,6 +101,10 @@ def trace(network: Network, images: NDArray[np.uint8]) -> dict[str, NDArray[np.i
                 values[op.name] = np.where(op.all_set, least, largest)
             case Binarize():
                 values[op.name] = np.where((x >= op.minimum) != op.inverted, 1, -1)
+            case Add():
+                values[op.name] = x + values[op.other]
+            case Score():
+                values[op.name] = _apply(op.head, x)
     return values
 
 
@@ -135,4 +142,6 @@ def _windows(
 def _apply(head: Head, dots: NDArray[np.int64]) -> NDArray[np.int64]:
     if isinstance(head, Threshold):
         return np.where(dots >= head.min_dot, 1, -1)
+    if isinstance(head, Raw):
+        return dots
     return (dots * head.factor + head.offset)[:, 0, 0, :]

@@ -28,6 +28,15 @@ def random_model(seed: int, shift_norms: bool | None = None) -> nn.Module:
     return model.eval()
 
 
+def random_residual_model(seed: int) -> nn.Module:
+    """As :func:`random_model`, with shortcuts over convolutions and over dense layers."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    model = _ResidualBuilder(rng).build()
+    randomize(model, rng)
+    return model.eval()
+
+
 def random_inputs(model: nn.Module, count: int, seed: int) -> torch.Tensor:
     """(count, *shape) uint8: noise, sparse, constant and extreme inputs of the model's range."""
     rng = np.random.default_rng(seed)
@@ -162,6 +171,135 @@ class _Builder:
     def output_norm(self, classes: int) -> None:
         if self.chance(0.75):
             self.layers.append(bnn.OutputNorm(classes, bound=2**23))
+
+
+class Shortcuts(nn.Module):
+    """Sums r[0], r[1], ...: each step adds what a body makes of one of them, or one, to another."""
+
+    def __init__(self, bodies: list[nn.Module], picks: list[tuple[int, int]], kind: str) -> None:
+        super().__init__()
+        self.bodies = nn.ModuleList(bodies)
+        self.adds = nn.ModuleList([bnn.Add() for _ in bodies])
+        self.picks = picks
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sums = [x]
+        for (first, second), body, add in zip(self.picks, self.bodies, self.adds, strict=True):
+            x, y = sums[first], body(sums[second])
+            if self.kind == "module":
+                x = add(x, y)
+            elif self.kind == "function":
+                x = torch.add(y, x)
+            elif self.kind == "method":
+                x = x.add(y)
+            else:
+                x = x + y
+            sums += [y, x]
+        return x
+
+
+class Fork(nn.Module):
+    """Two layers on the same input, added."""
+
+    def __init__(self, one: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.one = one
+        self.other = other
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.one(x)
+        y += self.other(x)
+        return y
+
+
+class _ResidualBuilder(_Builder):
+    def build(self) -> nn.Module:
+        bits = int(self.pick(1, 2, 4, 8, 8, 8))  # many that 16-bit sums do not hold
+        if self.chance(0.35):
+            features = self.width() * int(self.rng.integers(1, 5))
+            self.layers.append(bnn.Input((features,), bits=bits))
+        else:
+            channels = int(self.pick(1, 2, 3, 5, 33, 33))
+            size = (int(self.rng.integers(1, 10)), int(self.rng.integers(1, 10)))
+            self.layers.append(bnn.Input((channels, *size), bits=bits))
+            binary = self.binarize_input(channels)
+            for _ in range(int(self.pick(1, 1, 2))):
+                out = channels if self.chance(0.2) else self.width(65)
+                self.stem(lambda c=channels, o=out, b=binary: self.same_conv(c, o, b))
+                self.residual(out, lambda i, o: self.same_conv(i, o, True))
+                channels, binary, size = out, True, self.to_bits(out, size)
+            self.layers.append(bnn.Flatten())
+            features = channels * size[0] * size[1]
+        if self.chance(0.5):
+            width = self.width()
+            self.stem(lambda f=features, w=width: bnn.BinaryLinear(f, w))
+            self.residual(width, bnn.BinaryLinear)
+            self.to_bits(width, None)
+            features = width
+        classes = int(self.rng.integers(1, 13))
+        self.stem(lambda: bnn.BinaryLinear(features, classes))
+        if self.chance(0.4):
+            self.residual(classes, bnn.BinaryLinear)
+        self.output_norm(classes)
+        return bnn.Sequential(*self.layers)
+
+    def stem(self, layer) -> None:
+        """The first sums: of one layer, or of two added."""
+        self.layers.append(Fork(layer(), layer()) if self.chance(0.25) else layer())
+
+    def same_conv(self, channels: int, out: int, binary: bool) -> nn.Module:
+        """A convolution that keeps height and width."""
+        kernel = self.pick((1, 1), (3, 3), (3, 3), (1, 3), (5, 1))
+        return bnn.BinaryConv2d(
+            channels,
+            out,
+            kernel,
+            padding=(kernel[0] // 2, kernel[1] // 2),
+            pad_value=int(self.pick(-1, 0, 0, 1)) if binary else 0,
+            groups=channels if channels == out and self.chance(0.4) else 1,
+        )
+
+    def residual(self, width: int, layer) -> None:
+        """One or more shortcuts; ``layer`` makes a layer of (inputs, outputs)."""
+        if self.chance(0.4):
+            self.layers.append(bnn.Residual(*self.body(width, layer)))
+            return
+        steps = int(self.rng.integers(1, 4))
+        picks, bodies = [], []
+        for step in range(steps):
+            picks.append(tuple(int(i) for i in self.rng.integers(0, 2 * step + 1, 2)))
+            plain = self.chance(0.2)
+            bodies.append(nn.Identity() if plain else nn.Sequential(*self.body(width, layer)))
+        kind = self.pick("module", "function", "method", "operator")
+        self.layers.append(Shortcuts(bodies, picks, kind))
+
+    def body(self, width: int, layer) -> list[nn.Module]:
+        kept, self.layers = self.layers, []
+        inner = width
+        for _ in range(int(self.rng.integers(0, 2))):
+            self.norms(inner)
+            between = self.width(33)
+            self.layers += [bnn.Sign(), layer(inner, between)]
+            inner = between
+        self.norms(inner)
+        self.layers += [bnn.Sign(), layer(inner, width)]
+        kept, self.layers = self.layers, kept
+        return kept
+
+    def to_bits(self, channels: int, size):
+        """Norms and a sign, of an image perhaps with a pool; returns the new size."""
+        place = self.pick("none", "before", "after") if size else "none"
+        if place != "none":
+            window = tuple(int(self.rng.integers(1, min(3, n) + 1)) for n in size)
+            size = tuple(n // w for n, w in zip(size, window, strict=True))
+        if place == "before":
+            self.layers.append(bnn.MaxPool2d(window))
+        self.norms(channels)
+        self.layers.append(bnn.Sign())
+        if place == "after":
+            self.layers.append(bnn.MaxPool2d(window))
+        return size
 
 
 def _with_shift_norms(model: nn.Module) -> nn.Module:

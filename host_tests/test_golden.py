@@ -73,7 +73,20 @@ def planes() -> nn.Module:
     return by_formula(bnn.Input((2, 4, 6), bits=3), *hidden, *output)
 
 
-NETWORKS = {"mlp": mlp, "conv": conv, "depthwise": depthwise, "planes": planes}
+def residual() -> nn.Module:
+    """A shortcut over a dense layer; the scores are made of its sums."""
+    first = (bnn.BatchNorm(24), bnn.Sign(), bnn.BinaryLinear(24, 3))
+    block = bnn.Residual(bnn.BatchNorm(3), bnn.Sign(), bnn.BinaryLinear(3, 3))
+    return by_formula(bnn.Input((24,), bits=3), *first, block, bnn.OutputNorm(3, bound=27))
+
+
+NETWORKS = {
+    "mlp": mlp,
+    "conv": conv,
+    "depthwise": depthwise,
+    "planes": planes,
+    "residual": residual,
+}
 FIRST_LAYER = {"planes": "bit-planes"}
 
 

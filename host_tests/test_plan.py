@@ -3,14 +3,15 @@
 import itertools
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import random_model
+from networks import random_model, random_residual_model
 
 import edgebnn.nn as bnn
 from edgebnn import kernels
 from edgebnn.codegen.env import resource_dir
-from edgebnn.ir import INPUT
+from edgebnn.ir import INPUT, Add, sources
 from edgebnn.lower import lower
 from edgebnn.plan import Buffer, place, plan
 from edgebnn.targets import TARGETS, get_target
@@ -60,27 +61,71 @@ def test_deep_network_takes_two_layers_of_memory_not_all() -> None:
     assert scheduled.arena_words == max(2 + scratch, 4)
 
 
+@pytest.mark.parametrize("build", [random_model, random_residual_model])
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_layer_finds_its_input_intact(target: str) -> None:
+def test_every_layer_finds_its_input_intact(target: str, build) -> None:
     """Replays the plans of random networks on a memory that knows who wrote each word last."""
     for seed in range(40):
-        scheduled = plan(lower(random_model(seed)), get_target(target))
+        scheduled = plan(lower(build(seed)), get_target(target))
         writer: list[str | None] = [None] * scheduled.arena_words
         for step in scheduled.steps:
-            parts: list[tuple[str, int | None, int]] = [
-                (step.op.source, step.source_offset, kernels.tensor_words(step.source)),
+            names = sources(step.op)
+            read = list(zip(names, step.source_offsets, step.sources, strict=True))
+            written: list[tuple[str, int | None, int]] = [
                 ("scratch", step.scratch_offset, step.layout.scratch_words),
                 (step.op.name, step.result_offset, kernels.tensor_words(step.result)),
             ]
-            for name, offset, words in parts:
+            in_place = step.kernel.in_place and step.result_offset in step.source_offsets
+            for _, offset, words in written:
                 assert (offset is None) == (words == 0)
-                if offset is not None and name != step.op.source:
+                if offset is not None and not in_place:
                     assert offset + words <= scheduled.arena_words
-                    writer[offset : offset + words] = [name] * words
-            for name, offset, words in parts:
+                    writer[offset : offset + words] = ["being written"] * words
+            for name, offset, tensor in read:
+                words = kernels.tensor_words(tensor)
+                assert (offset is None) == (words == 0) == (name == INPUT)
                 if offset is not None:
                     assert writer[offset : offset + words] == [name] * words, (seed, step.op.name)
-            assert (step.source_offset is None) == (step.op.source == INPUT)
+            for name, offset, words in written:
+                if offset is not None:
+                    writer[offset : offset + words] = [name] * words
+            for name, offset, words in written:
+                if offset is not None:
+                    assert writer[offset : offset + words] == [name] * words, (seed, step.op.name)
+
+
+def test_addition_takes_the_place_of_the_sums_it_reads_last() -> None:
+    layers = [bnn.Input((64,), bits=1), bnn.BinaryLinear(64, 64)]
+    for _ in range(6):
+        layers.append(bnn.Residual(bnn.Sign(), bnn.BinaryLinear(64, 64)))
+    network = lower(bnn.Sequential(*layers, bnn.Sign(), bnn.BinaryLinear(64, 2)))
+    scheduled = plan(network, get_target("host"))
+    first = scheduled.steps[0]
+    for step in scheduled.steps:
+        if isinstance(step.op, Add):
+            assert step.source_offsets[0] == step.result_offset == first.result_offset
+    # The shortcut and the sums to be added, 32 words each, and the bits between.
+    scratch = first.layout.scratch_words
+    assert scheduled.arena_words == max(32 + 32 + 2, 32 + scratch)
+
+
+def test_sums_that_a_later_op_reads_are_not_overwritten() -> None:
+    """r + r is read beside r: the first addition must leave r where it is."""
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.input = bnn.Input((8,), bits=1)
+            self.dense = bnn.BinaryLinear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            r = self.dense(self.input(x))
+            return (r + r) + r
+
+    dense, twice, thrice, _ = plan(lower(Net()), get_target("host")).steps
+    assert twice.source_offsets == (dense.result_offset, dense.result_offset)
+    assert twice.result_offset != dense.result_offset
+    assert thrice.result_offset in (twice.result_offset, dense.result_offset)
 
 
 @pytest.mark.parametrize("kernel", kernels.KERNELS, ids=lambda kernel: kernel.template)

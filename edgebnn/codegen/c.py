@@ -44,6 +44,7 @@ def generate(
         input_steps=", then ".join(comment_text(step) for step in input_steps),
         classes=tuple(comment_text(text) for text in class_names),
         ops=tuple(views.op_view(step) for step in plan.steps),
+        sums=any(isinstance(step.result, ir.Sums) for step in plan.steps),
         helpers=tuple(f"c/kernels/{helper}" for helper in helpers),
         input_bytes=network.input_bytes,
         input_shape=f"{shape.height} x {shape.width} x {shape.channels}",

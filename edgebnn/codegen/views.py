@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgebnn.ir import (
+    Add,
     Binarize,
     Bits,
     Conv,
@@ -13,8 +14,10 @@ from edgebnn.ir import (
     DepthwiseConv,
     Ints,
     MaxPool,
+    Score,
     Scores,
     ScoreVector,
+    Sums,
     Tensor,
 )
 from edgebnn.kernels import Array, equal_shift, score_shifts
@@ -44,6 +47,8 @@ class OpView:
     n: Mapping[str, int]
     has: Mapping[str, bool]  # which optional tables exist
     gives_bits: bool
+    sum_bits: int  # 16 or 32 where it gives sums, else 0
+    in_type: str
     out_type: str
     lane_test: str
     all_set: str  # word w of the channels that a pool takes the AND of, "" where it has none
@@ -65,6 +70,7 @@ class LibraryView:
     input_steps: str  # "" where pixels are inputs as they are
     classes: tuple[str, ...]
     ops: tuple[OpView, ...]
+    sums: bool  # some op gives sums
     helpers: tuple[str, ...]
     input_bytes: int
     input_shape: str
@@ -121,12 +127,10 @@ def op_view(step: Step) -> OpView:
         lane_test = f"lane < {outputs}u"
     else:
         lane_test = f"(lane < 32u) && (first + lane < {outputs}u)"
-    places = {
-        "in": "input" if step.source_offset is None else f"&arena[{step.source_offset}]",
-        "out": "scores" if step.result_offset is None else f"&arena[{step.result_offset}]",
-    }
+    places = [_place(offset, "input") for offset in step.source_offsets]
+    places.append(_place(step.result_offset, "scores"))
     if step.scratch_offset is not None:
-        places["scratch"] = f"&arena[{step.scratch_offset}]"
+        places.append(_place(step.scratch_offset, ""))
     suffixes = {array.suffix for array in step.layout.arrays}
     shift, zero_factors = _shift(step)
     return OpView(
@@ -137,13 +141,19 @@ def op_view(step: Step) -> OpView:
         n=step.layout.numbers,
         has={s: s in suffixes for s in ("factor", "offset", "inverted")},
         gives_bits=isinstance(step.result, Bits),
-        out_type="uint32_t" if isinstance(step.result, Bits) else "int32_t",
+        sum_bits=step.result.bits if isinstance(step.result, Sums) else 0,
+        in_type="uint8_t" if isinstance(step.source, Ints) else "uint32_t",
+        out_type="int32_t" if isinstance(step.result, ScoreVector) else "uint32_t",
         lane_test=lane_test,
         all_set=_all_set(step),
         shift=shift,
         zero_factors=zero_factors,
-        call=f"{op.name}({', '.join(places.values())});",
+        call=f"{op.name}({', '.join(places)});",
     )
+
+
+def _place(offset: int | None, outside: str) -> str:
+    return outside if offset is None else f"&arena[{offset}]"
 
 
 def _all_set(step: Step) -> str:
@@ -177,6 +187,11 @@ def _shape(tensor: Tensor) -> str:
             return f"{tensor.channels} bits"
         case Bits():
             return f"{tensor.height}x{tensor.width}x{tensor.channels} bits"
+        case Sums(height=1, width=1):
+            return f"{tensor.channels} sums of {tensor.bits} bits"
+        case Sums():
+            shape = f"{tensor.height}x{tensor.width}x{tensor.channels}"
+            return f"{shape} sums of {tensor.bits} bits"
 
 
 def _describe(step: Step) -> str:
@@ -196,5 +211,7 @@ def _describe(step: Step) -> str:
         case MaxPool():
             text += f"; {op.kernel[0]}x{op.kernel[1]}, stride {op.stride[0]}x{op.stride[1]}"
             return text
-        case Binarize():
+        case Binarize() | Score():
             return text
+        case Add():
+            return f"{op.source} + {op.other}; {_shape(step.result)}"

@@ -13,7 +13,15 @@ model = bnn.Sequential(
 from torch.nn import Dropout, Flatten, MaxPool2d, Sequential
 
 from edgebnn.nn.functional import ap2, clip_latent_, sign
-from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign, use_real_weights
+from edgebnn.nn.layers import (
+    Add,
+    BinaryConv2d,
+    BinaryLinear,
+    Input,
+    Residual,
+    Sign,
+    use_real_weights,
+)
 from edgebnn.nn.losses import ScaleRegularizer, distillation, square_hinge
 from edgebnn.nn.norm import BatchNorm, OutputNorm, ShiftBatchNorm, ShiftOutputNorm
 from edgebnn.nn.optim import (
@@ -31,6 +39,7 @@ from edgebnn.nn.optim import (
 )
 
 __all__ = [
+    "Add",
     "BatchNorm",
     "BinaryConv2d",
     "BinaryLinear",
@@ -41,6 +50,7 @@ __all__ = [
     "Input",
     "MaxPool2d",
     "OutputNorm",
+    "Residual",
     "ScaleRegularizer",
     "Sequential",
     "ShiftAdaMax",

@@ -4,6 +4,7 @@
 ``Sequential``. :data:`LAYERS` lists the layers that edgebnn knows; any other is refused by name.
 """
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgebnn.errors import EdgebnnError
-from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign
+from edgebnn.nn.layers import Add, BinaryConv2d, BinaryLinear, Input, Sign
 from edgebnn.nn.norm import BatchNorm, OutputNorm, ShiftBatchNorm, ShiftOutputNorm
 
 
@@ -65,6 +66,7 @@ LAYERS: Mapping[str, tuple[type[nn.Module], Callable[[Any], dict[str, Any]]]] = 
     "ShiftBatchNorm": (ShiftBatchNorm, _own_config),
     "ShiftOutputNorm": (ShiftOutputNorm, _own_config),
     "Sign": (Sign, _own_config),
+    "Add": (Add, _own_config),
     "MaxPool2d": (nn.MaxPool2d, _max_pool_config),
     "Flatten": (nn.Flatten, _flatten_config),
     "Dropout": (nn.Dropout, lambda module: {"p": float(module.p)}),
@@ -108,6 +110,38 @@ def build_layer(kind: str, config: Mapping[str, Any]) -> nn.Module:
     return LAYERS[kind][0](**arguments)
 
 
+def input_count(module: nn.Module) -> int:
+    """How many layers feed ``module``."""
+    return 0 if isinstance(module, Input) else 2 if isinstance(module, Add) else 1
+
+
+class LayerGraph(nn.Module):
+    """Layers that are no chain, in order of execution: what a model file with additions loads as.
+
+    Args:
+        layers: by name; the last one gives the output.
+        sources: for each layer the names of the earlier ones that feed it, () for Input.
+    """
+
+    sources: Mapping[str, tuple[str, ...]] = {}
+
+    def __init__(
+        self, layers: Mapping[str, nn.Module], sources: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.sources = dict(sources)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values: dict[str, Tensor] = {}
+        y = x
+        for name, layer in self.named_children():
+            y = layer(*[values[source] for source in self.sources[name]] or [x])
+            values[name] = y
+        return y
+
+
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) in _TYPE_NAMES or super().is_leaf_module(m, module_qualified_name)
@@ -133,7 +167,9 @@ def trace(model: nn.Module) -> tuple[LayerNode, ...]:
         )
     last = ""
     for node in graph.nodes:
-        inputs = tuple(alias.get(n.name, "") for n in node.all_input_nodes)  # "" is the input
+        arguments = [*node.args, *node.kwargs.values()]
+        # "" is the input
+        inputs = tuple(alias.get(n.name, "") for n in arguments if isinstance(n, fx.Node))
         match node.op:
             case "placeholder":
                 pass
@@ -145,8 +181,11 @@ def trace(model: nn.Module) -> tuple[LayerNode, ...]:
                 alias[node.name] = str(node.target)
                 nodes.append(LayerNode(str(node.target), modules[str(node.target)], inputs))
             case _ if _is_flatten(node):
-                alias[node.name] = node.name
-                nodes.append(LayerNode(node.name, nn.Flatten(), inputs))
+                alias[node.name] = _free(node.name, modules)
+                nodes.append(LayerNode(alias[node.name], nn.Flatten(), inputs))
+            case _ if _is_add(node):
+                alias[node.name] = _free(node.name, modules)
+                nodes.append(LayerNode(alias[node.name], Add(), inputs))
             case _:
                 what = getattr(node.target, "__name__", node.target)
                 raise EdgebnnError(
@@ -167,6 +206,12 @@ def trace(model: nn.Module) -> tuple[LayerNode, ...]:
             raise EdgebnnError(f"layer '{node.name}' ({kind}) must be the first; remove it")
         if "" in node.inputs:
             raise EdgebnnError(f"layer '{node.name}' ({kind}) reads past Input; feed it a layer")
+        wanted = input_count(node.module)
+        if len(node.inputs) != wanted:
+            raise EdgebnnError(
+                f"layer '{node.name}' ({kind}) takes the results of {wanted} "
+                f"layer{'s' if wanted > 1 else ''}, not of {len(node.inputs)}"
+            )
     return (LayerNode(nodes[0].name, nodes[0].module, ()), *nodes[1:])
 
 
@@ -187,6 +232,21 @@ def _is_flatten(node: fx.Node) -> bool:
     else:
         known = node.op == "call_method" and node.target == "flatten"
     return known and (node.args[1:] == (1,) or node.kwargs == {"start_dim": 1})
+
+
+def _is_add(node: fx.Node) -> bool:
+    if node.op == "call_function":
+        known = node.target in (operator.add, torch.add)
+    else:
+        known = node.op == "call_method" and node.target == "add"
+    return known and set(node.kwargs) <= {"input", "other"}
+
+
+def _free(name: str, modules: Mapping[str, nn.Module]) -> str:
+    """``name`` for an operation, which must not be that of a layer."""
+    while name in modules:
+        name += "_"
+    return name
 
 
 def check_values(nodes: tuple[LayerNode, ...]) -> None:
@@ -219,6 +279,15 @@ def check_shapes(nodes: tuple[LayerNode, ...]) -> torch.Size:
             values[node.name] = torch.empty((2, *module.shape), device="meta")
             continue
         x = values[node.inputs[0]]
+        if isinstance(module, Add):
+            shapes = [tuple(values[name].shape[1:]) for name in node.inputs]
+            if shapes[0] != shapes[1]:
+                raise EdgebnnError(
+                    f"layer '{node.name}' (Add) adds {shapes[0]} and {shapes[1]}; "
+                    f"give it two results of the same shape"
+                )
+            values[node.name] = x
+            continue
         try:
             if isinstance(module, BatchNorm | Sign):
                 if module.num_features not in (None, x.shape[1]):

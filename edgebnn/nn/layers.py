@@ -270,6 +270,39 @@ class BinaryConv2d(nn.Module):
         )
 
 
+class Add(nn.Module):
+    """x + y, of integers: the sums of BinaryConv2d or BinaryLinear, or of an addition.
+
+    Norms and signs come after it, so that a shortcut carries integers and nothing is rounded.
+    Writing ``x + y`` in a forward of one's own is the same.
+
+    Shape: two of the same shape in, one out.
+    """
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class Residual(nn.Sequential):
+    """x + body(x), where ``body`` is the layers given, one after the other.
+
+    x must be sums that no norm or sign has seen, and so must what the body ends in::
+
+        bnn.BinaryConv2d(16, 32, 3, padding=1),
+        bnn.Residual(bnn.BatchNorm(32), bnn.Sign(), bnn.BinaryConv2d(32, 32, 3, padding=1)),
+        bnn.BatchNorm(32), bnn.Sign(),
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for layer in self:
+            y = layer(y)
+        return x + y
+
+
 def _binary_weight(layer: BinaryLinear | BinaryConv2d) -> Tensor:
     """The weights that the layer multiplies by, with the gradient of its estimator."""
     if layer.real_weights and layer.training:

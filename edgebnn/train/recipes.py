@@ -277,6 +277,7 @@ def get_recipe(name_or_path: str) -> Recipe:
         close = difflib.get_close_matches(name_or_path, names, 1)
         near = f"do you mean {close[0]}? " if close else ""
         raise EdgebnnError(
-            f"unknown recipe '{name_or_path}'; {near}edgebnn recipes lists all, or give a .toml file"
+            f"unknown recipe '{name_or_path}'; {near}edgebnn recipes lists all, "
+            "or give a .toml file"
         )
     return read_recipe(_FOLDER / f"{name_or_path}.toml")

@@ -128,8 +128,9 @@ static void binarize1(const uint8_t *in, uint32_t *out)
         for (uint32_t first = 0u; first < 1u; first += 32u) {
             uint32_t bits = 0u;
             for (uint32_t lane = 0u; lane < 1u; lane++) {
+                const uint32_t o = first + lane;
                 const int32_t value = *in++;
-                bits |= (uint32_t)(value >= binarize1_limits[first + lane]) << lane;
+                bits |= (uint32_t)(value >= binarize1_limits[o]) << lane;
             }
             *out++ = bits;
         }
