@@ -43,7 +43,8 @@ _STYLE: dict[str, Any] = {
     "xtick.labelcolor": INK,
     "ytick.color": GREY,
     "ytick.labelcolor": INK,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 1.0,
     "legend.fontsize": 8.5,
 }
 
@@ -137,9 +138,14 @@ def _draw_group(panel: "Axes", group: Group, left: float) -> None:
     for place, row in enumerate(group.rows):
         colour = ORANGE if row.base else BLUE
         if row.mean < left:
-            marker = {"xytext": (10, 0), "textcoords": "offset points", "va": "center"}
-            arrow = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
-            panel.annotate("", (left, place), arrowprops=arrow, **marker)
+            panel.annotate(
+                "",
+                (left, place),
+                xytext=(14, 0),
+                textcoords="offset points",
+                va="center",
+                arrowprops={"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0},
+            )
         else:
             _draw_row(panel, row, place, colour)
         panel.annotate(

@@ -98,7 +98,7 @@ def parse_variant(text: str, recipe: Recipe) -> Variant:
             )
         return known[label]
     try:
-        pairs = [parse_setting(part) for part in settings.split(",")]
+        pairs = [parse_setting(part.strip()) for part in settings.split(",")]
     except EdgebnnError as error:
         raise EdgebnnError(f"variant '{label}': {error}") from None
     if len(dict(pairs)) != len(pairs):
