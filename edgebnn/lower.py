@@ -264,7 +264,8 @@ class _Lowering:
                 case Threshold(min_dot):
                     return _binarize(self._name("binarize"), tensor, min_dot, negated)
                 case Scores():
-                    return Score(self._name("score"), tensor, head)
+                    factor = np.where(negated, -head.factor, head.factor)  # no weights to negate
+                    return Score(self._name("score"), tensor, replace(head, factor=factor))
                 case Raw():
                     raise AssertionError("sums are stored once")
 

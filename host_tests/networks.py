@@ -33,6 +33,16 @@ def random_residual_model(seed: int) -> nn.Module:
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     model = _ResidualBuilder(rng).build()
+    if seed % 3 == 0:
+        for name, module in list(model.named_modules()):
+            parent, _, child = name.rpartition(".")
+            if isinstance(module, bnn.OutputNorm):
+                module = bnn.ShiftOutputNorm(module.num_features, bound=module.bound)
+            elif isinstance(module, bnn.BatchNorm):
+                module = bnn.ShiftBatchNorm(module.num_features)
+            else:
+                continue
+            setattr(model.get_submodule(parent), child, module)
     randomize(model, rng)
     return model.eval()
 
