@@ -218,18 +218,23 @@ def _comparison_cells(entry: "Entry", base: "Entry") -> tuple[str, ...]:
     )
 
 
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def _conditions(comparison: "Comparison") -> list[str]:
     data, machine = comparison.data, comparison.environment
     seeds = ", ".join(map(str, comparison.seeds))
     budgets = {entry.recipe: entry.epochs for entry in comparison.entries}
     if len(set(budgets.values())) == 1:
-        epochs = f"{next(iter(budgets.values()))} epochs"
+        epochs = _count(next(iter(budgets.values())), "epoch")
     else:
-        epochs = ", ".join(f"{count} epochs of {name}" for name, count in budgets.items())
+        epochs = ", ".join(f"{_count(count, 'epoch')} of {name}" for name, count in budgets.items())
+    of_seeds = f"the mean over seeds {seeds}" if len(comparison.seeds) > 1 else "of seed 0 alone,"
     held_out, tested = data["validation_images"], spaced(data["test_images"])
     trained = spaced(data["train_images"] - held_out)
     text = (
-        f"Accuracy is the mean over seeds {seeds} on the {tested} test images of "
+        f"Accuracy is {of_seeds} on the {tested} test images of "
         f"{data['dataset']}, which are used once, after the last epoch. All variants train for "
         f"{epochs} on {trained} images; {spaced(held_out)} more are held out. Difference: "
         "percentage points over the base with the same seeds. Epoch time: wall time of an epoch "
@@ -239,8 +244,8 @@ def _conditions(comparison: "Comparison") -> list[str]:
     )
     device = "" if machine["device"] == "cpu" else f"{machine['device']}, "
     where = (
-        f"edgebnn {machine['edgebnn']}, torch {machine['torch']}, {device}{machine['threads']} "
-        f"thread{'' if machine['threads'] == 1 else 's'}, {machine['processor']}."
+        f"edgebnn {machine['edgebnn']}, torch {machine['torch']}, {device}"
+        f"{_count(machine['threads'], 'thread')}, {machine['processor']}."
     )
     parts = [text, where]
     state = _state(comparison)
@@ -281,7 +286,7 @@ def comparison_note(comparison: "Comparison") -> str:
     count = len(comparison.seeds)
     epochs = " or ".join(str(n) for n in sorted({entry.epochs for entry in comparison.entries}))
     what = f"Circles: {count} seeds; bars and numbers: their mean" if count > 1 else "One seed"
-    note = f"{what}. {epochs} epochs. Dashed line: the base."
+    note = f"{what}. Epochs: {epochs}. Dashed line: the base."
     state = _state(comparison)
     if state:
         note += f" {state}"
