@@ -51,6 +51,13 @@ def convnet() -> nn.Sequential:
     )
 
 
+def residual() -> nn.Sequential:
+    """A shortcut, so that its file holds a graph."""
+    torch.manual_seed(7)
+    block = bnn.Residual(bnn.BatchNorm(4), bnn.Sign(), bnn.BinaryLinear(4, 4))
+    return bnn.Sequential(bnn.Input((9,), bits=3), bnn.BinaryLinear(9, 4), block)
+
+
 def estimated() -> nn.Sequential:
     """Every estimator, shifted signs and shift norms, all with values of their own."""
     torch.manual_seed(7)
@@ -473,7 +480,10 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
             yield from _places(value[key], (*path, key))
 
 
-@pytest.mark.parametrize(("build", "each"), [(mlp, len(_ODD)), (convnet, 3), (estimated, 3)])
+@pytest.mark.parametrize(
+    ("build", "each"),
+    [(mlp, len(_ODD)), (convnet, 3), (estimated, 3), (residual, 3)],
+)
 def test_odd_values_in_every_place_load_or_are_refused(
     build: Callable[[], nn.Module], each: int, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@
  */
 #include "residual.h"
 
-/* binarize1: 24 x 3 bits -> 24 bits */
+/* binarize1: 24 x 3 bits -> 24 bits [direct] */
 /* clang-format off */
 static const int16_t binarize1_limits[24] = {
     3, 1, 0, 0, 8, 2, 0, 4, 1, 0, 4, 0, 2, 8, 0, 0, 8, 0, 0, 4, 4, 1, 3, 0,
@@ -23,7 +23,7 @@ static const uint32_t binarize1_inverted[1] = {
 };
 /* clang-format on */
 
-/* dense1: 24 bits -> 3 sums of 16 bits */
+/* dense1: 24 bits -> 3 sums of 16 bits [rows] */
 /* clang-format off */
 static const uint32_t dense1_weights[3][1] = {
     { 0x00fe25b7u },
@@ -32,7 +32,7 @@ static const uint32_t dense1_weights[3][1] = {
 };
 /* clang-format on */
 
-/* binarize2: 3 sums of 16 bits -> 3 bits */
+/* binarize2: 3 sums of 16 bits -> 3 bits [direct] */
 /* clang-format off */
 static const int16_t binarize2_limits[4] = {
     3, 1, 0, 0,
@@ -42,7 +42,7 @@ static const uint32_t binarize2_inverted[1] = {
 };
 /* clang-format on */
 
-/* dense2: 3 bits -> 3 sums of 16 bits */
+/* dense2: 3 bits -> 3 sums of 16 bits [rows] */
 /* clang-format off */
 static const uint32_t dense2_weights[3][1] = {
     { 0x00000000u },
@@ -51,7 +51,7 @@ static const uint32_t dense2_weights[3][1] = {
 };
 /* clang-format on */
 
-/* score1: 3 sums of 16 bits -> 3 scores */
+/* score1: 3 sums of 16 bits -> 3 scores [direct] */
 /* clang-format off */
 static const int32_t score1_factor[3] = {
     50331019, -30011696, 41095276,
@@ -119,7 +119,7 @@ static uint32_t mismatches(const uint32_t *a, const uint32_t *b, uint32_t words)
     return count + byte_sum(byte_counts(ones) + 2u * byte_counts(twos) + 4u * byte_counts(fours));
 }
 
-/* binarize1: 24 x 3 bits -> 24 bits */
+/* binarize1: 24 x 3 bits -> 24 bits [direct] */
 static void binarize1(const uint8_t *in, uint32_t *out)
 {
     for (uint32_t pixel = 0u; pixel < 1u; pixel++) {
@@ -135,7 +135,7 @@ static void binarize1(const uint8_t *in, uint32_t *out)
     }
 }
 
-/* dense1: 24 bits -> 3 sums of 16 bits */
+/* dense1: 24 bits -> 3 sums of 16 bits [rows] */
 static void dense1(const uint32_t *in, uint32_t *out)
 {
     uint32_t pair = 0u;
@@ -149,7 +149,7 @@ static void dense1(const uint32_t *in, uint32_t *out)
     }
 }
 
-/* binarize2: 3 sums of 16 bits -> 3 bits */
+/* binarize2: 3 sums of 16 bits -> 3 bits [direct] */
 static void binarize2(const uint32_t *in, uint32_t *out)
 {
     for (uint32_t pixel = 0u; pixel < 1u; pixel++) {
@@ -167,7 +167,7 @@ static void binarize2(const uint32_t *in, uint32_t *out)
     }
 }
 
-/* dense2: 3 bits -> 3 sums of 16 bits */
+/* dense2: 3 bits -> 3 sums of 16 bits [rows] */
 static void dense2(const uint32_t *in, uint32_t *out)
 {
     uint32_t pair = 0u;
@@ -182,7 +182,7 @@ static void dense2(const uint32_t *in, uint32_t *out)
 }
 
 /*
- * add1: dense1 + dense2; 3 sums of 16 bits
+ * add1: dense1 + dense2; 3 sums of 16 bits [direct]
  *
  * Two sums to a word: their low 15 bits add up without a carry from one to the other, then the
  * sign bits are added without their carries.
@@ -196,7 +196,7 @@ static void add1(const uint32_t *in, const uint32_t *other, uint32_t *out)
     }
 }
 
-/* score1: 3 sums of 16 bits -> 3 scores */
+/* score1: 3 sums of 16 bits -> 3 scores [direct] */
 static void score1(const uint32_t *in, int32_t *out)
 {
     for (uint32_t o = 0u; o < 3u; o++) {
