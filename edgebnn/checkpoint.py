@@ -235,7 +235,9 @@ def _steps(steps: object) -> tuple[str, ...]:
         raise EdgebnnError(f"preprocessing is no list of up to {_MOST_STEPS} steps")
     for step in steps:
         if not isinstance(step, str) or not _STEP.fullmatch(step):
-            raise EdgebnnError(f"preprocessing step {step!r:.60} is none; write it as in 'resize 16'")
+            raise EdgebnnError(
+                f"preprocessing step {step!r:.60} is none; write it as in 'resize 16'"
+            )
     return tuple(steps)
 
 

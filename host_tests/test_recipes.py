@@ -174,7 +174,16 @@ def test_style_reaches_every_layer() -> None:
     [
         *("", "-", "32C3-", "32C", "C3", "FC", "32fc", "MP", "0FC", "32C0", "0C3", "32C3S0", "R"),
         *("MP0", "32C3 -MP2", "2x", "x3FC", "-3FC", "32C3V2", "2x2x32FC", "3.5FC", "D", "٣FC"),
-        *("32C3\n", "128FC\n-MP2", "32C3S2S2", "1e3FC", "00FC", "032FC", "100000FC", "9" * 5000 + "FC"),
+        *(
+            "32C3\n",
+            "128FC\n-MP2",
+            "32C3S2S2",
+            "1e3FC",
+            "00FC",
+            "032FC",
+            "100000FC",
+            "9" * 5000 + "FC",
+        ),
     ],
 )
 def test_parts_that_are_no_layers(notation: str) -> None:
@@ -309,9 +318,7 @@ def test_changed_recipe_is_checked_again() -> None:
         (("--recipe", "tmp/x"), "unknown recipe 'tmp/x'"),
     ],
 )
-def test_settings_that_are_refused(
-    arguments: tuple[str, ...], reason: str, tmp_path: Path
-) -> None:
+def test_settings_that_are_refused(arguments: tuple[str, ...], reason: str, tmp_path: Path) -> None:
     assert reason in mistake(tmp_path, "train", "digits", *arguments)
 
 
