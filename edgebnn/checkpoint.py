@@ -261,7 +261,9 @@ def _steps(steps: object) -> tuple[str, ...]:
         raise EdgebnnError(f"preprocessing is no list of up to {_MOST_STEPS} steps")
     for step in steps:
         if not isinstance(step, str) or not _STEP.fullmatch(step):
-            raise EdgebnnError(f"preprocessing step {step!r:.60} is none; write 'resize 16', say")
+            raise EdgebnnError(
+                f"preprocessing step {step!r:.60} is none; write it as in 'resize 16'"
+            )
     return tuple(steps)
 
 

@@ -563,6 +563,7 @@ class _Job:
     def finish(self, started: float, report: Callable[[Event], None]) -> Result:
         """Measures the norms anew, evaluates on the test images, saves the final model."""
         device = self.process.device
+        bnn.use_real_weights(self.model, False)
         order = _permutation(len(self.train_images), self.seed, "recalibrate").to(device)
         recalibrate(self.model, self.train_images[order], self.recipe.batch_size)
         if self.process.count > 1:  # measured alike by all; make sure that it is equal to the bit

@@ -22,10 +22,10 @@ from torch import nn
 import edgebnn.nn as bnn
 from edgebnn.errors import EdgebnnError
 
-_REPEAT = re.compile(r"(?:(\d+)x)?(.+)")
+_REPEAT = re.compile(r"(?:([0-9]{1,20})x)?(.+)")
 _LAYER = re.compile(
-    r"(?P<dense>\d+)FC|(?P<conv>\d+)C(?P<kernel>\d+)(?:S(?P<stride>\d+))?(?P<valid>V?)"
-    r"|D(?P<depthwise>\d+)|MP(?P<pool>\d+)|R(?P<residual>\d+)"
+    r"(?P<dense>N)FC|(?P<conv>N)C(?P<kernel>N)(?:S(?P<stride>N))?(?P<valid>V?)"
+    r"|D(?P<depthwise>N)|MP(?P<pool>N)|R(?P<residual>N)".replace("N)", "[1-9][0-9]{0,4})")
 )
 
 
@@ -66,10 +66,10 @@ def parse(notation: str) -> list[re.Match[str]]:
     for part in notation.split("-"):
         repeat = _REPEAT.fullmatch(part)
         layer = _LAYER.fullmatch(repeat[2]) if repeat else None
-        if repeat is None or layer is None or any(v == "0" for v in layer.groups()):
+        if repeat is None or layer is None:
             raise EdgebnnError(
                 f"'{part}' in network '{notation}' is no layer; "
-                "write layers as in 32C3-MP2-2xR3-64C3S2-D3-128FC"
+                "write layers as in 32C3-MP2-64C3-2xR3-64C3S2-D3-128FC"
             )
         count = int(repeat[1] or 1)
         if not 1 <= count <= 1000:
