@@ -123,7 +123,7 @@ class ShiftBatchNorm(BatchNorm):
         return ap2(self.weight.detach().double()) * ap2(1.0 / deviation)
 
     def _train(self, x: Tensor) -> Tensor:
-        x = x.float()  # where autocast has made it less
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # autocast may have made it less
         axes = [axis for axis in range(x.dim()) if axis != 1]
         count = x.numel() // self.num_features
         if count < 2:
