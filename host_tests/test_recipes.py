@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_cli import mistake, output_here
@@ -12,9 +13,10 @@ from torch import nn
 
 import edgebnn
 import edgebnn.nn as bnn
+from edgebnn import reference
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import EdgebnnError
-from edgebnn.lower import lower
+from edgebnn.lower import integer_scores, lower
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
 from edgebnn.train import Recipe, get_recipe, networks, parse_setting, read_recipe, recipe_names
@@ -152,6 +154,19 @@ def test_pooling_stands_between_convolution_and_norm() -> None:
     assert model[-1].bound == 40
     assert model.eval()(torch.zeros(2, 2, 16, 16, dtype=torch.uint8)).shape == (2, 3)
     lower(model)
+
+
+def test_residual_blocks_are_exact() -> None:
+    """Two shortcuts, shift norms and learned shifts: torch in eval mode = the reference."""
+    style = networks.Style(norm="shift", learned_shift=True)
+    torch.manual_seed(1)
+    model = as_trained(networks.build("9C3-MP2-33C3-2xR3-MP2-40FC", (2, 9, 8), 5, style))
+    assert sum(isinstance(module, bnn.Residual) for module in model) == 2
+    network = lower(model)
+    images = torch.randint(0, 256, (30, 2, 9, 8), dtype=torch.uint8)
+    inputs = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    expected = integer_scores(model.eval(), images, network)
+    np.testing.assert_array_equal(reference.run(network, inputs).scores, expected)
 
 
 def test_style_reaches_every_layer() -> None:
