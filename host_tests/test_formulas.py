@@ -510,3 +510,13 @@ def test_every_estimator_trains(activations: str, weights: str) -> None:
         losses.append(loss.item())
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:3])
     lower(copy.deepcopy(model))
+
+
+def test_shift_norm_trains_under_autocast() -> None:
+    """Sums come in bfloat16; statistics and results stay float32."""
+    norm = bnn.ShiftBatchNorm(4)
+    x = torch.randint(-9, 10, (32, 4)).to(torch.bfloat16)
+    expected = bnn.ShiftBatchNorm(4)
+    assert torch.equal(norm(x), expected(x.float()))
+    assert torch.equal(norm.running_var, expected.running_var)
+    assert norm.running_mean.dtype == torch.float32
