@@ -10,8 +10,8 @@ from edgebnn.checkpoint import Checkpoint, Metadata, load, read, save
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
 from edgebnn.errors import EdgebnnError
-from edgebnn.lower import lower
 from edgebnn.plan import plan
+from edgebnn.proof import prove
 from edgebnn.targets import get_target
 
 __all__ = ["generate", "load", "read", "release", "save", "write"]
@@ -26,8 +26,10 @@ def generate(
 ) -> Library:
     """The C library of a model, as text.
 
+    What the model computes is compared with the emitted network (see :mod:`edgebnn.proof`) first.
+
     Args:
-        model: a module in any state, or the path of a model file.
+        model: a module in either mode, or the path of a model file.
         target: a name from :data:`edgebnn.targets.TARGETS`.
         name: C prefix; the stem of the file by default, ``model`` for a module.
         first_layer: kernel of the layer on the input, a name from
@@ -44,7 +46,7 @@ def generate(
         checkpoint = read(model)
         module, metadata, stem = checkpoint.model, checkpoint.metadata, Path(model).stem
     return c.generate(
-        plan(lower(module), chosen, prefer),
+        plan(prove(module).network, chosen, prefer),
         stem if name is None else name,
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,

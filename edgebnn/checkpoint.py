@@ -12,36 +12,26 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgebnn.errors import EdgebnnError
-from edgebnn.nn.graph import (
-    LAYERS,
-    LayerGraph,
-    LayerNode,
-    build_layer,
-    check_shapes,
-    check_values,
-    describe,
-    input_count,
-    trace,
-)
-from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, weight_signs
+from edgebnn.nn.graph import check_shapes
+from edgebnn.nn.record import Form, connect
+from edgebnn.nn.trace import trace
+from edgebnn.proof import prove
 
 FORMAT = "edgebnn model"
 VERSION = 1
 _DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 _STEP = re.compile(r"[a-z]{1,20}( [1-9][0-9]{0,3})?")
 _MOST_STEPS = 8
-Form = Literal["training", "release"]
 Plain = str | int | float | bool
 
 
@@ -95,44 +85,56 @@ def save(
 ) -> None:
     """Write ``model`` to ``path``, whole or not at all.
 
+    What is written is compared with what ``model`` computes (see :mod:`edgebnn.proof`) first.
+
     Args:
-        model: any module of layers that edgebnn knows (see :mod:`edgebnn.nn`).
+        model: any module of layers that edgebnn knows (see :mod:`edgebnn.nn`), in either mode.
         training: resumable state, tensors and plain data only; dropped in release form.
 
     Raises:
-        EdgebnnError: a layer is not supported, shapes do not chain, a value is not finite.
+        EdgebnnError: a layer is not supported, shapes do not chain, a value is not finite, or the
+            file would not compute what the model does.
     """
-    nodes = trace(model)
-    layers = []
-    for node in nodes:
-        kind, config = describe(node)
-        state = node.module.state_dict()
-        tensors = {name: value.detach().cpu().clone() for name, value in state.items()}
-        if form == "release" and isinstance(node.module, BinaryLinear | BinaryConv2d):
-            tensors = {"sign_bits": _pack(weight_signs(node.module))}
-        entry = {"name": node.name, "type": kind, "config": config}
-        layers.append({**entry, "inputs": list(node.inputs), "tensors": tensors})
-    check_values(nodes)
-    _check_metadata(check_shapes(nodes), class_names, right_shift)
-    steps = list(_steps(preprocessing))
+    metadata = {
+        "class_names": [str(name) for name in class_names],
+        "test_accuracy": _accuracy(_plain("test_accuracy", test_accuracy)),
+        "dataset": str(dataset),
+        "right_shift": _plain("right_shift", right_shift),
+        "preprocessing": list(_steps(preprocessing)),
+        "recipe": {str(key): _plain(f"recipe's {key}", v) for key, v in (recipe or {}).items()},
+        "seed": _plain("seed", seed),
+    }
+    proof = prove(model, form=form)
+    _check_metadata(proof.network.num_classes, class_names, right_shift)
     content = {
         "format": FORMAT,
         "version": VERSION,
         "form": form,
-        "layers": layers,
-        "metadata": {
-            "class_names": list(class_names),
-            "test_accuracy": test_accuracy,
-            "dataset": dataset,
-            "right_shift": right_shift,
-            "preprocessing": steps,
-            "recipe": dict(recipe or {}),
-            "seed": seed,
-        },
+        "layers": proof.layers,
+        "metadata": metadata,
         "training": training if form == "training" else None,
     }
     with _replacing(Path(path)) as file:
         torch.save(content, file)
+
+
+def _plain(what: str, value: object) -> Plain | None:
+    """``value`` as a type that a model file can hold: NumPy's scalars and paths become Python's."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if value is None or isinstance(value, Plain):
+        return value
+    raise EdgebnnError(f"{what} is a {type(value).__name__}; give a number, a text or nothing")
+
+
+def _accuracy(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and 0.0 <= value <= 1.0:
+        return float(value)
+    raise EdgebnnError(f"test_accuracy is {value!r}; give a fraction, as 0.9875 for 98.75 %")
 
 
 @contextlib.contextmanager
@@ -204,51 +206,17 @@ def _parse(content: Any) -> Checkpoint:
     form = content["form"]
     if form not in ("training", "release"):
         raise EdgebnnError(f"unknown form '{form}'")
-    model = _connect(content["layers"])
+    model = connect(content["layers"])
     metadata = _metadata(content["metadata"])
-    _check_metadata(check_shapes(trace(model)), metadata.class_names, metadata.right_shift)
+    classes = math.prod(check_shapes(trace(model)))
+    _check_metadata(classes, metadata.class_names, metadata.right_shift)
     training = content["training"]
     if not (training is None or isinstance(training, dict)):
         raise EdgebnnError("its state of training is damaged; train it again")
     return Checkpoint(model, metadata, form, training)
 
 
-def _connect(entries: Sequence[Mapping[str, Any]]) -> nn.Module:
-    """The layers of a file: a Sequential where each follows the one before it."""
-    layers: dict[str, nn.Module] = {}
-    sources: dict[str, tuple[str, ...]] = {}
-    attributes: dict[str, str] = {}  # by the name in the file
-    for entry in entries:
-        name = str(entry["name"])
-        if entry["type"] not in LAYERS:
-            raise EdgebnnError(f"layer '{name}' is of unknown type '{entry['type']}'")
-        if name in attributes:
-            raise EdgebnnError(f"two layers are named '{name}'")
-        inputs = [str(source) for source in entry["inputs"]]
-        for source in inputs:
-            if source not in attributes:
-                raise EdgebnnError(f"layer '{name}' reads '{source}', which is no layer before it")
-        module = _restore(name, entry)
-        if len(inputs) != input_count(module):
-            wanted = input_count(module)
-            raise EdgebnnError(f"layer '{name}' reads {len(inputs)} layers, not {wanted}")
-        attribute = _attribute(name, layers)
-        sources[attribute] = tuple(attributes[source] for source in inputs)
-        attributes[name] = attribute
-        layers[attribute] = module
-    order = list(layers)
-    read = {source for names in sources.values() for source in names}
-    for name, attribute in attributes.items():
-        if attribute not in read and attribute != order[-1]:
-            raise EdgebnnError(f"no layer reads the result of layer '{name}'")
-    chain = [(), *((name,) for name in order[:-1])]
-    if list(sources.values()) == chain[: len(order)]:
-        return nn.Sequential(OrderedDict(layers))
-    return LayerGraph(layers, sources)
-
-
-def _check_metadata(output: torch.Size, class_names: Sequence[str], right_shift: int) -> None:
-    classes = math.prod(output)
+def _check_metadata(classes: int, class_names: Sequence[str], right_shift: int) -> None:
     if class_names and len(class_names) != classes:
         raise EdgebnnError(f"{len(class_names)} class names for {classes} classes")
     if not 0 <= right_shift < 8:
@@ -267,69 +235,13 @@ def _steps(steps: object) -> tuple[str, ...]:
     return tuple(steps)
 
 
-def _attribute(name: str, taken: Mapping[str, nn.Module]) -> str:
-    """``name`` as that of a submodule: no dots, and not an attribute that the module has."""
-    plain = name.replace(".", "_")
-    reserved = hasattr(nn.Sequential, plain) or hasattr(LayerGraph, plain)
-    if plain and plain not in taken and not reserved:
-        return plain
-    return f"layer_{len(taken)}_{plain}"
-
-
-def _restore(name: str, entry: Mapping[str, Any]) -> nn.Module:
-    try:
-        with torch.device("meta"):  # nothing is allocated before its size has been checked
-            module = build_layer(entry["type"], entry["config"])
-        describe(LayerNode(name, module, ()))
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise EdgebnnError(f"layer '{name}' ({entry['type']}): {reason}") from None
-    tensors: dict[str, Tensor] = dict(entry["tensors"])
-    expected = module.state_dict()
-    if "sign_bits" in tensors:
-        shape = expected["latent_weight"].shape
-        tensors = {"latent_weight": _unpack(name, tensors["sign_bits"], shape)}
-    for key, like in expected.items():
-        if key not in tensors:
-            raise EdgebnnError(f"layer '{name}' lacks '{key}'")
-        tensor = tensors[key]
-        if tensor.shape != like.shape or tensor.dtype != like.dtype:
-            raise EdgebnnError(
-                f"layer '{name}': '{key}' is {tuple(tensor.shape)} {tensor.dtype}, "
-                f"not {tuple(like.shape)} {like.dtype}"
-            )
-        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-            raise EdgebnnError(f"layer '{name}': '{key}' has fewer bytes than its shape says")
-        if not bool(torch.isfinite(tensor).all()):
-            raise EdgebnnError(f"layer '{name}' holds NaN or infinity in '{key}'; train it again")
-        if key == "running_var" and bool((tensor < 0).any()):
-            raise EdgebnnError(f"layer '{name}' holds a negative variance; train it again")
-    module.load_state_dict({k: tensors[k].clone() for k in expected}, assign=True)
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)
-    return module
-
-
-def _pack(signs: Tensor) -> Tensor:
-    bits = (signs.numpy().ravel() > 0).astype(np.uint8)
-    return torch.from_numpy(np.packbits(bits, bitorder="little"))
-
-
-def _unpack(name: str, packed: Tensor, shape: torch.Size) -> Tensor:
-    count = math.prod(shape)
-    if packed.dtype != torch.uint8 or packed.shape != ((count + 7) // 8,):
-        raise EdgebnnError(f"layer '{name}': {packed.numel()} bytes of signs for {count} weights")
-    bits = np.unpackbits(packed.numpy(), count=count, bitorder="little")
-    return torch.from_numpy(2.0 * bits.astype(np.float32) - 1.0).reshape(shape)
-
-
 def _metadata(content: Mapping[str, Any]) -> Metadata:
     accuracy = content["test_accuracy"]
     seed = content["seed"]
     recipe = {str(k): v for k, v in content["recipe"].items() if isinstance(v, Plain)}
     return Metadata(
         class_names=tuple(str(name) for name in content["class_names"]),
-        test_accuracy=None if accuracy is None else float(accuracy),
+        test_accuracy=_accuracy(accuracy),
         dataset=str(content["dataset"]),
         right_shift=int(content["right_shift"]),
         preprocessing=_steps(content.get("preprocessing", ())),

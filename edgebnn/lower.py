@@ -8,7 +8,6 @@ Sums that a single sign reads exist only inside the layer that forms them. Sums 
 reads, or more than one layer, are stored as they are: integers, so that an addition is exact.
 """
 
-import copy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -42,10 +41,12 @@ from edgebnn.ir import (
     dot_bound,
     output_size,
 )
-from edgebnn.nn.graph import LayerNode, as_pair, check_shapes, check_values, describe, trace
+from edgebnn.nn.graph import LayerNode, as_pair
 from edgebnn.nn.layers import Add as AddLayer
 from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign, weight_signs
 from edgebnn.nn.norm import SCORE_LIMIT, BatchNorm, OutputNorm
+from edgebnn.nn.record import copies
+from edgebnn.nn.trace import evaluating, trace, unwrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +81,16 @@ class _Signs:
 
 
 def lower(model: nn.Module) -> Network:
-    """The network that ``model.eval()`` computes, in integers.
+    """The network of ``model``'s layers in eval mode, in integers; ``model`` is left as it was.
+
+    :func:`edgebnn.proof.prove` also finds out whether it is what ``model`` itself computes.
 
     Raises:
         EdgebnnError: the model cannot be lowered exactly; names the layer and the reason.
     """
-    nodes = trace(copy.deepcopy(model).cpu().eval())
-    for node in nodes:
-        describe(node)
-    check_shapes(nodes)
-    check_values(nodes)
+    model = unwrap(model)
+    with evaluating(model):
+        nodes = copies(trace(model))
     return _Lowering().run(nodes)
 
 

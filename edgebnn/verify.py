@@ -71,6 +71,26 @@ def differing(a: Outputs, b: Outputs) -> int:
     return int((~same).sum())
 
 
+def check_accuracy(recorded: float | None, correct: int, count: int) -> None:
+    """Check that a model's recorded accuracy is ``correct`` of ``count``, or a rounding of that.
+
+    Args:
+        recorded: a fraction, rounded to four decimals or more; None: nothing to check.
+
+    Raises:
+        EdgebnnError: it is another one.
+    """
+    measured = correct / count
+    if recorded is None or any(round(measured, n) == recorded for n in range(4, 18)):
+        return
+    raise EdgebnnError(
+        f"all outputs are equal, but {correct} of {count} test inputs are classified as labelled, "
+        f"{100 * measured:.2f} %, and the model file says {100 * recorded:.2f} %: it was measured "
+        f"on other data, on other inputs than the integers of Input, or rounded too far; save the "
+        f"model with test_accuracy={measured!r}"
+    )
+
+
 def run_torch(model: nn.Module, network: Network, images: NDArray[np.uint8]) -> Outputs:
     """The model itself, in eval mode on the CPU; images are (N, C, H, W) or (N, features)."""
     model = model.cpu().eval()

@@ -1,10 +1,18 @@
 """Random networks for the equality tests: a seed names one network and its inputs, for good."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
 import numpy as np
 import torch
 from torch import nn
 
 import edgebnn.nn as bnn
+from edgebnn import checkpoint
+from edgebnn.nn.record import record
+from edgebnn.nn.trace import trace
 
 WIDTHS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 63, 64, 65, 96, 100)
 
@@ -381,3 +389,13 @@ def randomize(model: nn.Module, rng: np.random.Generator) -> None:
         module.bias.copy_(torch.from_numpy(bias))
         module.running_mean.copy_(torch.from_numpy(mean))
         module.running_var.copy_(torch.from_numpy(var))
+
+
+def save_unproven(model: nn.Module, path: Path, **options: Any) -> None:
+    """Writes a model file of a network that does not lower, as an older edgebnn did."""
+    unproven = SimpleNamespace(
+        layers=record(trace(model), options.get("form", "training")),
+        network=SimpleNamespace(num_classes=0),
+    )
+    with mock.patch.object(checkpoint, "prove", return_value=unproven):
+        checkpoint.save(model, path, **options)

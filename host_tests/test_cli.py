@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 import typer.main
+from networks import save_unproven
 from PIL import Image
 from test_model_files import _Code, mlp, plain
 
@@ -297,7 +298,8 @@ def test_help_mentions_every_command(tmp_path: Path) -> None:
 
 
 def test_interrupted_training_goes_on_with_resume(tmp_path: Path) -> None:
-    arguments = [*TRAIN, "--epochs", "40", "-o", "model.pt"]
+    # Small batches: on a busy machine too there is time between the first epoch and the last.
+    arguments = [*TRAIN, "--epochs", "40", "--set", "batch_size=16", "-o", "model.pt"]
     process = subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=tmp_path,
@@ -323,6 +325,22 @@ def test_interrupted_training_goes_on_with_resume(tmp_path: Path) -> None:
     assert f"epoch {kept.training['done_epochs'] + 1:3}/40 " in text
     assert "epoch   1/40" not in text
     assert edgebnn.read(tmp_path / "model.pt").metadata.test_accuracy is not None
+
+
+def test_verify_knows_another_accuracy(trained: Path, tmp_path: Path) -> None:
+    """All outputs are equal, and the network is not the one that the file speaks of."""
+    content = plain(trained)
+    measured = content["metadata"]["test_accuracy"]
+    content["metadata"]["test_accuracy"] = 0.125
+    torch.save(content, tmp_path / "other.pt")
+    done = run_here(tmp_path, "verify", "other.pt")
+    assert done.returncode == 1
+    assert "every output is equal" in done.stdout
+    assert done.stderr.startswith("edgebnn: all outputs are equal, but ")
+    assert "the model file says 12.50 %" in done.stderr
+    assert done.stderr.endswith(f"test_accuracy={measured!r}\n")
+    for part in (("--images", "50"), ("--random", "50"), ("--dataset", "digits")):
+        assert run_here(tmp_path, "verify", "other.pt", *part).returncode == 0, part
 
 
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
@@ -392,7 +410,7 @@ def test_damaged_model(
 
 def test_sums_beyond_float32(tmp_path: Path) -> None:
     model = bnn.Sequential(bnn.Input((65794,)), bnn.BinaryLinear(65794, 2))
-    edgebnn.save(model, tmp_path / "model.pt", form="release")
+    save_unproven(model, tmp_path / "model.pt", form="release")
     message = mistake(tmp_path, "generate", "model.pt", "-o", "out", command=COMMAND)
     assert "layer '1' (BinaryLinear)" in message
     assert "below 2**24" in message
@@ -400,7 +418,7 @@ def test_sums_beyond_float32(tmp_path: Path) -> None:
 
 def test_network_that_cannot_be_lowered(tmp_path: Path) -> None:
     model = bnn.Sequential(bnn.Input((8,)), bnn.BinaryLinear(8, 8), bnn.BinaryLinear(8, 2))
-    edgebnn.save(model, tmp_path / "model.pt")
+    save_unproven(model, tmp_path / "model.pt")
     message = mistake(tmp_path, "generate", "model.pt", "-o", "out")
     assert "layer '2' (BinaryLinear): its input is not binary; put edgebnn.nn.Sign()" in message
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 _ONE = torch.ones(())
 BETA = 5.0
@@ -158,6 +159,9 @@ def sign(x: Tensor) -> Tensor:
     The gradient is the straight-through estimator ``g * 1{|x| <= 1}``
     (Hubara et al., arXiv 1602.02830, section 1.3, eq. 4).
     """
+    if has_torch_function_unary(x):  # torch.fx: the operation is one, not what it is made of
+        overridden: Tensor = handle_torch_function(sign, (x,), x)
+        return overridden
     result: Tensor = _SignSTE.apply(x)  # type: ignore[no-untyped-call]
     return result
 

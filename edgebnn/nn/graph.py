@@ -1,16 +1,14 @@
 """The network as a graph of known layers: what model files store and what lowering walks.
 
-:func:`trace` reads any ``nn.Module`` with torch.fx, so a user's own ``forward`` is as good as a
-``Sequential``. :data:`LAYERS` lists the layers that edgebnn knows; any other is refused by name.
+:data:`LAYERS` lists the layers that edgebnn knows; any other is refused by name.
 """
 
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from edgebnn.errors import EdgebnnError
 from edgebnn.nn.layers import Add, BinaryConv2d, BinaryLinear, Input, Sign
@@ -73,6 +71,7 @@ LAYERS: Mapping[str, tuple[type[nn.Module], Callable[[Any], dict[str, Any]]]] = 
     "Identity": (nn.Identity, lambda module: {}),
 }
 _TYPE_NAMES = {cls: name for name, (cls, _) in LAYERS.items()}
+_OWN = tuple(cls for cls in _TYPE_NAMES if hasattr(cls, "config"))
 _HINTS = {
     "Linear": "use edgebnn.nn.BinaryLinear",
     "Conv2d": "use edgebnn.nn.BinaryConv2d",
@@ -87,21 +86,47 @@ _HINTS = {
 }
 
 
+def layer_type(module: nn.Module) -> str | None:
+    """The name in :data:`LAYERS` that ``module`` goes by, None where it is no such layer.
+
+    A class that is derived from a layer and computes what that layer does goes by its name.
+    """
+    for cls in type(module).__mro__:
+        if cls in _TYPE_NAMES:
+            return _TYPE_NAMES[cls] if type(module).forward is cls.forward else None
+    return None
+
+
+def is_own(module: nn.Module) -> bool:
+    """Whether ``module`` is one of edgebnn's layers, or of a class derived from one."""
+    return isinstance(module, _OWN)
+
+
+def has_state(module: nn.Module) -> bool:
+    """Whether ``module`` has parameters or statistics, so that no two places can share it."""
+    return bool(module.state_dict())
+
+
 def describe(node: LayerNode) -> tuple[str, dict[str, Any]]:
     """(layer type, constructor arguments) of ``node`` as plain data.
 
     Raises:
         EdgebnnError: the layer, or an option of it, is not supported; named with its place.
     """
-    kind = _TYPE_NAMES.get(type(node.module))
+    kind = layer_type(node.module)
     if kind is None:
         unknown = type(node.module).__name__
         hint = _HINTS.get(unknown, f"supported layers: {', '.join(LAYERS)}")
+        for cls in type(node.module).__mro__:
+            if cls in _TYPE_NAMES:
+                hint = f"its forward is not {_TYPE_NAMES[cls]}'s; write a module that calls one"
         raise EdgebnnError(f"layer '{node.name}' ({unknown}) is not supported; {hint}")
     try:
         return kind, LAYERS[kind][1](node.module)
     except EdgebnnError as error:
         raise EdgebnnError(f"layer '{node.name}': {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:  # an attribute was changed since
+        raise EdgebnnError(f"layer '{node.name}' ({kind}): {error}") from None
 
 
 def build_layer(kind: str, config: Mapping[str, Any]) -> nn.Module:
@@ -142,113 +167,6 @@ class LayerGraph(nn.Module):
         return y
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in _TYPE_NAMES or super().is_leaf_module(m, module_qualified_name)
-
-
-def trace(model: nn.Module) -> tuple[LayerNode, ...]:
-    """The layers of ``model`` in order of execution; the last one gives the output.
-
-    Raises:
-        EdgebnnError: the model cannot be traced, or does something that is not a layer.
-    """
-    try:
-        graph = _Tracer().trace(model)
-    except Exception as error:  # torch.fx raises whatever the user's forward does
-        raise EdgebnnError(f"the model cannot be traced by torch.fx: {error}") from error
-    modules = dict(model.named_modules())
-    nodes: list[LayerNode] = []
-    alias: dict[str, str] = {}  # fx node name -> name of the layer that computes it
-    placeholders = [node.name for node in graph.nodes if node.op == "placeholder"]
-    if len(placeholders) != 1:
-        raise EdgebnnError(
-            f"the model takes more than one input ({', '.join(placeholders)}); give it one"
-        )
-    last = ""
-    for node in graph.nodes:
-        arguments = [*node.args, *node.kwargs.values()]
-        # "" is the input
-        inputs = tuple(alias.get(n.name, "") for n in arguments if isinstance(n, fx.Node))
-        match node.op:
-            case "placeholder":
-                pass
-            case "output":
-                if len(inputs) != 1 or inputs == ("",):
-                    raise EdgebnnError("the model must return the result of its last layer alone")
-                last = inputs[0]
-            case "call_module":
-                alias[node.name] = str(node.target)
-                nodes.append(LayerNode(str(node.target), modules[str(node.target)], inputs))
-            case _ if _is_flatten(node):
-                alias[node.name] = _free(node.name, modules)
-                nodes.append(LayerNode(alias[node.name], nn.Flatten(), inputs))
-            case _ if _is_add(node):
-                alias[node.name] = _free(node.name, modules)
-                nodes.append(LayerNode(alias[node.name], Add(), inputs))
-            case _:
-                what = getattr(node.target, "__name__", node.target)
-                raise EdgebnnError(
-                    f"operation '{node.name}' ({what}) is not supported; "
-                    f"supported layers: {', '.join(LAYERS)}"
-                )
-    nodes = _needed(nodes, last)
-    names = [node.name for node in nodes]
-    if not nodes or not isinstance(nodes[0].module, Input):
-        first = f"layer '{nodes[0].name}' ({type(nodes[0].module).__name__})" if nodes else "it"
-        raise EdgebnnError(f"the model must begin with edgebnn.nn.Input(shape, bits), not {first}")
-    for name in names:
-        if names.count(name) > 1:
-            raise EdgebnnError(f"layer '{name}' is used twice; give each use a layer of its own")
-    for node in nodes[1:]:
-        kind = type(node.module).__name__
-        if isinstance(node.module, Input):
-            raise EdgebnnError(f"layer '{node.name}' ({kind}) must be the first; remove it")
-        if "" in node.inputs:
-            raise EdgebnnError(f"layer '{node.name}' ({kind}) reads past Input; feed it a layer")
-        wanted = input_count(node.module)
-        if len(node.inputs) != wanted:
-            raise EdgebnnError(
-                f"layer '{node.name}' ({kind}) takes the results of {wanted} "
-                f"layer{'s' if wanted > 1 else ''}, not of {len(node.inputs)}"
-            )
-    return (LayerNode(nodes[0].name, nodes[0].module, ()), *nodes[1:])
-
-
-def _needed(nodes: list[LayerNode], last: str) -> list[LayerNode]:
-    """The nodes that ``last`` depends on; a forward may compute more than it returns."""
-    wanted = {last}
-    kept = []
-    for node in reversed(nodes):
-        if node.name in wanted:
-            wanted.update(node.inputs)
-            kept.append(node)
-    return kept[::-1]
-
-
-def _is_flatten(node: fx.Node) -> bool:
-    if node.op == "call_function":
-        known = node.target is torch.flatten
-    else:
-        known = node.op == "call_method" and node.target == "flatten"
-    return known and (node.args[1:] == (1,) or node.kwargs == {"start_dim": 1})
-
-
-def _is_add(node: fx.Node) -> bool:
-    if node.op == "call_function":
-        known = node.target in (operator.add, torch.add)
-    else:
-        known = node.op == "call_method" and node.target == "add"
-    return known and set(node.kwargs) <= {"input", "other"}
-
-
-def _free(name: str, modules: Mapping[str, nn.Module]) -> str:
-    """``name`` for an operation, which must not be that of a layer."""
-    while name in modules:
-        name += "_"
-    return name
-
-
 def check_values(nodes: tuple[LayerNode, ...]) -> None:
     """Check that parameters and statistics are finite float32.
 
@@ -258,6 +176,8 @@ def check_values(nodes: tuple[LayerNode, ...]) -> None:
     for node in nodes:
         where = f"layer '{node.name}' ({type(node.module).__name__})"
         for name, value in node.module.state_dict().items():
+            if value.is_meta:
+                raise EdgebnnError(f"{where} has no values, it is on the meta device; load them")
             if value.is_floating_point() and value.dtype != torch.float32:
                 raise EdgebnnError(f"{where} is {value.dtype}; call model.float() first")
             if not bool(torch.isfinite(value).all()):

@@ -6,13 +6,15 @@ multiplies by their signs.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgebnn.errors import EdgebnnError
 from edgebnn.nn.functional import (
     ACTIVATION_ESTIMATORS,
     BETA,
@@ -48,13 +50,17 @@ class Input(nn.Module):
     """The network's input: integers of ``bits`` bits, 0 to 2**bits - 1.
 
     Scaling, mean and deviation belong to the first norm, so that the device works on raw pixels.
+    Other values raise an EdgebnnError, in eval mode always, in training on the first batch: what a
+    network has learned from them is nothing that a device could compute.
 
     Args:
         shape: (channels, height, width), or (features,) for a flat input.
         bits: 1 to 8.
 
-    Shape: (N, \\*shape) of any dtype in, the same in float32 out.
+    Shape: (N, \\*shape) of any real dtype in, the same in float32 out.
     """
+
+    _checked = False  # whether there has been a training batch
 
     def __init__(self, shape: tuple[int, ...], bits: int = 8) -> None:
         super().__init__()
@@ -72,10 +78,45 @@ class Input(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"input is {tuple(x.shape[1:])}, the network takes {self.shape}")
+        if not (self.training and self._checked):
+            self._check(x)
+            self._checked = self._checked or self.training
         return x.to(torch.float32)
+
+    def _check(self, x: Tensor) -> None:
+        """Check that ``x`` holds integers from 0 to ``2**bits - 1``."""
+        top = 2**self.bits - 1
+        if x.is_meta or x.numel() == 0 or (x.dtype == torch.uint8 and self.bits == 8):
+            return
+        if not x.is_complex() and _whole(x) and bool(((x >= 0) & (x <= top)).all()):
+            return
+        raise EdgebnnError(f"Input takes integers from 0 to {top}, not {_described(x, top)}")
 
     def extra_repr(self) -> str:
         return f"{self.shape}, bits={self.bits}"
+
+
+def _whole(x: Tensor) -> bool:
+    return not x.is_floating_point() or bool((x == x.trunc()).all())
+
+
+def _described(x: Tensor, top: int) -> str:
+    """What an input of the wrong kind looks like, and what to do about it."""
+    if x.is_complex():
+        return f"{x.dtype}; give its integers"
+    x = x.detach().double()
+    if not bool(torch.isfinite(x).all()):
+        return "NaN or infinity; look at how the data are read"
+    low, high = float(x.min()), float(x.max())
+    whole = _whole(x)
+    found = f"{'integers' if whole else 'fractions'} from {low:.4g} to {high:.4g}"
+    if whole and low >= 0 and high < 256:
+        return f"{found}; shift 8-bit values right by {8 - (top + 1).bit_length() + 1}"
+    if low >= 0 and high <= 1:
+        return f"{found}; give 0 to {top}: multiply by {top} and round"
+    if low < 0:
+        return f"{found}; give what comes before mean and deviation, which the first norm learns"
+    return f"{found}; round or scale them to that range"
 
 
 class Sign(nn.Module):
@@ -181,7 +222,11 @@ class BinaryLinear(nn.Module):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, _binary_weight(self))
+        weight = _binary_weight(self)
+        if self.training:
+            return F.linear(x, weight)
+        with _exact_sums(x):
+            return F.linear(x.to(weight.dtype), weight)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}{_estimator_repr(self)}"
@@ -258,9 +303,13 @@ class BinaryConv2d(nn.Module):
             x = F.pad(x, (horizontal, horizontal, vertical, vertical), value=float(self.pad_value))
             padding = (0, 0)
         weight = _binary_weight(self)
-        y = F.conv2d(x, weight, None, self.stride, padding, groups=self.groups)
-        # Every sum is an integer; rounding keeps it one where a backend computes by Winograd.
-        return y if self.training else y.round()
+        if self.training:
+            return F.conv2d(x, weight, None, self.stride, padding, groups=self.groups)
+        with _exact_sums(x):
+            x = x.to(weight.dtype)
+            y = F.conv2d(x, weight, None, self.stride, padding, groups=self.groups)
+        # Every sum is an integer; rounding keeps it one where a GPU computes by Winograd.
+        return y.round()
 
     def extra_repr(self) -> str:
         return (
@@ -301,6 +350,22 @@ class Residual(nn.Sequential):
         for layer in self:
             y = layer(y)
         return x + y
+
+
+@contextmanager
+def _exact_sums(x: Tensor) -> Iterator[None]:
+    """Sums of integers below 2**24 come out as they are.
+
+    Autocast has 8 bits for them. NNPACK, which torch takes for convolutions where it has no
+    oneDNN, computes by Winograd; with many channels of 8 bits that is wrong by more than 1/2.
+    """
+    kind = x.device.type
+    known = torch.amp.is_autocast_available(kind)
+    with (
+        torch.autocast(kind, enabled=False) if known else nullcontext(),
+        torch.backends.nnpack.flags(enabled=False),
+    ):
+        yield
 
 
 def _binary_weight(layer: BinaryLinear | BinaryConv2d) -> Tensor:
