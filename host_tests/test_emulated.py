@@ -5,25 +5,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from networks import random_inputs, random_model
-from test_equality import device_inputs
+from test_equality import FIRST_SHIFT_SEED, SHIFT_NETWORKS, check_scores_shift, device_inputs
 from torch import nn
 
 from edgebnn import kernels, reference, verify
 from edgebnn.checkpoint import read
 from edgebnn.codegen import c
+from edgebnn.codegen.library import Library
 from edgebnn.device import harness, host, simulator
 from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import Target, get_target
 
 NETWORKS = 60
-SHIFT_NETWORKS = 20
 CHUNK = 10
 TARGETS = ("cortex-m0", "cortex-m4", "cortex-m7")
 
 
-def check_emulated(model: nn.Module, seed: int, target: Target, folder: Path) -> harness.Firmware:
-    """Checks oracle = C in both emulators for one network; the image that ran."""
+def check_emulated(model: nn.Module, seed: int, target: Target, folder: Path) -> Library:
+    """Checks oracle = C in both emulators for one network; the library that ran."""
     inputs = device_inputs(random_inputs(model, 12, seed))
     network = lower(model)
     expected = reference.run(network, inputs)
@@ -35,6 +35,7 @@ def check_emulated(model: nn.Module, seed: int, target: Target, folder: Path) ->
         where = f"{engine}, network {seed}"
         np.testing.assert_array_equal(outputs.scores, expected.scores, where)
         np.testing.assert_array_equal(outputs.classes, expected.classes, where)
+    return library
 
 
 @pytest.mark.parametrize("target_name", TARGETS)
@@ -46,9 +47,11 @@ def test_random_networks(start: int, target_name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", range(0, SHIFT_NETWORKS, CHUNK))
 def test_shift_norm_networks(start: int, tmp_path: Path) -> None:
-    for seed in range(4000 + start, 4000 + start + CHUNK):
+    """The networks that test_equality runs in torch and on this computer."""
+    for seed in range(FIRST_SHIFT_SEED + start, FIRST_SHIFT_SEED + start + CHUNK):
         model = random_model(seed, shift_norms=True)
-        check_emulated(model, seed, get_target("cortex-m4"), tmp_path / str(seed))
+        library = check_emulated(model, seed, get_target("cortex-m4"), tmp_path / str(seed))
+        check_scores_shift(lower(model), library)
 
 
 @pytest.mark.parametrize("target_name", TARGETS)

@@ -22,7 +22,7 @@ from edgebnn.targets import get_target
 from edgebnn.verify import to_device_layout
 
 NETWORKS = 500
-SHIFT_NETWORKS = 200
+SHIFT_NETWORKS, FIRST_SHIFT_SEED = 200, 3000
 CHUNK = 10
 INPUTS = 24
 
@@ -46,6 +46,19 @@ def check_equal(model, seed: int, folder: Path) -> tuple[Network, Library]:
     return network, library
 
 
+def check_scores_shift(network: Network, library: Library) -> None:
+    """Checks that no score of an emitted network takes a multiplication by a scale."""
+    factor = network.scores.factor
+    assert not np.any(factor & (factor - 1))
+    assert not np.any(factor < 0)
+    # The one product is that of the dot itself, 2 * count, which is a shift to any compiler.
+    source = library.files["src/net.c"]
+    assert "_factor" not in source
+    scores = re.findall(r"^.*(?:out\[o\]|shifted) =.*$", source, re.MULTILINE)
+    assert scores
+    assert all("*" not in line.replace("2 * count", "") for line in scores), scores
+
+
 @pytest.mark.parametrize("start", range(0, NETWORKS, CHUNK))
 def test_random_networks(start: int, tmp_path: Path) -> None:
     for seed in range(start, start + CHUNK):
@@ -54,24 +67,16 @@ def test_random_networks(start: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", range(0, SHIFT_NETWORKS, CHUNK))
 def test_shift_norm_networks(start: int, tmp_path: Path) -> None:
-    for seed in range(3000 + start, 3000 + start + CHUNK):
+    for seed in range(FIRST_SHIFT_SEED + start, FIRST_SHIFT_SEED + start + CHUNK):
         model = random_model(seed, shift_norms=True)
         network, library = check_equal(model, seed, tmp_path / str(seed))
-        factor = network.scores.factor
-        assert not np.any(factor & (factor - 1))
-        assert not np.any(factor < 0)
-        # The one product is that of the dot itself, 2 * count, which is a shift to any compiler.
-        source = library.files["src/net.c"]
-        assert "_factor" not in source
-        scores = re.findall(r"^.*(?:out\[o\]|shifted) =.*$", source, re.MULTILINE)
-        assert scores
-        assert all("*" not in line.replace("2 * count", "") for line in scores), scores
+        check_scores_shift(network, library)
 
 
 def test_shift_norm_networks_are_various() -> None:
     """The sample has equal and unequal shifts, the factor 0 and weights that were negated."""
     seen = {"equal": 0, "unequal": 0, "zero": 0, "all zero": 0, "negative": 0, "tables": 0}
-    for seed in range(3000, 3000 + SHIFT_NETWORKS):
+    for seed in range(FIRST_SHIFT_SEED, FIRST_SHIFT_SEED + SHIFT_NETWORKS):
         model = random_model(seed, shift_norms=True)
         factor = lower(model).scores.factor
         norms = [m for m in model.modules() if isinstance(m, bnn.ShiftOutputNorm)]
