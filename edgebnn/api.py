@@ -38,7 +38,7 @@ def generate(
     Raises:
         EdgebnnError: the file, the model or an argument cannot be used; says why.
     """
-    chosen, prefer = get_target(target), kernels.first_layer_kernels(first_layer)
+    chosen, prefer = get_target(target), kernels.first_layer_ways(first_layer)
     metadata = Metadata()
     if isinstance(model, nn.Module):
         module, stem = model, "model"

@@ -24,7 +24,7 @@ from rich.progress import (
 from edgebnn import __version__
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import EdgebnnError
-from edgebnn.kernels import FIRST_LAYER, first_layer_kernels
+from edgebnn.kernels import FIRST_LAYER, first_layer_ways
 from edgebnn.targets import TARGETS, get_target
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def info(model: ModelFile, first_layer: FirstLayer = "auto") -> None:
     from edgebnn.cost import cost
     from edgebnn.plan import plan
 
-    prefer = first_layer_kernels(first_layer)
+    prefer = first_layer_ways(first_layer)
     content, network = _open(model)
     scheduled = plan(network, get_target("host"), prefer)
     out.print(report.model_table(str(model), content, network))
@@ -432,7 +432,7 @@ def _prove(
     from edgebnn import api, report, verify
 
     chosen = [get_target(name) for name in target_names]
-    first_layer_kernels(first_layer)  # a wrong name is said before the data are read
+    first_layer_ways(first_layer)  # a wrong name is said before the data are read
     content, network = _open(model)
     labels: NDArray[np.int64] | None = None
     whole = False

@@ -39,8 +39,8 @@ def cost(plan: Plan) -> Cost:
             pixels = 1 if isinstance(result, ScoreVector) else result.height * result.width
             outputs = op.weights.shape[-1] if isinstance(op, DepthwiseConv) else len(op.weights)
             macs = pixels * outputs * fan_in(op)
-        constants = sum(array.bytes for array in step.layout.arrays)
-        ops.append(OpCost(op.name, step.kernel.name, weight_bits, constants, macs))
+        constants = sum(table.bytes for table in step.view.tables)
+        ops.append(OpCost(op.name, step.kernel.way, weight_bits, constants, macs))
     return Cost(plan.constant_bytes, plan.arena_bytes, tuple(ops))
 
 

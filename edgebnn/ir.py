@@ -1,11 +1,7 @@
 """The network in integers: what every backend reads and the oracle interprets.
 
-Bits. 1 stands for +1 and 0 for -1. A row of bits is packed into words, least significant bit first;
-the tail of its last word is zero, in weights and activations alike. The dot product of two rows of
-n values is then ``n - 2 * popcount(a ^ w)`` with no mask for the tail.
-
-Layout. Tensors are (height, width, channels); the channels of one pixel are packed together. A flat
-tensor of n features is (1, 1, n).
+Shapes. Tensors are (height, width, channels); a flat tensor of n features is (1, 1, n). A bit is 1
+for +1 and 0 for -1. How bits and sums lie in memory is :mod:`edgebnn.bits`'s concern.
 
 Semantics. Every layer with weights forms ``dot[o] = sum(x * w[o])``. Its head turns dots into bits,
 ``bit[o] = dot[o] >= min_dot[o]``, or into the network's scores, ``factor[o] * dot[o] + offset[o]``,
@@ -30,7 +26,7 @@ EXACT_LIMIT = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Ints:
-    """Integers of ``bits`` bits, 0 to 2**bits - 1: the network's input, a byte each."""
+    """Integers of ``bits`` bits, 0 to 2**bits - 1: the network's input."""
 
     height: int
     width: int
@@ -40,7 +36,7 @@ class Ints:
 
 @dataclass(frozen=True, slots=True)
 class Bits:
-    """Values in {-1, +1}, packed a pixel at a time."""
+    """Values in {-1, +1}."""
 
     height: int
     width: int
@@ -56,11 +52,6 @@ class Sums:
     channels: int
     low: int
     high: int
-
-    @property
-    def bits(self) -> int:
-        """16 where they fit, two to a word, else 32; a pixel begins with a word of its own."""
-        return 16 if self.low >= -(2**15) and self.high < 2**15 else 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,39 +274,34 @@ def dot_bound(inputs: int, source: Tensor) -> int:
     return inputs * (2**source.bits - 1) if isinstance(source, Ints) else inputs
 
 
-def words(bits: int) -> int:
-    """32-bit words that a row of ``bits`` bits takes."""
-    return -(-bits // 32)
-
-
-def pack(bits: BoolArray) -> NDArray[np.uint32]:
-    """(..., n) booleans -> (..., words(n)) uint32, least significant bit first, tail bits zero."""
-    count = words(bits.shape[-1])
-    padded = np.zeros((*bits.shape[:-1], count * 32), dtype=np.uint8)
-    padded[..., : bits.shape[-1]] = bits
-    packed = np.packbits(padded, axis=-1, bitorder="little")
-    return packed.view("<u4").astype(np.uint32).reshape(*bits.shape[:-1], count)
-
-
 def sha256(network: Network) -> str:
-    """Hexadecimal digest of all that decides an output; equal for both forms of a model file."""
+    """Hexadecimal digest of all that decides an output; equal for both forms of a model file.
+
+    Names of ops do not: an op stands for its place. Each value is fed with its kind and its length,
+    so that no two networks feed the same bytes.
+    """
+    places = {INPUT: 0} | {op.name: place for place, op in enumerate(network.ops, 1)}
     digest = hashlib.sha256()
 
-    def feed(value: Any) -> None:
-        if is_dataclass(value):
-            digest.update(type(value).__name__.encode())
-            for item in fields(value):
-                feed(getattr(value, item.name))
-        elif isinstance(value, np.ndarray):
-            digest.update(repr((str(value.dtype), value.shape)).encode())
-            digest.update(np.ascontiguousarray(value).tobytes())
-        elif isinstance(value, tuple):
-            digest.update(b"(")
-            for part in value:
-                feed(part)
-            digest.update(b")")
-        else:
-            digest.update(repr(value).encode())
+    def feed(kind: str, content: bytes) -> None:
+        digest.update(f"{kind} {len(content)}:".encode())
+        digest.update(content)
 
-    feed(network)
+    def visit(value: Any) -> None:
+        if is_dataclass(value):
+            items = [item.name for item in fields(value) if item.name != "name"]
+            feed(type(value).__name__, str(len(items)).encode())
+            for item in items:
+                part = getattr(value, item)
+                visit(places[part] if item in ("source", "other") else part)
+        elif isinstance(value, np.ndarray):
+            feed(f"array {value.dtype.str} {value.shape}", np.ascontiguousarray(value).tobytes())
+        elif isinstance(value, tuple):
+            feed("tuple", str(len(value)).encode())
+            for part in value:
+                visit(part)
+        else:
+            feed(type(value).__name__, repr(value).encode())
+
+    visit(network)
     return digest.hexdigest()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgebnn import kernels
+from edgebnn.bits import tensor_words
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network, Op, Tensor, sources, tensors
 from edgebnn.targets import Target
@@ -16,7 +17,7 @@ from edgebnn.targets import Target
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """``words`` 32-bit words that live from step ``first`` to step ``last``, both included."""
+    """``words`` words that live from step ``first`` to step ``last``, both included."""
 
     words: int
     first: int
@@ -25,23 +26,29 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One op with its kernel; offsets into the arena are in words, None where it needs none.
+    """A run of ops with its kernel; offsets into the arena are in words, None where it needs none.
 
-    ``sources`` are the tensors that the op reads, in the order of :func:`edgebnn.ir.sources`.
+    ``sources`` are the tensors that the first op reads, in the order of
+    :func:`edgebnn.ir.sources`; ``result`` is what the last one makes.
     """
 
-    op: Op
+    ops: tuple[Op, ...]
     sources: tuple[Tensor, ...]
     result: Tensor
     kernel: kernels.Kernel
-    layout: kernels.Layout
+    view: kernels.View
     source_offsets: tuple[int | None, ...]
     result_offset: int | None
     scratch_offset: int | None
 
     @property
+    def op(self) -> Op:
+        """The first op, whose name the run goes by."""
+        return self.ops[0]
+
+    @property
     def source(self) -> Tensor:
-        """The tensor that the op reads, the first one if it reads two."""
+        """The tensor that the run reads, the first one if it reads two."""
         return self.sources[0]
 
 
@@ -56,12 +63,12 @@ class Plan:
 
     @property
     def arena_bytes(self) -> int:
-        return 4 * self.arena_words
+        return self.arena_words * self.target.cpu.word_bits // 8
 
     @property
     def constant_bytes(self) -> int:
         """Weights, thresholds and scales in flash."""
-        return sum(array.bytes for step in self.steps for array in step.layout.arrays)
+        return sum(table.bytes for step in self.steps for table in step.view.tables)
 
 
 def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
@@ -88,7 +95,7 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
     """Choose a kernel for each op and lay out the arena.
 
     Args:
-        prefer: names of kernels to take, wherever they can be, before those the target prefers.
+        prefer: ways of kernels to take, wherever they can be, before those the target prefers.
 
     Raises:
         EdgebnnError: an op has no kernel, or a kernel to prefer takes no op of the network.
@@ -98,16 +105,19 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
     buffers: list[Buffer] = []
     owners: dict[tuple[str, str], int] = {}
     choices = []
+
+    def words(tensor: Tensor) -> int:
+        return tensor_words(tensor, target.cpu.word_bits)
+
     for step, op in enumerate(network.ops):
         inputs = tuple(shapes[name] for name in sources(op))
-        kernel = kernels.choose(op, inputs[0], target, prefer)
-        layout = kernel.lay_out(op, *inputs)
-        choices.append((inputs, kernel, layout))
-        size = kernels.tensor_words(shapes[op.name])
+        kernel, view = kernels.choose((op,), inputs, target, prefer)
+        choices.append((inputs, kernel, view))
+        size = words(shapes[op.name])
         spent = [
             owners[name, "result"]
             for name, tensor in zip(sources(op), inputs, strict=True)
-            if kernel.in_place and last_read[name] == step and kernels.tensor_words(tensor) == size
+            if kernel.in_place and last_read[name] == step and words(tensor) == size
         ]
         if spent:
             owners[op.name, "result"] = spent[0]
@@ -116,13 +126,13 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
         elif size:
             owners[op.name, "result"] = len(buffers)
             buffers.append(Buffer(size, step, last_read.get(op.name, step)))
-        if layout.scratch_words:
+        if view.scratch_words:
             owners[op.name, "scratch"] = len(buffers)
-            buffers.append(Buffer(layout.scratch_words, step, step))
-    for name in prefer:
-        if all(kernel.name != name for _, kernel, _ in choices):
+            buffers.append(Buffer(view.scratch_words, step, step))
+    for way in prefer:
+        if all(kernel.way != way for _, kernel, _ in choices):
             raise EdgebnnError(
-                f"kernel {name} is for {kernels.takes(name)}, and the network has no such layer; "
+                f"kernel {way} is for {kernels.takes(way)}, and the network has no such layer; "
                 "leave the choice to the target"
             )
     offsets, arena_words = place(buffers)
@@ -132,15 +142,15 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
 
     steps = tuple(
         Step(
-            op=op,
+            ops=(op,),
             sources=inputs,
             result=shapes[op.name],
             kernel=kernel,
-            layout=layout,
+            view=view,
             source_offsets=tuple(offset(name, "result") for name in sources(op)),
             result_offset=offset(op.name, "result"),
             scratch_offset=offset(op.name, "scratch"),
         )
-        for op, (inputs, kernel, layout) in zip(network.ops, choices, strict=True)
+        for op, (inputs, kernel, view) in zip(network.ops, choices, strict=True)
     )
     return Plan(network, target, steps, arena_words)

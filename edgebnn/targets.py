@@ -28,6 +28,14 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class Cpu:
+    """What the code generator must know of a CPU; ``word_bits`` is the width it computes in."""
+
+    name: str
+    word_bits: int = 32
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One CPU: how to compile for it and what emulates it.
 
@@ -38,6 +46,7 @@ class Target:
 
     name: str
     title: str
+    cpu: Cpu
     kernels: tuple[str, ...]
     gcc: str
     gcc_flags: tuple[str, ...] = ()
@@ -79,12 +88,14 @@ TARGETS: dict[str, Target] = {
         Target(
             name="host",
             title="this computer",
+            cpu=Cpu("host"),
             kernels=_PORTABLE_KERNELS,
             gcc="cc",
         ),
         Target(
             name="cortex-m0",
             title="Arm Cortex-M0",
+            cpu=Cpu("cortex-m0"),
             kernels=_PORTABLE_KERNELS,
             gcc="arm-none-eabi-gcc",
             gcc_flags=("-mcpu=cortex-m0", "-mthumb", "-mfloat-abi=soft"),
@@ -95,6 +106,7 @@ TARGETS: dict[str, Target] = {
         Target(
             name="cortex-m4",
             title="Arm Cortex-M4",
+            cpu=Cpu("cortex-m4"),
             kernels=_PORTABLE_KERNELS,
             gcc="arm-none-eabi-gcc",
             gcc_flags=("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft"),
@@ -105,6 +117,7 @@ TARGETS: dict[str, Target] = {
         Target(
             name="cortex-m7",
             title="Arm Cortex-M7",
+            cpu=Cpu("cortex-m7"),
             kernels=_PORTABLE_KERNELS,
             gcc="arm-none-eabi-gcc",
             gcc_flags=("-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=soft"),

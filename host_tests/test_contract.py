@@ -25,8 +25,8 @@ FIRST_LAYERS = ("auto", "bit-planes")
 def library_of(seed: int, target: str):
     """Odd seeds compute a first layer by bit planes where there is one."""
     network, chosen = lower(random_model(seed)), get_target(target)
-    prefer = kernels.first_layer_kernels("bit-planes") if seed % 2 else ()
-    first = kernels.choose(network.ops[0], network.input, chosen, prefer).name
+    prefer = kernels.first_layer_ways("bit-planes") if seed % 2 else ()
+    first = kernels.choose((network.ops[0],), (network.input,), chosen, prefer)[0].way
     return c.generate(plan(network, chosen, prefer if first in prefer else ()), "net")
 
 

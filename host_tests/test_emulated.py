@@ -82,7 +82,7 @@ def test_example_models_on_whole_machines(
     network = lower(read(example_model).model)
     inputs = verify.to_device_layout(verify.noise(network, 8))
     expected = reference.run(network, inputs)
-    prefer = kernels.first_layer_kernels(first_layer)
+    prefer = kernels.first_layer_ways(first_layer)
     library = c.generate(plan(network, target, prefer), "net")
     firmware = harness.build_firmware(library, target, tmp_path)
     assert verify.differing(simulator.simulate_qemu(firmware, library, inputs), expected) == 0

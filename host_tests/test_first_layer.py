@@ -21,7 +21,7 @@ from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
 
-PLANES = kernels.first_layer_kernels("bit-planes")
+PLANES = kernels.first_layer_ways("bit-planes")
 EMULATED = ("cortex-m0", "cortex-m4", "cortex-m7")
 BITS = range(1, 9)
 
@@ -88,7 +88,7 @@ def hostile_inputs(network: Network) -> NDArray[np.uint8]:
 
 def generated(network: Network, target: str) -> Library:
     scheduled = plan(network, get_target(target), PLANES)
-    assert scheduled.steps[0].kernel.name == "bit_planes"
+    assert scheduled.steps[0].kernel.way == "bit_planes"
     return c.generate(scheduled, "net")
 
 
@@ -124,8 +124,8 @@ def test_planes_take_less_memory_than_tables() -> None:
     """Scratch is what the planes need, and flash is the same but for the words' tails."""
     network = dense(8, 256, 64)
     tables, planes = (plan(network, get_target("host"), prefer) for prefer in ((), PLANES))
-    assert planes.steps[0].layout.scratch_words == 8 * 256 // 32
-    assert tables.steps[0].layout.scratch_words == 64 + 16 * 8
+    assert planes.steps[0].view.scratch_words == 8 * 256 // 32
+    assert tables.steps[0].view.scratch_words == 64 + 16 * 8
     assert planes.constant_bytes == tables.constant_bytes
 
 
@@ -134,8 +134,8 @@ def test_the_choice_is_the_callers() -> None:
     target = get_target("cortex-m4")
     for choice, names in kernels.FIRST_LAYER.items():
         first = plan(network, target, names).steps[0]
-        assert first.kernel.name == (names or ("subset_sums",))[0], choice
-        assert [step.kernel.name for step in plan(network, target, names).steps[1:]] == ["rows"]
+        assert first.kernel.way == (names or ("subset_sums",))[0], choice
+        assert [step.kernel.way for step in plan(network, target, names).steps[1:]] == ["rows"]
 
 
 def test_comments_name_the_kernel() -> None:
@@ -147,7 +147,7 @@ def test_comments_name_the_kernel() -> None:
 
 def test_a_choice_that_is_none() -> None:
     with pytest.raises(EdgebnnError, match="'fast'; pick one of: auto, subset-sums, bit-planes"):
-        kernels.first_layer_kernels("fast")
+        kernels.first_layer_ways("fast")
 
 
 @pytest.mark.parametrize("choice", ["subset-sums", "bit-planes"])
@@ -158,7 +158,7 @@ def test_a_choice_without_a_layer_for_it(choice: str) -> None:
         layers = (bnn.Input((2, 3, 3), bits=2), *first, bnn.Flatten(), bnn.BinaryLinear(8, 2))
         model = bnn.Sequential(*layers)
         api.generate(model)
-        with pytest.raises(EdgebnnError, match="Dense or Conv on Ints, and the network has no"):
+        with pytest.raises(EdgebnnError, match="Conv or Dense on bytes, and the network has no"):
             api.generate(model, first_layer=choice)
 
 

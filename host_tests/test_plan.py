@@ -1,5 +1,6 @@
 """The arena: nothing alive is ever overwritten; and the kernel table has no holes."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -10,7 +11,9 @@ from networks import random_model, random_residual_model
 
 import edgebnn.nn as bnn
 from edgebnn import kernels
+from edgebnn.bits import tensor_words
 from edgebnn.codegen.env import resource_dir
+from edgebnn.errors import EdgebnnError
 from edgebnn.ir import INPUT, Add, sources
 from edgebnn.lower import lower
 from edgebnn.plan import Buffer, place, plan
@@ -56,8 +59,8 @@ def test_deep_network_takes_two_layers_of_memory_not_all() -> None:
         layers += [bnn.BinaryLinear(64, 64), bnn.Sign()]
     network = lower(bnn.Sequential(*layers, bnn.BinaryLinear(64, 2)))
     scheduled = plan(network, get_target("host"))
-    scratch = scheduled.steps[0].layout.scratch_words
-    assert sum(kernels.tensor_words(step.result) for step in scheduled.steps) == 12 * 2
+    scratch = scheduled.steps[0].view.scratch_words
+    assert sum(tensor_words(step.result) for step in scheduled.steps) == 12 * 2
     assert scheduled.arena_words == max(2 + scratch, 4)
 
 
@@ -72,8 +75,8 @@ def test_every_layer_finds_its_input_intact(target: str, build) -> None:
             names = sources(step.op)
             read = list(zip(names, step.source_offsets, step.sources, strict=True))
             written: list[tuple[str, int | None, int]] = [
-                ("scratch", step.scratch_offset, step.layout.scratch_words),
-                (step.op.name, step.result_offset, kernels.tensor_words(step.result)),
+                ("scratch", step.scratch_offset, step.view.scratch_words),
+                (step.op.name, step.result_offset, tensor_words(step.result)),
             ]
             in_place = step.kernel.in_place and step.result_offset in step.source_offsets
             for _, offset, words in written:
@@ -82,7 +85,7 @@ def test_every_layer_finds_its_input_intact(target: str, build) -> None:
                     assert offset + words <= scheduled.arena_words
                     writer[offset : offset + words] = ["being written"] * words
             for name, offset, tensor in read:
-                words = kernels.tensor_words(tensor)
+                words = tensor_words(tensor)
                 assert (offset is None) == (words == 0) == (name == INPUT)
                 if offset is not None:
                     assert writer[offset : offset + words] == [name] * words, (seed, step.op.name)
@@ -105,7 +108,7 @@ def test_addition_takes_the_place_of_the_sums_it_reads_last() -> None:
         if isinstance(step.op, Add):
             assert step.source_offsets[0] == step.result_offset == first.result_offset
     # The shortcut and the sums to be added, 32 words each, and the bits between.
-    scratch = first.layout.scratch_words
+    scratch = first.view.scratch_words
     assert scheduled.arena_words == max(32 + 32 + 2, 32 + scratch)
 
 
@@ -128,25 +131,31 @@ def test_sums_that_a_later_op_reads_are_not_overwritten() -> None:
     assert thrice.result_offset in (twice.result_offset, dense.result_offset)
 
 
-@pytest.mark.parametrize("kernel", kernels.KERNELS, ids=lambda kernel: kernel.template)
-def test_kernel_has_its_templates(kernel: kernels.Kernel) -> None:
-    root = resource_dir("templates") / "c"
-    assert (root / "ops" / kernel.template).is_file()
-    for helper in kernel.helpers:
-        assert (root / "kernels" / helper).is_file()
+TEMPLATES = resource_dir("templates") / "c"
 
 
-def test_no_template_is_left_without_a_kernel() -> None:
-    root = resource_dir("templates") / "c"
-    ops = {path.name for path in (root / "ops").iterdir()}
-    helpers = {path.name for path in (root / "kernels").iterdir()}
-    assert ops == {kernel.template for kernel in kernels.KERNELS}
-    assert helpers == {helper for kernel in kernels.KERNELS for helper in kernel.helpers}
+def test_each_kernel_has_a_template_and_each_template_a_kernel() -> None:
+    names = {path.name for path in (TEMPLATES / "kernels").iterdir()}
+    assert names == {f"{kernel.name}.c.j2" for kernel in kernels.KERNELS}
+
+
+def test_each_helper_is_called_by_some_network() -> None:
+    called = set()
+    for seed in range(200):
+        for model in (random_model(seed), random_residual_model(seed)):
+            network = lower(model)
+            for prefer in kernels.FIRST_LAYER.values():
+                with contextlib.suppress(EdgebnnError):
+                    steps = plan(network, get_target("host"), prefer).steps
+                    called |= {helper for step in steps for helper in step.view.helpers}
+    assert {f"{name}.c.j2" for name in called} == {
+        path.name for path in (TEMPLATES / "helpers").iterdir()
+    }
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
 def test_target_has_a_kernel_for_every_op(target) -> None:
-    named = [kernel for kernel in kernels.KERNELS if kernel.name in target.kernels]
-    assert set(target.kernels) == {kernel.name for kernel in named}
-    wanted = {(kernel.op, kernel.source) for kernel in kernels.KERNELS}
-    assert {(kernel.op, kernel.source) for kernel in named} == wanted
+    named = [kernel for kernel in kernels.KERNELS if kernel.way in target.kernels]
+    assert set(target.kernels) == {kernel.way for kernel in named}
+    wanted = {(kernel.ops, kernel.reads) for kernel in kernels.KERNELS}
+    assert {(kernel.ops, kernel.reads) for kernel in named} == wanted

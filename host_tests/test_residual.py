@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import edgebnn
 import edgebnn.nn as bnn
 from edgebnn import api, reference
+from edgebnn.bits import sum_bits
 from edgebnn.codegen import c
 from edgebnn.device import harness, host, simulator, toolchain
 from edgebnn.ir import Add, Binarize, Conv, Raw, Sums, sources, tensors
@@ -129,7 +130,7 @@ def test_random_networks_are_various() -> None:
 @pytest.mark.parametrize("high", [0, 9, 32767, 32768, 40000])
 def test_sums_take_the_width_that_holds_them(low: int, high: int) -> None:
     fits = np.iinfo(np.int16).min <= low and high <= np.iinfo(np.int16).max
-    assert Sums(1, 1, 1, low, high).bits == (16 if fits else 32)
+    assert sum_bits(Sums(1, 1, 1, low, high)) == (16 if fits else 32)
 
 
 def test_sums_at_the_ends_of_16_bits_add_up(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from edgebnn import __version__, ir
 from edgebnn.codegen import package, views
 from edgebnn.codegen.env import render
+from edgebnn.codegen.indent import indented
 from edgebnn.codegen.library import Library
 from edgebnn.codegen.names import check_prefix, comment_text
 from edgebnn.plan import Plan
@@ -29,13 +30,15 @@ def generate(
     """
     check_prefix(name)
     network = plan.network
-    helpers = dict.fromkeys(helper for step in plan.steps for helper in step.kernel.helpers)
+    prefix = f"{name}_"
+    helpers = dict.fromkeys(helper for step in plan.steps for helper in step.view.helpers)
     accuracy = "not recorded"
     if test_accuracy is not None:
         accuracy = f"{100.0 * test_accuracy:.2f} % (test set, recorded when the model was saved)"
     shape = network.input
     view = views.LibraryView(
         name=name,
+        prefix=prefix,
         macro=name.upper(),
         version=__version__,
         target=plan.target.name,
@@ -43,9 +46,9 @@ def generate(
         accuracy=accuracy,
         input_steps=", then ".join(comment_text(step) for step in input_steps),
         classes=tuple(comment_text(text) for text in class_names),
-        ops=tuple(views.op_view(step) for step in plan.steps),
+        ops=tuple(views.op_view(step, prefix) for step in plan.steps),
         sums=any(isinstance(step.result, ir.Sums) for step in plan.steps),
-        helpers=tuple(f"c/kernels/{helper}" for helper in helpers),
+        helpers=tuple(f"c/helpers/{helper}.c.j2" for helper in helpers),
         input_bytes=network.input_bytes,
         input_shape=f"{shape.height} x {shape.width} x {shape.channels}",
         input_range=f"0 to {2**shape.bits - 1}",
@@ -58,7 +61,7 @@ def generate(
     )
     files = {
         f"src/{name}.h": render("c/model.h.j2", lib=view),
-        f"src/{name}.c": render("c/model.c.j2", lib=view),
+        f"src/{name}.c": indented(render("c/model.c.j2", lib=view)),
     }
     return Library(
         name=name,

@@ -1,10 +1,8 @@
 """Frozen views: every number, name and line of a table that a template prints, computed here."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from edgebnn.bits import sum_bits
 from edgebnn.ir import (
     Add,
     Binarize,
@@ -14,13 +12,13 @@ from edgebnn.ir import (
     DepthwiseConv,
     Ints,
     MaxPool,
+    Op,
     Score,
-    Scores,
     ScoreVector,
     Sums,
     Tensor,
 )
-from edgebnn.kernels import Array, equal_shift, score_shifts
+from edgebnn.kernels import Table, View
 from edgebnn.plan import Step
 
 _LINE = 96
@@ -38,22 +36,15 @@ class ArrayView:
 
 @dataclass(frozen=True, slots=True)
 class OpView:
-    """One layer's function: its signature, tables, numbers and the call that runs it."""
+    """One layer: its name in C, its comment, its kernel's view, and the call that runs it."""
 
     name: str
     comment: str
     template: str
     arrays: tuple[ArrayView, ...]
-    n: Mapping[str, int]
-    has: Mapping[str, bool]  # which optional tables exist
-    gives_bits: bool
-    sum_bits: int  # 16 or 32 where it gives sums, else 0
+    view: View
     in_type: str
     out_type: str
-    lane_test: str
-    all_set: str  # word w of the channels that a pool takes the AND of, "" where it has none
-    shift: str  # left shift that gives a score of its dot, "" where there is none
-    zero_factors: bool  # whether some shift is 32, for a score that its dot does not touch
     call: str
 
 
@@ -62,6 +53,7 @@ class LibraryView:
     """All that the library's files print."""
 
     name: str
+    prefix: str  # of every name in C
     macro: str
     version: str
     target: str
@@ -88,12 +80,12 @@ def spaced(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
-def array_view(op_name: str, array: Array) -> ArrayView:
+def array_view(op_name: str, table: Table) -> ArrayView:
     """The table ``<op>_<suffix>``: one initializer line a row, longer rows wrapped."""
-    texts = [f"0x{v:08x}u" if array.ctype == "uint32_t" else f"{v}" for v in array.values.ravel()]
-    row_length = array.values.shape[-1]
+    texts = [f"0x{v:08x}u" if table.ctype == "uint32_t" else f"{v}" for v in table.values.ravel()]
+    row_length = table.values.shape[-1]
     lines: list[str] = []
-    if array.values.ndim == 1:
+    if table.values.ndim == 1:
         lines += _wrap(texts, "    ", ",")
     else:
         for i in range(0, len(texts), row_length):
@@ -103,8 +95,8 @@ def array_view(op_name: str, array: Array) -> ArrayView:
                 lines.append(whole)
             else:
                 lines += ["    {", *_wrap(row, "        ", ","), "    },"]
-    dimensions = "".join(f"[{size}]" for size in array.values.shape)
-    return ArrayView(array.ctype, f"{op_name}_{array.suffix}", dimensions, tuple(lines))
+    dimensions = "".join(f"[{size}]" for size in table.values.shape)
+    return ArrayView(table.ctype, f"{op_name}_{table.suffix}", dimensions, tuple(lines))
 
 
 def _wrap(texts: list[str], indent: str, end: str) -> list[str]:
@@ -117,62 +109,27 @@ def _wrap(texts: list[str], indent: str, end: str) -> list[str]:
     return [*lines, line.rstrip()]
 
 
-def op_view(step: Step) -> OpView:
-    """The function that runs ``step``."""
-    op = step.op
-    outputs = step.layout.numbers.get("outputs", 0)
-    if outputs % 32 == 0:
-        lane_test = "lane < 32u"
-    elif outputs < 32:
-        lane_test = f"lane < {outputs}u"
-    else:
-        lane_test = f"(lane < 32u) && (first + lane < {outputs}u)"
-    places = [_place(offset, "input") for offset in step.source_offsets]
-    places.append(_place(step.result_offset, "scores"))
+def op_view(step: Step, prefix: str) -> OpView:
+    """The function that runs ``step``; every name in C begins with ``prefix``."""
+    name = prefix + step.op.name
+    places = [_place(offset, prefix, "input") for offset in step.source_offsets]
+    places.append(_place(step.result_offset, prefix, "scores"))
     if step.scratch_offset is not None:
-        places.append(_place(step.scratch_offset, ""))
-    suffixes = {array.suffix for array in step.layout.arrays}
-    shift, zero_factors = _shift(step)
+        places.append(_place(step.scratch_offset, prefix, ""))
     return OpView(
-        name=op.name,
-        comment=f"{op.name}: {_describe(step)} [{step.kernel.name}]",
-        template=f"c/ops/{step.kernel.template}",
-        arrays=tuple(array_view(op.name, array) for array in step.layout.arrays),
-        n=step.layout.numbers,
-        has={s: s in suffixes for s in ("factor", "offset", "inverted")},
-        gives_bits=isinstance(step.result, Bits),
-        sum_bits=step.result.bits if isinstance(step.result, Sums) else 0,
+        name=name,
+        comment=f"{step.op.name}: {_describe(step)} [{step.kernel.way}]",
+        template=f"c/kernels/{step.kernel.name}.c.j2",
+        arrays=tuple(array_view(name, table) for table in step.view.tables),
+        view=step.view,
         in_type="uint8_t" if isinstance(step.source, Ints) else "uint32_t",
         out_type="int32_t" if isinstance(step.result, ScoreVector) else "uint32_t",
-        lane_test=lane_test,
-        all_set=_all_set(step),
-        shift=shift,
-        zero_factors=zero_factors,
-        call=f"{op.name}({', '.join(places)});",
+        call=f"{name}({', '.join(places)});",
     )
 
 
-def _place(offset: int | None, outside: str) -> str:
-    return outside if offset is None else f"&arena[{offset}]"
-
-
-def _all_set(step: Step) -> str:
-    if "all_set" in step.layout.numbers:
-        return f"0x{step.layout.numbers['all_set']:08x}u"
-    tables = {array.suffix for array in step.layout.arrays}
-    return f"{step.op.name}_all_set[w]" if "all_set" in tables else ""
-
-
-def _shift(step: Step) -> tuple[str, bool]:
-    """What to shift a dot by, and whether that can be 32."""
-    head = getattr(step.op, "head", None)
-    shifts = score_shifts(head) if isinstance(head, Scores) else None
-    if shifts is None:
-        return "", False
-    equal = equal_shift(shifts)
-    if equal is None:
-        return f"{step.op.name}_shift[o]", bool(np.any(shifts == 32))
-    return f"{equal}u" if equal else "", False
+def _place(offset: int | None, prefix: str, outside: str) -> str:
+    return outside if offset is None else f"&{prefix}arena[{offset}]"
 
 
 def _shape(tensor: Tensor) -> str:
@@ -188,14 +145,14 @@ def _shape(tensor: Tensor) -> str:
         case Bits():
             return f"{tensor.height}x{tensor.width}x{tensor.channels} bits"
         case Sums(height=1, width=1):
-            return f"{tensor.channels} sums of {tensor.bits} bits"
+            return f"{tensor.channels} sums of {sum_bits(tensor)} bits"
         case Sums():
             shape = f"{tensor.height}x{tensor.width}x{tensor.channels}"
-            return f"{shape} sums of {tensor.bits} bits"
+            return f"{shape} sums of {sum_bits(tensor)} bits"
 
 
 def _describe(step: Step) -> str:
-    op = step.op
+    op: Op = step.op
     text = f"{_shape(step.source)} -> {_shape(step.result)}"
     match op:
         case Dense():

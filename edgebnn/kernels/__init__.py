@@ -1,0 +1,76 @@
+"""The kernels: for each run of ops the ways to compute it.
+
+To add one, write ``kernels/<name>.py`` with a ``KERNEL`` and ``templates/c/kernels/<name>.c.j2``.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+
+from edgebnn.bits import layout
+from edgebnn.errors import EdgebnnError
+from edgebnn.ir import Op
+from edgebnn.kernels.base import Inputs, Kernel, Table, View
+from edgebnn.targets import Target
+
+__all__ = ["FIRST_LAYER", "KERNELS", "Kernel", "Table", "View", "choose", "first_layer_ways"]
+
+
+def _found() -> tuple[Kernel, ...]:
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names if name != "base"]
+    return tuple(module.KERNEL for module in modules)
+
+
+KERNELS = _found()
+
+#: What the first layer with weights can be told to use; ``auto`` leaves it to the target.
+FIRST_LAYER: Mapping[str, tuple[str, ...]] = {
+    "auto": (),
+    "subset-sums": ("subset_sums",),
+    "bit-planes": ("bit_planes",),
+}
+
+
+def first_layer_ways(choice: str) -> tuple[str, ...]:
+    """The ways to prefer for a ``choice`` out of :data:`FIRST_LAYER`.
+
+    Raises:
+        EdgebnnError: no such choice; the message lists those there are.
+    """
+    try:
+        return FIRST_LAYER[choice]
+    except KeyError:
+        known = ", ".join(FIRST_LAYER)
+        raise EdgebnnError(f"unknown first layer '{choice}'; pick one of: {known}") from None
+
+
+def choose(
+    ops: tuple[Op, ...], inputs: Inputs, target: Target, prefer: tuple[str, ...] = ()
+) -> tuple[Kernel, View]:
+    """The first kernel for the run ``ops``: by ways to ``prefer``, then in the target's own order.
+
+    Args:
+        inputs: the tensors that the first op reads.
+
+    Raises:
+        EdgebnnError: no kernel of the target takes these ops.
+    """
+    kinds = tuple(type(op) for op in ops)
+    layouts = {layout(tensor) for tensor in inputs}
+    for way in (*(way for way in prefer if way in target.kernels), *target.kernels):
+        for kernel in KERNELS:
+            if kernel.way == way and kernel.ops == kinds and layouts <= kernel.reads:
+                view = kernel.fit(ops, inputs, target.cpu)
+                if view is not None:
+                    return kernel, view
+    what = f"{' + '.join(kind.__name__ for kind in kinds)} on {type(inputs[0]).__name__}"
+    raise EdgebnnError(f"target '{target.name}' has no kernel for '{ops[0].name}' ({what})")
+
+
+def takes(way: str) -> str:
+    """The layers that kernels of this ``way`` compute: "Dense or Conv on bytes"."""
+    rows = [kernel for kernel in KERNELS if kernel.way == way]
+    ops = dict.fromkeys(" + ".join(op.__name__ for op in kernel.ops) for kernel in rows)
+    names = dict.fromkeys(one.name.lower() for kernel in rows for one in kernel.reads)
+    return f"{' or '.join(ops)} on {' or '.join(sorted(names))}"

@@ -1,0 +1,77 @@
+"""Convolutions on bits, a row of weights an output: XNOR and popcount over a copy of the window.
+
+Zeros around the image are counted twice: a dot product is linear, so with -1 and then with +1 out
+there 2 * dot = (n - 2 * low) + (n - 2 * high), and dot = n - low - high.
+"""
+
+from dataclasses import dataclass
+
+from edgebnn.bits import Layout, pack
+from edgebnn.ir import Bits, Conv, Op, fan_in, infer
+from edgebnn.kernels.base import (
+    BitPixel,
+    HeadView,
+    Inputs,
+    Kernel,
+    Table,
+    Window,
+    bit_pixel,
+    head_view,
+    mismatch_limits,
+    window,
+)
+from edgebnn.targets import Cpu
+
+
+@dataclass(frozen=True, slots=True)
+class ConvRows:
+    """What ``conv_rows.c.j2`` prints."""
+
+    inputs: int
+    row_words: int
+    window: Window
+    pixel: BitPixel
+    weights: Table
+    head: HeadView
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        return ("popcount", "mismatches", *self.head.helpers)
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        return (self.weights, *self.head.tables)
+
+    @property
+    def scratch_words(self) -> int:
+        return self.row_words * (2 if self.window.zero_padded else 1)
+
+    @property
+    def parameters(self) -> str:
+        return "const uint32_t *patch" + (", int crosses" if self.window.zero_padded else "")
+
+    @property
+    def arguments(self) -> str:
+        return "patch" + (", crosses" if self.window.zero_padded else "")
+
+
+def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvRows | None:
+    (op,) = ops
+    source = inputs[0]
+    if not isinstance(op, Conv) or not isinstance(source, Bits) or cpu.word_bits != 32:
+        return None
+    count = fan_in(op)
+    rows = pack(op.weights).reshape(len(op.weights), -1)
+    windows = window(op, source)
+    limits = mismatch_limits(op.head, count, doubled=windows.zero_padded)
+    return ConvRows(
+        inputs=count,
+        row_words=rows.shape[1],
+        window=windows,
+        pixel=bit_pixel(source, cpu),
+        weights=Table("weights", "uint32_t", rows),
+        head=head_view(op.head, infer(op, source), limits, "<="),
+    )
+
+
+KERNEL = Kernel("conv_rows", "rows", (Conv,), frozenset({Layout.ROWS}), fit)

@@ -1,0 +1,65 @@
+"""Dense layers on integers, by their bit planes: an AND and a popcount for each bit of the input.
+
+Source: arXiv 1602.02830, section 1.4 (the first layer).
+"""
+
+from dataclasses import dataclass
+
+from edgebnn.bits import Layout, pack
+from edgebnn.ir import Conv, Dense, Ints, Op, fan_in, infer
+from edgebnn.kernels.base import HeadView, Inputs, Kernel, Table, dot_limits, head_view
+from edgebnn.targets import Cpu
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """``bits`` planes of a row of inputs, and rows of weights as long as a plane."""
+
+    inputs: int
+    bits: int
+    row_words: int
+    weights: Table
+
+    @property
+    def words(self) -> int:
+        return self.bits * self.row_words
+
+
+def planes(op: Dense | Conv, source: Ints) -> Planes:
+    """The layer's weights as the planes take them."""
+    rows = pack(op.weights.reshape(len(op.weights), -1))
+    return Planes(fan_in(op), source.bits, rows.shape[1], Table("weights", "uint32_t", rows))
+
+
+@dataclass(frozen=True, slots=True)
+class DenseBitPlanes:
+    """What ``dense_bit_planes.c.j2`` prints."""
+
+    planes: Planes
+    head: HeadView
+    parameters: str = "const uint32_t *planes, uint32_t total"
+    arguments: str = "planes, total"
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        return ("popcount", "bit_planes", *self.head.helpers)
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        return (self.planes.weights, *self.head.tables)
+
+    @property
+    def scratch_words(self) -> int:
+        return self.planes.words
+
+
+def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseBitPlanes | None:
+    (op,) = ops
+    source = inputs[0]
+    if not isinstance(op, Dense) or not isinstance(source, Ints) or cpu.word_bits != 32:
+        return None
+    head = head_view(op.head, infer(op, source), dot_limits(op.head), ">=")
+    return DenseBitPlanes(planes(op, source), head)
+
+
+KERNEL = Kernel("dense_bit_planes", "bit_planes", (Dense,), frozenset({Layout.BYTES}), fit)

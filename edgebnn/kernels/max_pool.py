@@ -1,0 +1,40 @@
+"""Max-pooling of bits: an OR, or an AND in the channels whose norm falls."""
+
+from dataclasses import dataclass
+
+from edgebnn.bits import Layout, pack
+from edgebnn.ir import Bits, MaxPool, Op
+from edgebnn.kernels.base import BitPixel, Inputs, Kernel, Table, Window, bit_pixel, window
+from edgebnn.targets import Cpu
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPoolWords:
+    """What ``max_pool.c.j2`` prints.
+
+    ``inverts`` says that some channels take the AND; they are the bits of ``mask`` where a pixel
+    has one word, else of the table.
+    """
+
+    window: Window
+    pixel: BitPixel
+    inverts: bool
+    mask: int
+    tables: tuple[Table, ...]
+    scratch_words: int = 0
+    helpers: tuple[str, ...] = ()
+
+
+def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> MaxPoolWords | None:
+    (op,) = ops
+    source = inputs[0]
+    if not isinstance(op, MaxPool) or not isinstance(source, Bits) or cpu.word_bits != 32:
+        return None
+    masks = pack(op.all_set)
+    inverts = bool(masks.any())
+    tables = (Table("all_set", "uint32_t", masks),) if inverts and len(masks) > 1 else ()
+    pixel = bit_pixel(source, cpu)
+    return MaxPoolWords(window(op, source), pixel, inverts, int(masks[0]), tables)
+
+
+KERNEL = Kernel("max_pool", "direct", (MaxPool,), frozenset({Layout.ROWS}), fit)
