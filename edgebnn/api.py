@@ -10,6 +10,7 @@ from edgebnn.checkpoint import Checkpoint, Metadata, load, read, save
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
 from edgebnn.errors import EdgebnnError
+from edgebnn.files import write_texts
 from edgebnn.plan import plan
 from edgebnn.proof import prove
 from edgebnn.targets import get_target
@@ -85,21 +86,4 @@ def write(library: Library, folder: str | os.PathLike[str], *, force: bool = Fal
         raise EdgebnnError(f"{folder} is a file; give a folder for the library")
     if not force and folder.is_dir() and any(folder.iterdir()):
         raise EdgebnnError(f"{folder} is not empty; add --force to replace the files in it")
-    written: list[Path] = []
-    partial: list[tuple[Path, Path]] = []
-    try:
-        for relative, text in library.files.items():
-            path = folder / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            partial.append((part, path))
-            part.write_text(text, encoding="utf-8", newline="\n")
-        for part, path in partial:
-            part.replace(path)
-            written.append(path)
-    except OSError as error:
-        raise EdgebnnError(f"cannot write to {folder}: {error.strerror or error}") from None
-    finally:
-        for part, _ in partial:
-            part.unlink(missing_ok=True)
-    return written
+    return write_texts(folder, library.files)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edgebnn import __version__
+from edgebnn._version import __version__
 from edgebnn.cli import bench, model, proof, study, train
 from edgebnn.errors import EdgebnnError
 

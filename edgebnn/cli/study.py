@@ -1,6 +1,5 @@
 """Commands that compare: variants of recipes, models with published ones; tables and plots."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +17,7 @@ from edgebnn.cli.console import (
 )
 from edgebnn.cli.inputs import as_torch_input, open_model, read_test_set
 from edgebnn.errors import EdgebnnError
+from edgebnn.files import write_text
 from edgebnn.targets import get_target
 
 if TYPE_CHECKING:
@@ -260,8 +260,8 @@ def redraw(
 def _write_comparison(comparison: "Comparison", folder: Path, stem: str) -> None:
     from edgebnn import plots, report
 
-    _write_whole(folder / f"{stem}.json", comparison.to_json())
-    _write_whole(folder / f"{stem}.md", report.comparison_markdown(comparison))
+    write_text(folder / f"{stem}.json", comparison.to_json())
+    write_text(folder / f"{stem}.md", report.comparison_markdown(comparison))
     if plots.available():
         plots.dot_plot(
             folder / f"{stem}.png",
@@ -275,8 +275,8 @@ def _write_comparison(comparison: "Comparison", folder: Path, stem: str) -> None
 def _write_frontier(frontier: "Frontier", folder: Path, stem: str) -> None:
     from edgebnn import plots, report
 
-    _write_whole(folder / f"{stem}.json", frontier.to_json())
-    _write_whole(folder / f"{stem}.md", report.frontier_markdown(frontier))
+    write_text(folder / f"{stem}.json", frontier.to_json())
+    write_text(folder / f"{stem}.md", report.frontier_markdown(frontier))
     if plots.available():
         plots.frontier_plot(
             folder / f"{stem}.png",
@@ -308,13 +308,3 @@ def _make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise EdgebnnError(f"{folder} is a file; give a folder")
     folder.mkdir(parents=True, exist_ok=True)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """The whole file or none of it, whatever happens."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """The C renderer: a plan goes in, the text of a C99 library comes out; nothing is written."""
 
-from edgebnn import __version__, ir
+from edgebnn import ir
+from edgebnn._version import __version__
 from edgebnn.codegen import package, views
 from edgebnn.codegen.env import render
 from edgebnn.codegen.library import Library

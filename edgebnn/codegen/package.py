@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from edgebnn import __version__
+from edgebnn._version import __version__
 
 
 def platformio(name: str) -> Mapping[str, str]:

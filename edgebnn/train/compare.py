@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import torch
 
-from edgebnn import __version__
+from edgebnn._version import __version__
 from edgebnn.errors import EdgebnnError
 from edgebnn.lower import lower
 from edgebnn.plan import plan

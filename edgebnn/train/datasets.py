@@ -17,7 +17,6 @@ import io
 import os
 import re
 import tarfile
-import tempfile
 import wave
 import zipfile
 import zlib
@@ -32,6 +31,7 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from edgebnn.errors import EdgebnnError
+from edgebnn.files import replacing
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -483,28 +483,23 @@ def _load_jpeg_zip(request: _Request, path: Path) -> Dataset:
     except _BROKEN as error:
         raise EdgebnnError(f"{path} is broken ({_why(error)}); replace it") from error
     dataset = _dataset(request.name, path, parts["train"], parts["test"], names)
-    with suppress(OSError):  # the cache saves time; a full or read-only disk is no error
+    # The cache saves time; a full or read-only disk is no error.
+    with suppress(OSError, EdgebnnError):
         _save_npz(cached, dataset)
     return dataset
 
 
 def _save_npz(path: Path, dataset: Dataset) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(
-                file,
-                train_images=dataset.train_images,
-                train_labels=dataset.train_labels,
-                test_images=dataset.test_images,
-                test_labels=dataset.test_labels,
-                class_names=np.array(dataset.class_names),
-            )
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        np.savez(
+            file,
+            train_images=dataset.train_images,
+            train_labels=dataset.train_labels,
+            test_images=dataset.test_images,
+            test_labels=dataset.test_labels,
+            class_names=np.array(dataset.class_names),
+        )
 
 
 # --- spoken digits ------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from torch.nn.parallel import DistributedDataParallel
 import edgebnn.nn as bnn
 from edgebnn import checkpoint
 from edgebnn.errors import EdgebnnError
+from edgebnn.files import replacing
 from edgebnn.train import transforms
 from edgebnn.train.augment import augment
 from edgebnn.train.datasets import Dataset, cache_dir, quantize
@@ -355,11 +356,10 @@ def _teacher(
 
 def _keep(model: nn.Module, path: Path) -> None:
     """Saves a teacher for later runs; whoever cannot trains it again."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with suppress(OSError):
+    with suppress(OSError, EdgebnnError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), partial)
-        partial.replace(path)
+        with replacing(path) as file:
+            torch.save(model.state_dict(), file)
 
 
 # --- one run ------------------------------------------------------------------------------------
