@@ -41,7 +41,7 @@ class Metadata:
 
     ``test_accuracy`` is a fraction, ``right_shift`` the number of low bits that preprocessing
     drops from an 8-bit pixel, after the ``preprocessing`` steps of
-    :mod:`edgebnn.train.transforms`, which the emitted C leaves to its user too.
+    :mod:`edgebnn.data.transforms`, which the emitted C leaves to its user too.
     """
 
     class_names: tuple[str, ...] = ()
@@ -210,7 +210,7 @@ def _check_metadata(classes: int, class_names: Sequence[str], right_shift: int) 
 
 
 def _steps(steps: object) -> tuple[str, ...]:
-    """``steps`` if they look like preprocessing; which there are, edgebnn.train knows."""
+    """``steps`` if they look like preprocessing; which there are, edgebnn.data knows."""
     if not isinstance(steps, list | tuple) or len(steps) > _MOST_STEPS:
         raise EdgebnnError(f"preprocessing is no list of up to {_MOST_STEPS} steps")
     for step in steps:

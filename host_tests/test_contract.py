@@ -157,7 +157,7 @@ BLOCKED = """
 import sys
 sys.modules["torch"] = None
 import edgebnn, edgebnn.ir, edgebnn.reference, edgebnn.plan, edgebnn.cost, edgebnn.kernels
-import edgebnn.filters
+import edgebnn.filters, edgebnn.data, edgebnn.data.transforms, edgebnn.files
 import edgebnn.codegen.c, edgebnn.device.harness, edgebnn.device.host, edgebnn.device.simulator
 """
 

@@ -29,7 +29,7 @@ def read_test_set(
     content: "Checkpoint", network: "Network", dataset: str | None, data: Path | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Preprocessed test images (N, C, H, W) and labels for a model, checked to fit it."""
-    from edgebnn.train import DATASETS, load_dataset, transforms
+    from edgebnn.data import DATASETS, load_dataset, transforms
     from edgebnn.verify import preprocess
 
     name = dataset or content.metadata.dataset

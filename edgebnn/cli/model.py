@@ -92,8 +92,8 @@ def predict(
 ) -> None:
     """Classify one image file with the integer network."""
     from edgebnn import reference
-    from edgebnn.train.datasets import read_image
-    from edgebnn.train.transforms import apply_to_image
+    from edgebnn.data import read_image
+    from edgebnn.data.transforms import apply_to_image
     from edgebnn.verify import preprocess, to_device_layout
 
     content, network = open_model(model)

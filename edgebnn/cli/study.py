@@ -52,8 +52,9 @@ def compare(
 
     Both are written after every run. The same command goes on after Ctrl-C, and may add seeds.
     """
+    from edgebnn.data import load_dataset
     from edgebnn.train import compare as comparing
-    from edgebnn.train import get_recipe, load_dataset
+    from edgebnn.train import get_recipe
 
     if device not in ("auto", "cpu", "cuda"):
         raise EdgebnnError(f"unknown device '{device}'; pick one of: auto, cpu, cuda")

@@ -41,7 +41,8 @@ def train(
 
     Several processes: torchrun --nproc-per-node 2 -m edgebnn train ...
     """
-    from edgebnn.train import get_recipe, load_dataset, parse_setting
+    from edgebnn.data import load_dataset
+    from edgebnn.train import get_recipe, parse_setting
     from edgebnn.train import train as run
 
     if device not in ("auto", "cpu", "cuda"):

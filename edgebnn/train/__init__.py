@@ -1,7 +1,7 @@
-"""Training: data sets, recipes and the loop that turns them into a model file."""
+"""Training: recipes and the loop that turns them into a model file."""
 
+from edgebnn.data import DATASETS, Dataset, load_dataset, quantize
 from edgebnn.train.bench import StepRatio, step_ratio
-from edgebnn.train.datasets import DATASETS, Dataset, load_dataset, quantize
 from edgebnn.train.loop import (
     Batch,
     Epoch,

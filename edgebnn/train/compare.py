@@ -20,11 +20,11 @@ from typing import Any, Self
 import torch
 
 from edgebnn._version import __version__
+from edgebnn.data import Dataset
 from edgebnn.errors import EdgebnnError
 from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
-from edgebnn.train.datasets import Dataset
 from edgebnn.train.loop import Device, Epoch, Event, Started, fingerprint, train
 from edgebnn.train.recipes import Recipe, from_mapping, parse_setting
 

@@ -35,11 +35,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 import edgebnn.nn as bnn
 from edgebnn import checkpoint
+from edgebnn.data import Dataset, cache_dir, quantize, transforms
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import replacing
-from edgebnn.train import transforms
 from edgebnn.train.augment import augment
-from edgebnn.train.datasets import Dataset, cache_dir, quantize
 from edgebnn.train.recipes import Recipe
 from edgebnn.train.twin import float_twin
 
