@@ -21,9 +21,9 @@ from edgebnn.files import write_text
 from edgebnn.targets import get_target
 
 if TYPE_CHECKING:
-    from edgebnn.frontier import Frontier
+    from edgebnn.study.comparison import Comparison, Entry, Run
+    from edgebnn.study.frontier import Frontier
     from edgebnn.train import Event
-    from edgebnn.train.compare import Comparison, Entry, Run
 
 
 def compare(
@@ -53,7 +53,7 @@ def compare(
     Both are written after every run. The same command goes on after Ctrl-C, and may add seeds.
     """
     from edgebnn.data import load_dataset
-    from edgebnn.train import compare as comparing
+    from edgebnn.study import compare as comparing
     from edgebnn.train import get_recipe
 
     if device not in ("auto", "cpu", "cuda"):
@@ -165,8 +165,9 @@ def frontier(
 
     Inputs are test images where the data set is at hand, else random ones.
     """
-    from edgebnn import api, report, verify
-    from edgebnn import frontier as frontiers
+    from edgebnn import api, verify
+    from edgebnn.study import frontier as frontiers
+    from edgebnn.study import tables
 
     chip = get_target(target)
     if chip.machine is None:
@@ -224,7 +225,7 @@ def frontier(
     )
     _make_folder(output)
     _write_frontier(found, output, "frontier")
-    out.print(report.frontier_markdown(found))
+    out.print(tables.frontier_markdown(found))
     _show_drawn(output, "frontier")
 
 
@@ -236,8 +237,8 @@ def redraw(
     import json
     from dataclasses import replace
 
-    from edgebnn.frontier import FORMAT, Frontier
-    from edgebnn.train.compare import Comparison
+    from edgebnn.study.comparison import Comparison
+    from edgebnn.study.frontier import FORMAT, Frontier
 
     if file.suffix != ".json":
         raise EdgebnnError(f"{file} is no .json file; name the one that compare wrote")
@@ -259,38 +260,38 @@ def redraw(
 
 
 def _write_comparison(comparison: "Comparison", folder: Path, stem: str) -> None:
-    from edgebnn import plots, report
+    from edgebnn.study import plots, tables
 
     write_text(folder / f"{stem}.json", comparison.to_json())
-    write_text(folder / f"{stem}.md", report.comparison_markdown(comparison))
+    write_text(folder / f"{stem}.md", tables.comparison_markdown(comparison))
     if plots.available():
         plots.dot_plot(
             folder / f"{stem}.png",
-            report.comparison_groups(comparison),
+            tables.comparison_groups(comparison),
             title=comparison.title,
             axis="test accuracy (%)",
-            note=report.comparison_note(comparison),
+            note=tables.comparison_note(comparison),
         )
 
 
 def _write_frontier(frontier: "Frontier", folder: Path, stem: str) -> None:
-    from edgebnn import plots, report
+    from edgebnn.study import plots, tables
 
     write_text(folder / f"{stem}.json", frontier.to_json())
-    write_text(folder / f"{stem}.md", report.frontier_markdown(frontier))
+    write_text(folder / f"{stem}.md", tables.frontier_markdown(frontier))
     if plots.available():
         plots.frontier_plot(
             folder / f"{stem}.png",
-            report.frontier_series(frontier),
+            tables.frontier_series(frontier),
             title=frontier.title,
-            axes=report.frontier_axes(frontier),
-            note=report.frontier_note(frontier),
+            axes=tables.frontier_axes(frontier),
+            note=tables.frontier_note(frontier),
         )
 
 
 def _show_drawn(folder: Path, stem: str) -> None:
     """Names the files; without matplotlib an error says what is missing."""
-    from edgebnn import plots
+    from edgebnn.study import plots
 
     for kind in ("json", "md", "png"):
         if kind != "png" or plots.available():
