@@ -4,7 +4,7 @@ Nothing here needs torch. See :mod:`edgebnn.data.sets` for the sets and where th
 looked for, :mod:`edgebnn.data.transforms` for the preprocessing.
 """
 
-from edgebnn.data.dataset import Dataset, Images, Labels, Progress, quantize
+from edgebnn.data.dataset import Dataset, Images, Labels, Progress, fingerprint, quantize
 from edgebnn.data.decode import read_image
 from edgebnn.data.sets import DATASETS, load_dataset
 from edgebnn.data.sources import cache_dir
@@ -16,6 +16,7 @@ __all__ = [
     "Labels",
     "Progress",
     "cache_dir",
+    "fingerprint",
     "load_dataset",
     "quantize",
     "read_image",

@@ -16,14 +16,16 @@ from typing import Any
 import torch
 
 from edgebnn._version import __version__
-from edgebnn.data import Dataset
+from edgebnn.data import Dataset, fingerprint
 from edgebnn.errors import EdgebnnError
 from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.study.comparison import FLASH_TARGET, Comparison, Entry, Run
 from edgebnn.study.variants import BASE, Variant, default_variants, parse_variant
 from edgebnn.targets import get_target
-from edgebnn.train.loop import Device, Epoch, Event, Started, fingerprint, train
+from edgebnn.train.events import Epoch, Event, Started
+from edgebnn.train.loop import train
+from edgebnn.train.processes import Device
 from edgebnn.train.recipes import Recipe, from_mapping
 
 _SAME_MACHINE = ("torch", "threads", "device", "processor")
