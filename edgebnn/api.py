@@ -11,6 +11,7 @@ from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import write_texts
+from edgebnn.packages import platformio
 from edgebnn.plan import plan
 from edgebnn.proof import prove
 from edgebnn.targets import get_target
@@ -25,7 +26,7 @@ def generate(
     name: str | None = None,
     first_layer: str = "auto",
 ) -> Library:
-    """The C library of a model, as text.
+    """The C library of a model, as text: a folder for PlatformIO, or for any other build.
 
     What the model computes is compared with the emitted network (see :mod:`edgebnn.proof`) first.
 
@@ -46,13 +47,14 @@ def generate(
     else:
         checkpoint = read(model)
         module, metadata, stem = checkpoint.model, checkpoint.metadata, Path(model).stem
-    return c.generate(
+    library = c.generate(
         plan(prove(module).network, chosen, prefer),
         stem if name is None else name,
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,
         input_steps=metadata.input_steps,
     )
+    return platformio.wrap(library)
 
 
 def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:

@@ -160,6 +160,7 @@ import sys
 sys.modules["torch"] = None
 import edgebnn, edgebnn.ir, edgebnn.reference, edgebnn.plan, edgebnn.cost, edgebnn.kernels
 import edgebnn.filters, edgebnn.data, edgebnn.data.transforms, edgebnn.files
+import edgebnn.packages.platformio, edgebnn.importers
 import edgebnn.codegen.c, edgebnn.device.harness, edgebnn.device.host, edgebnn.device.simulator
 """
 
@@ -189,6 +190,8 @@ def imports_of(path: Path) -> set[str]:
     [
         ("data", ("nn", "train", "study", "checkpoint", "lower", "plan", "targets", "cli")),
         ("train", ("lower", "plan", "targets", "codegen", "study", "report", "cli")),
+        ("codegen", ("checkpoint", "lower", "nn", "packages", "device", "api", "cli")),
+        ("packages", ("checkpoint", "lower", "nn", "device", "api", "cli")),
         ("study", ("codegen.c", "device", "cli")),
     ],
 )
