@@ -6,12 +6,12 @@ torch; :mod:`edgebnn.ir`, ``reference``, ``plan``, ``cost`` and ``codegen`` do n
 
 from typing import TYPE_CHECKING, Any
 
+from edgebnn._version import __version__ as __version__
 from edgebnn.errors import EdgebnnError
 
 if TYPE_CHECKING:
     from edgebnn.api import generate, load, read, release, save, write
 
-__version__ = "0.1.0"
 __all__ = ["EdgebnnError", "generate", "load", "read", "release", "save", "write"]
 
 

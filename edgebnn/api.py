@@ -10,6 +10,8 @@ from edgebnn.checkpoint import Checkpoint, Metadata, load, read, save
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
 from edgebnn.errors import EdgebnnError
+from edgebnn.files import write_texts
+from edgebnn.packages import platformio
 from edgebnn.plan import plan
 from edgebnn.proof import prove
 from edgebnn.targets import get_target
@@ -24,7 +26,7 @@ def generate(
     name: str | None = None,
     first_layer: str = "auto",
 ) -> Library:
-    """The C library of a model, as text.
+    """The C library of a model, as text: a folder for PlatformIO, or for any other build.
 
     What the model computes is compared with the emitted network (see :mod:`edgebnn.proof`) first.
 
@@ -45,13 +47,14 @@ def generate(
     else:
         checkpoint = read(model)
         module, metadata, stem = checkpoint.model, checkpoint.metadata, Path(model).stem
-    return c.generate(
+    library = c.generate(
         plan(prove(module).network, chosen, prefer),
         stem if name is None else name,
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,
         input_steps=metadata.input_steps,
     )
+    return platformio.wrap(library)
 
 
 def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
@@ -85,21 +88,4 @@ def write(library: Library, folder: str | os.PathLike[str], *, force: bool = Fal
         raise EdgebnnError(f"{folder} is a file; give a folder for the library")
     if not force and folder.is_dir() and any(folder.iterdir()):
         raise EdgebnnError(f"{folder} is not empty; add --force to replace the files in it")
-    written: list[Path] = []
-    partial: list[tuple[Path, Path]] = []
-    try:
-        for relative, text in library.files.items():
-            path = folder / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            partial.append((part, path))
-            part.write_text(text, encoding="utf-8", newline="\n")
-        for part, path in partial:
-            part.replace(path)
-            written.append(path)
-    except OSError as error:
-        raise EdgebnnError(f"cannot write to {folder}: {error.strerror or error}") from None
-    finally:
-        for part, _ in partial:
-            part.unlink(missing_ok=True)
-    return written
+    return write_texts(folder, library.files)

@@ -5,23 +5,23 @@ state of optimizer and random generators. The *release* form holds the signs, ei
 the norms: about 32 times smaller, and enough for everything but further training.
 """
 
-import contextlib
 import math
 import os
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from edgebnn.errors import EdgebnnError
+from edgebnn.files import replacing
 from edgebnn.nn.graph import check_shapes
 from edgebnn.nn.record import Form, connect
 from edgebnn.nn.trace import trace
@@ -41,7 +41,7 @@ class Metadata:
 
     ``test_accuracy`` is a fraction, ``right_shift`` the number of low bits that preprocessing
     drops from an 8-bit pixel, after the ``preprocessing`` steps of
-    :mod:`edgebnn.train.transforms`, which the emitted C leaves to its user too.
+    :mod:`edgebnn.data.transforms`, which the emitted C leaves to its user too.
     """
 
     class_names: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ def save(
         "metadata": metadata,
         "training": training if form == "training" else None,
     }
-    with _replacing(Path(path)) as file:
+    with replacing(Path(path)) as file:
         torch.save(content, file)
 
 
@@ -135,20 +135,6 @@ def _accuracy(value: object) -> float | None:
     if isinstance(value, int | float) and 0.0 <= value <= 1.0:
         return float(value)
     raise EdgebnnError(f"test_accuracy is {value!r}; give a fraction, as 0.9875 for 98.75 %")
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of ``path`` when the block ends well, and vanishes otherwise."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(path)
-    except OSError as error:
-        raise EdgebnnError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str]) -> nn.Module:
@@ -224,7 +210,7 @@ def _check_metadata(classes: int, class_names: Sequence[str], right_shift: int) 
 
 
 def _steps(steps: object) -> tuple[str, ...]:
-    """``steps`` if they look like preprocessing; which there are, edgebnn.train knows."""
+    """``steps`` if they look like preprocessing; which there are, edgebnn.data knows."""
     if not isinstance(steps, list | tuple) or len(steps) > _MOST_STEPS:
         raise EdgebnnError(f"preprocessing is no list of up to {_MOST_STEPS} steps")
     for step in steps:

@@ -12,9 +12,9 @@ from conftest import EXAMPLES
 from PIL import Image
 from test_cli import mistake, output_here, run_here, tree
 
-from edgebnn import frontier, plots, report
 from edgebnn.errors import EdgebnnError
-from edgebnn.train import compare, get_recipe, load_dataset
+from edgebnn.study import compare, frontier, plots, tables
+from edgebnn.train import get_recipe, load_dataset
 
 STEM = "digits-mlp-16k"
 COMPARE = [
@@ -268,7 +268,7 @@ def test_frontier_of_the_example_models(tmp_path: Path) -> None:
         assert f"| {model['recipe']} | 0 |" in table
     assert "| dense | 85 % | 15.00 % | 5 000 B | 90 000 |" in table
     found = frontier.Frontier.from_json((tmp_path / "f" / "frontier.json").read_text(), "")
-    axis = report.frontier_axes(found)[1]
+    axis = tables.frontier_axes(found)[1]
     assert "edgebnn: instructions on Arm Cortex-M0" in axis
     assert "others: clock cycles elsewhere" in axis
     before = tree(tmp_path / "f")

@@ -1,5 +1,6 @@
 """What is promised of the emitted C: warnings, linkage, sizes, reproducibility; and of imports."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from edgebnn.targets import get_target
 
 ARM_TARGETS = ("cortex-m0", "cortex-m4", "cortex-m7")
 FIRST_LAYERS = ("auto", "bit-planes")
+PACKAGE = Path(harness.__file__).resolve().parent.parent
 
 
 def library_of(seed: int, target: str):
@@ -157,7 +159,8 @@ BLOCKED = """
 import sys
 sys.modules["torch"] = None
 import edgebnn, edgebnn.ir, edgebnn.reference, edgebnn.plan, edgebnn.cost, edgebnn.kernels
-import edgebnn.filters
+import edgebnn.filters, edgebnn.data, edgebnn.data.transforms, edgebnn.files
+import edgebnn.packages.platformio, edgebnn.importers
 import edgebnn.codegen.c, edgebnn.device.harness, edgebnn.device.host, edgebnn.device.simulator
 """
 
@@ -166,10 +169,44 @@ def test_nothing_below_lower_imports_torch() -> None:
     subprocess.run([sys.executable, "-c", BLOCKED], check=True)
 
 
+def test_command_line_imports_torch_when_a_command_needs_it() -> None:
+    check = "import sys, edgebnn.cli; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names of all modules, and of what is taken from them, in ``path``."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize(
+    ("room", "closed"),
+    [
+        ("data", ("nn", "train", "study", "checkpoint", "lower", "plan", "targets", "cli")),
+        ("train", ("lower", "plan", "targets", "codegen", "study", "report", "cli")),
+        ("codegen", ("checkpoint", "lower", "nn", "packages", "device", "api", "cli")),
+        ("packages", ("checkpoint", "lower", "nn", "device", "api", "cli")),
+        ("study", ("codegen.c", "device", "cli")),
+    ],
+)
+def test_imports_run_one_way(room: str, closed: tuple[str, ...]) -> None:
+    files = list((PACKAGE / room).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imports_of(path):
+            for other in closed:
+                assert not f"{name}.".startswith(f"edgebnn.{other}."), f"{path}: {name}"
+
+
 def test_nothing_below_the_command_line_prints() -> None:
-    package = Path(harness.__file__).resolve().parent.parent
-    for path in package.rglob("*.py"):
-        if path.name != "cli.py":
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name != "cli":
             text = path.read_text()
             assert not re.search(r"(?<![\w.])print\(", text), path
             assert "sys.stdout" not in text, path

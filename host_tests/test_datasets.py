@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgebnn.data import decode, load_dataset, quantize, sets
+from edgebnn.data.sound import log_mel
 from edgebnn.errors import EdgebnnError
-from edgebnn.train import datasets
-from edgebnn.train.datasets import load_dataset, log_mel, quantize
 
-IDX_NAMES = datasets._IDX_FILES
+IDX_NAMES = sets._IDX_FILES
 
 
 @pytest.fixture(autouse=True)
@@ -182,8 +182,8 @@ def test_one_set_is_not_taken_for_its_sibling(
 ) -> None:
     contents = write_idx(tmp_path)
     digests = tuple(hashlib.sha256(content).hexdigest() for content in contents)
-    known = datasets._IDX_SETS["mnist"]
-    monkeypatch.setitem(datasets._IDX_SETS, "mnist", replace(known, sha256=digests))
+    known = sets._IDX_SETS["mnist"]
+    monkeypatch.setitem(sets._IDX_SETS, "mnist", replace(known, sha256=digests))
     assert len(load_dataset("mnist", tmp_path).train_images) == 30
     assert "belongs to mnist" in refusal("fashion-mnist", tmp_path)
 
@@ -214,8 +214,8 @@ def use_mirrors(
     monkeypatch: pytest.MonkeyPatch, urls: tuple[str, ...], contents: list[bytes]
 ) -> None:
     digests = tuple(hashlib.sha256(content).hexdigest() for content in contents)
-    known = replace(datasets._IDX_SETS["mnist"], mirrors=urls, sha256=digests)
-    monkeypatch.setitem(datasets._IDX_SETS, "mnist", known)
+    known = replace(sets._IDX_SETS["mnist"], mirrors=urls, sha256=digests)
+    monkeypatch.setitem(sets._IDX_SETS, "mnist", known)
 
 
 def test_download_checks_and_keeps(
@@ -248,7 +248,7 @@ def test_wrong_tar_does_not_stay(
 ) -> None:
     url, served = mirror
     (served / "cifar-10-binary.tar.gz").write_bytes(cifar_tar())
-    monkeypatch.setattr(datasets, "_CIFAR_MIRRORS", (url,))
+    monkeypatch.setattr(sets, "_CIFAR_MIRRORS", (url,))
     assert "wrong checksum" in refusal("cifar10", tmp_path / "data", download=True)
     assert not list((tmp_path / "data").rglob("*.tar.gz"))
 
@@ -305,7 +305,7 @@ def encoded(value: int, size: tuple[int, int] = (32, 32), mode: str = "RGB", for
 def write_cifar_zip(path: Path, shade: int = 10) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for part, count in (("train", 3), ("test", 1)):
-            for label, name in enumerate(datasets._CIFAR_CLASSES):
+            for label, name in enumerate(sets._CIFAR_CLASSES):
                 for number in range(count):
                     content = encoded(shade + label, form="jpeg")
                     archive.writestr(f"{part}/{name}/{number:04}.jpg", content)
@@ -319,10 +319,10 @@ def test_cifar_jpeg_zip_is_decoded_once(
     data = load_dataset("cifar10", tmp_path)
     assert data.train_images.shape == (30, 3, 32, 32)
     assert data.test_labels.tolist() == list(range(10))
-    assert data.class_names == datasets._CIFAR_CLASSES
+    assert data.class_names == sets._CIFAR_CLASSES
     (cached,) = (empty_cache / "cifar10").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "_decode_one", None)
+        patch.setattr(decode, "_decode_one", None)
         again = load_dataset("cifar10", tmp_path)
     assert np.array_equal(again.train_images, data.train_images)
     cached.write_bytes(cached.read_bytes()[:1000])

@@ -23,7 +23,7 @@ from edgebnn.nn.functional import (
     sign_stochastic,
     sign_swish,
 )
-from edgebnn.train.loop import recalibrate
+from edgebnn.train import recalibrate
 
 DRAWS = 40_000
 

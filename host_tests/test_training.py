@@ -30,7 +30,7 @@ from edgebnn.train import (
     step_ratio,
     train,
 )
-from edgebnn.train.loop import keep_memory
+from edgebnn.train.processes import keep_memory
 from edgebnn.train.twin import float_twin
 
 MLP = get_recipe("mlp-16k")

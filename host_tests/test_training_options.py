@@ -16,8 +16,9 @@ import edgebnn
 import edgebnn.nn as bnn
 from edgebnn import checkpoint, reference
 from edgebnn.lower import integer_scores, lower
-from edgebnn.train import Dataset, Event, Recipe, Started, get_recipe, load_dataset, loop, train
-from edgebnn.train.loop import make_optimizer, rate_factor
+from edgebnn.train import Dataset, Event, Recipe, Started, get_recipe, load_dataset, train
+from edgebnn.train.job import Job
+from edgebnn.train.optimizers import LOSSES, make_optimizer, rate_factor
 from edgebnn.verify import to_device_layout
 
 BASE = Recipe("base", "", "32C3-MP2-32FC", epochs=2, batch_size=64, loss="cross_entropy")
@@ -198,14 +199,14 @@ def test_the_first_stage_has_real_weights(
     few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    step = loop._Job._step
+    step = Job._step
 
     def watched(job: Any, *arguments: Any) -> Any:
         layers = [m for m in job.model.modules() if isinstance(m, bnn.BinaryLinear)]
         seen.append(all(layer.real_weights and layer.training for layer in layers))
         return step(job, *arguments)
 
-    monkeypatch.setattr(loop._Job, "_step", watched)
+    monkeypatch.setattr(Job, "_step", watched)
     recipe = replace(BASE, stages=2, epochs=4)
     output = tmp_path / "m.pt"
     with pytest.raises(KeyboardInterrupt):
@@ -394,4 +395,4 @@ def test_the_hinge_is_squared() -> None:
     assert bnn.square_hinge(logits, torch.tensor([1])).item() == pytest.approx(
         (4.0**2 + 2.0**2 + 1.5**2) / 3
     )
-    assert loop.LOSSES["square_hinge"] is bnn.square_hinge
+    assert LOSSES["square_hinge"] is bnn.square_hinge

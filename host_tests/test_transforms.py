@@ -14,10 +14,10 @@ from test_cli import mistake, output, output_here
 from torch import Tensor
 
 import edgebnn
+from edgebnn.data.transforms import apply, apply_to_image, check_steps, resize
 from edgebnn.errors import EdgebnnError
 from edgebnn.train import Dataset, get_recipe, load_dataset, networks, train
 from edgebnn.train.augment import Augmentation, augment
-from edgebnn.train.transforms import apply, apply_to_image, check_steps, resize
 
 
 def noise(*shape: int, seed: int = 0) -> NDArray[np.uint8]:

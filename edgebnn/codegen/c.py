@@ -1,10 +1,11 @@
 """The C renderer: a plan goes in, the text of a C99 library comes out; nothing is written."""
 
-from edgebnn import __version__, ir
-from edgebnn.codegen import package, views
+from edgebnn import ir
+from edgebnn._version import __version__
+from edgebnn.codegen import views
 from edgebnn.codegen.env import render
 from edgebnn.codegen.indent import indented
-from edgebnn.codegen.library import Library
+from edgebnn.codegen.library import Library, header_path, source_path
 from edgebnn.codegen.names import check_prefix, comment_text
 from edgebnn.plan import Plan
 
@@ -17,7 +18,7 @@ def generate(
     test_accuracy: float | None = None,
     input_steps: tuple[str, ...] = (),
 ) -> Library:
-    """The library ``name`` for ``plan``'s network and target.
+    """The library ``name`` for ``plan``'s network and target, as a header and one C file.
 
     Args:
         name: C prefix of every public name.
@@ -60,13 +61,13 @@ def generate(
         arena_text=views.spaced(plan.arena_bytes),
     )
     files = {
-        f"src/{name}.h": render("c/model.h.j2", lib=view),
-        f"src/{name}.c": indented(render("c/model.c.j2", lib=view)),
+        header_path(name): render("c/model.h.j2", lib=view),
+        source_path(name): indented(render("c/model.c.j2", lib=view)),
     }
     return Library(
         name=name,
         target=plan.target.name,
-        files={**files, **package.platformio(name)},
+        files=files,
         input_bytes=network.input_bytes,
         num_classes=network.num_classes,
         constant_bytes=plan.constant_bytes,

@@ -9,7 +9,8 @@ class Library:
     """One network as C source text for one target; nothing in it has touched the disk.
 
     ``name`` is the C prefix: ``<name>_predict`` and ``<name>_scores`` are declared in
-    ``src/<name>.h``. ``constant_bytes`` and ``arena_bytes`` are what the plan says the linked
+    :func:`header_path` and defined in :func:`source_path`, which are in ``files`` whatever package
+    the library is in. ``constant_bytes`` and ``arena_bytes`` are what the plan says the linked
     constants and the static scratch memory come to.
     """
 
@@ -20,3 +21,13 @@ class Library:
     num_classes: int
     constant_bytes: int
     arena_bytes: int
+
+
+def header_path(name: str) -> str:
+    """Where the header of library ``name`` is: PlatformIO and Arduino look into ``src``."""
+    return f"src/{name}.h"
+
+
+def source_path(name: str) -> str:
+    """Where its one C file is, beside the header."""
+    return f"src/{name}.c"

@@ -1,18 +1,11 @@
-"""Training: data sets, recipes and the loop that turns them into a model file."""
+"""Training: recipes and the loop that turns them into a model file."""
 
+from edgebnn.data import DATASETS, Dataset, load_dataset, quantize
 from edgebnn.train.bench import StepRatio, step_ratio
-from edgebnn.train.datasets import DATASETS, Dataset, load_dataset, quantize
-from edgebnn.train.loop import (
-    Batch,
-    Epoch,
-    Event,
-    Finished,
-    Result,
-    Started,
-    evaluate,
-    recalibrate,
-    train,
-)
+from edgebnn.train.evaluation import evaluate, recalibrate
+from edgebnn.train.events import Batch, Epoch, Event, Finished, Started
+from edgebnn.train.job import Result
+from edgebnn.train.loop import train
 from edgebnn.train.recipes import (
     Recipe,
     get_recipe,

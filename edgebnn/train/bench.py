@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import edgebnn.nn as bnn
-from edgebnn.train.loop import LOSSES, keep_memory, make_optimizer
+from edgebnn.train.optimizers import LOSSES, make_optimizer
+from edgebnn.train.processes import keep_memory
 from edgebnn.train.recipes import Recipe
 from edgebnn.train.twin import float_twin
 

@@ -120,7 +120,7 @@ class Recipe:
 
     @property
     def preprocessing(self) -> tuple[str, ...]:
-        """Steps of :mod:`edgebnn.train.transforms`, done to images outside the network."""
+        """Steps of :mod:`edgebnn.data.transforms`, done to images outside the network."""
         resize = (f"resize {self.image_size}",) if self.image_size else ()
         return resize if self.whiten == "none" else (*resize, self.whiten)
 

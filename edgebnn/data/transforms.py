@@ -18,8 +18,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebnn.data.dataset import Dataset, Images
 from edgebnn.errors import EdgebnnError
-from edgebnn.train.datasets import Dataset, Images
 
 _UNIT = 40.0  # grey levels a standard deviation
 _ZCA_EPS = 0.1  # in units of variance of GCN'ed pixels

@@ -8,7 +8,6 @@ import contextlib
 import importlib.util
 import itertools
 import logging
-import os
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgebnn.errors import EdgebnnError
+from edgebnn.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ def dot_plot(path: Path, groups: Sequence[Group], *, title: str, axis: str, note
         note: small print below.
 
     Raises:
-        EdgebnnError: matplotlib is missing.
+        EdgebnnError: matplotlib is missing, or ``path`` cannot be written.
     """
     groups = [group for group in groups if group.rows]
     counts = [len(group.rows) for group in groups] or [1]
@@ -217,7 +217,7 @@ def frontier_plot(
         note: small print below.
 
     Raises:
-        EdgebnnError: matplotlib is missing.
+        EdgebnnError: matplotlib is missing, or ``path`` cannot be written.
     """
     from_matplotlib = _import()
     with _figure(path, 5.0 * len(axes) + 0.5, 4.7 + 0.16 * _lines(note, 165)) as figure:
@@ -398,13 +398,9 @@ def _figure(path: Path, width: float, height: float) -> "Iterator[Figure]":
             figure = matplotlib.figure.Figure((width, height), layout="constrained")
             matplotlib.backends.backend_agg.FigureCanvasAgg(figure)  # needs no display
             yield figure
-            partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-            try:
+            with replacing(path) as file:
                 # No version of the software in the file: equal pictures are equal bytes.
-                figure.savefig(partial, format="png", dpi=_DPI, metadata={"Software": None})
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+                figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
 
 
 @contextlib.contextmanager

@@ -1,0 +1,87 @@
+"""``edgebnn bench``: the measurements that the documentation quotes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgebnn.cli.console import err, out, progress_on, work_folder
+from edgebnn.cli.inputs import as_torch_input, open_model
+from edgebnn.codegen.views import spaced
+from edgebnn.errors import EdgebnnError
+from edgebnn.targets import TARGETS, get_target
+
+app = typer.Typer(help="Measure; every number in the documentation comes from here.")
+
+
+@app.command("train")
+def bench_train(
+    recipe: Annotated[str, typer.Option(help="Network.")] = "mlp-32k",
+    rounds: Annotated[int, typer.Option(min=1, help="Pairs of steps timed.")] = 100,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Time a training step of a recipe's network against its float twin, in one run."""
+    from edgebnn.train import get_recipe, step_ratio
+
+    result = step_ratio(get_recipe(recipe), rounds=rounds, device=device)
+    out.print(
+        f"{result.recipe}, batch {result.batch_size}, {result.device}, {result.threads} threads, "
+        f"median of {result.rounds} pairs: binary {1000 * result.binary_seconds:.2f} ms, float "
+        f"{1000 * result.float_seconds:.2f} ms, ratio {result.ratio:.3f}"
+    )
+
+
+@app.command("models")
+def bench_models(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model files.")],
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="Repeatable; all emulated targets.")
+    ] = None,
+    inputs: Annotated[int, typer.Option(min=1, help="Random inputs, counted and compared.")] = 10,
+) -> None:
+    """Measure models on emulated CPUs and print one Markdown table."""
+    from edgebnn import api, report, verify
+
+    names = target or [t.name for t in TARGETS.values() if t.machine is not None]
+    chosen = [get_target(name) for name in names]
+    for one in chosen:
+        if one.machine is None:
+            raise EdgebnnError(f"target '{one.name}' has no emulator")
+    head = ("model", "test accuracy", "target", "instructions", "flash", "RAM", "stack", "differ")
+    rows: list[tuple[str, ...]] = [head]
+    compilers = set()
+    with progress_on(err) as progress, work_folder() as folder:
+        task = progress.add_task("measuring", total=len(models) * len(chosen))
+        for model in models:
+            content, network = open_model(model)
+            pixels = verify.noise(network, inputs)
+            expected = verify.run_torch(content.model, network, as_torch_input(pixels, content))
+            accuracy = content.metadata.test_accuracy
+            for one in chosen:
+                chip = verify.run_emulated(
+                    api.generate(model, target=one.name, name="model"),
+                    verify.to_device_layout(pixels),
+                    expected,
+                    folder / str(len(rows)),
+                    one,
+                    counted=inputs,
+                )
+                size = chip.footprint
+                compilers.add(f"{chip.compiler} {chip.flags}")
+                rows.append(
+                    (
+                        model.stem,
+                        "-" if accuracy is None else f"{100 * accuracy:.2f} %",
+                        one.name,
+                        report.instructions(chip),
+                        f"{spaced(size.constant_bytes + size.code_bytes)} B",
+                        f"{spaced(size.arena_bytes)} B",
+                        f"{spaced(chip.stack_bytes)} B",
+                        f"{chip.backend.differing}/{inputs}",
+                    )
+                )
+                progress.advance(task)
+    print(report.markdown(rows))
+    print("\nInstructions: exact, a whole predict call, counted in Unicorn.")
+    for compiler in sorted(compilers):
+        print(compiler)

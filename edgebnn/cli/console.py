@@ -1,0 +1,70 @@
+"""What commands share: the two consoles, progress bars and the types of common options."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from edgebnn.kernels import FIRST_LAYER
+from edgebnn.targets import TARGETS
+
+out = Console(highlight=False, markup=False, soft_wrap=True)
+err = Console(stderr=True, markup=False)
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file, either form.")]
+TargetName = Annotated[str, typer.Option("--target", "-t", help=f"One of: {', '.join(TARGETS)}.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder with the data sets; EDGEBNN_DATA names one too."),
+]
+DataSetName = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Data set, folder of images or .npz, if not the model's own."),
+]
+ImageCount = Annotated[
+    int | None, typer.Option("--images", min=1, help="Only the first so many test images.")
+]
+RandomCount = Annotated[
+    int | None, typer.Option("--random", min=1, help="So many random inputs, not a test set.")
+]
+FirstLayer = Annotated[
+    str,
+    typer.Option("--first-layer", help=f"How to compute it, one of: {', '.join(FIRST_LAYER)}."),
+]
+Name = Annotated[
+    str | None, typer.Option("--name", help="C prefix of all public names; the file's stem.")
+]
+
+
+def progress_on(console: Console) -> Progress:
+    """A bar that is gone when it is done; none where ``console`` is no terminal."""
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def progress_of_training() -> Progress:
+    """The same on :data:`out`, with the steps done and the time that is left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
+
+
+@contextlib.contextmanager
+def work_folder() -> Iterator[Path]:
+    """An empty folder that is removed at the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="edgebnn-") as folder:
+        yield Path(folder)

@@ -1,0 +1,67 @@
+"""What commands work on: a model file, lowered, and the images that it was made for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebnn.errors import EdgebnnError
+
+if TYPE_CHECKING:
+    from edgebnn.checkpoint import Checkpoint
+    from edgebnn.ir import Network
+
+
+def open_model(path: Path) -> "tuple[Checkpoint, Network]":
+    """A model file and the integer network in it; an error names the file."""
+    from edgebnn import checkpoint
+    from edgebnn.lower import lower
+
+    content = checkpoint.read(path)
+    try:
+        return content, lower(content.model)
+    except EdgebnnError as error:
+        raise EdgebnnError(f"{path}: {error}") from None
+
+
+def read_test_set(
+    content: "Checkpoint", network: "Network", dataset: str | None, data: Path | None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Preprocessed test images (N, C, H, W) and labels for a model, checked to fit it."""
+    from edgebnn.data import DATASETS, load_dataset, transforms
+    from edgebnn.verify import preprocess
+
+    name = dataset or content.metadata.dataset
+    if not name:
+        raise EdgebnnError(
+            "the model does not say what it was trained on; name a --dataset, or use --random 100"
+        )
+    if dataset is None and name not in DATASETS:
+        raise EdgebnnError(
+            f"the model was trained on your own '{name}'; name it with --dataset, "
+            f"or use --random 100"
+        )
+    images = transforms.apply(load_dataset(name, data), content.metadata.preprocessing)
+    pixels = images.test_images
+    shape = (network.input.channels, network.input.height, network.input.width)
+    if pixels.shape[1:] != shape:
+        raise EdgebnnError(
+            f"images of {name} are {'x'.join(map(str, pixels.shape[1:]))}, "
+            f"the model takes {'x'.join(map(str, shape))} (channels x height x width)"
+        )
+    known = content.metadata.class_names
+    if known and images.class_names != known:
+        raise EdgebnnError(
+            f"the classes of {name} ({', '.join(images.class_names)}) are not the model's "
+            f"({', '.join(known)}); name the right --dataset, or use --random 100"
+        )
+    return preprocess(pixels, content.metadata.right_shift), images.test_labels
+
+
+def as_torch_input(pixels: NDArray[np.uint8], content: "Checkpoint") -> NDArray[np.uint8]:
+    """Flat networks take (N, features)."""
+    from edgebnn.nn import Input
+
+    first = next(m for m in content.model.modules() if isinstance(m, Input))
+    return pixels.reshape(len(pixels), *first.shape)

@@ -1,0 +1,115 @@
+"""Commands on one model file, and the targets that it can be emitted for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from edgebnn.cli.console import FirstLayer, ModelFile, Name, TargetName, out
+from edgebnn.cli.inputs import open_model
+from edgebnn.codegen.views import spaced
+from edgebnn.errors import EdgebnnError
+from edgebnn.kernels import first_layer_ways
+from edgebnn.targets import TARGETS, get_target
+
+
+def targets() -> None:
+    """List the CPUs that edgebnn emits code for."""
+    for target in TARGETS.values():
+        emulator = f"emulated ({target.unicorn_cpu})" if target.unicorn_cpu else "runs here"
+        out.print(f"{target.name:12} {target.title:16} {emulator}")
+
+
+def info(model: ModelFile, first_layer: FirstLayer = "auto") -> None:
+    """Show layers, bits, accuracy, and flash and RAM on every target."""
+    from edgebnn import report
+    from edgebnn.cost import cost
+    from edgebnn.plan import plan
+
+    prefer = first_layer_ways(first_layer)
+    content, network = open_model(model)
+    scheduled = plan(network, get_target("host"), prefer)
+    out.print(report.model_table(str(model), content, network))
+    out.print(report.layer_table(cost(scheduled)))
+    out.print(report.target_table(network, prefer))
+
+
+def filters(model: ModelFile) -> None:
+    """Count the unique filters of each convolution, a 2-D kernel and its inverse as one."""
+    from edgebnn import report
+    from edgebnn.filters import count
+
+    _, network = open_model(model)
+    layers = count(network)
+    if layers:
+        out.print(report.filter_table(layers))
+    else:
+        out.print(f"{model} has no convolutions, so it has no filters to count")
+
+
+def release(
+    model: ModelFile,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New file; MODEL_release.pt.")
+    ] = None,
+) -> None:
+    """Write the small form of a model: signs and norms, no latent weights."""
+    from edgebnn import api, checkpoint, report
+
+    content = checkpoint.read(model)
+    path = output or model.with_name(f"{model.stem}_release.pt")
+    if path.exists():
+        raise EdgebnnError(f"{path} exists; give another -o")
+    api.release(content, path)
+    sizes = [report.kilobytes(file.stat().st_size) for file in (model, path)]
+    out.print(f"{path}: {sizes[1]} ({model} is {sizes[0]})")
+
+
+def generate(
+    model: ModelFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Empty or new folder.")],
+    target: TargetName = "cortex-m4",
+    name: Name = None,
+    first_layer: FirstLayer = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace files in OUTPUT.")] = False,
+) -> None:
+    """Emit the model as a C99 library: no heap, no libc, no float."""
+    from edgebnn import api
+
+    library = api.generate(model, target=target, name=name, first_layer=first_layer)
+    for path in api.write(library, output, force=force):
+        out.print(str(path))
+    out.print(
+        f"flash {spaced(library.constant_bytes)} bytes of constants plus code, "
+        f"static RAM {spaced(library.arena_bytes)} bytes"
+    )
+
+
+def predict(
+    model: ModelFile,
+    image: Annotated[Path, typer.Argument(help="Image file of the model's size.")],
+) -> None:
+    """Classify one image file with the integer network."""
+    from edgebnn import reference
+    from edgebnn.data import read_image
+    from edgebnn.data.transforms import apply_to_image
+    from edgebnn.verify import preprocess, to_device_layout
+
+    content, network = open_model(model)
+    shape = network.input
+    pixels = read_image(image, channels=shape.channels)
+    pixels = apply_to_image(pixels[None], content.metadata.preprocessing)[0]
+    if len(pixels) != shape.channels:
+        raise EdgebnnError(f"{image} has {len(pixels)} channels, {model} takes {shape.channels}")
+    if pixels.shape[1:] != (shape.height, shape.width):
+        raise EdgebnnError(
+            f"{image} is {pixels.shape[2]}x{pixels.shape[1]} pixels, "
+            f"{model} takes {shape.width}x{shape.height}"
+        )
+    inputs = to_device_layout(preprocess(pixels[None], content.metadata.right_shift))
+    outputs = reference.run(network, inputs)
+    names = content.metadata.class_names or tuple(str(i) for i in range(network.num_classes))
+    order = np.argsort(-outputs.scores[0], kind="stable")
+    for place in order[:5]:
+        out.print(f"{names[place]:16} {spaced(int(outputs.scores[0, place])):>16}")

@@ -1,0 +1,172 @@
+"""Commands that prove: the model in torch, the oracle and the emitted C give equal outputs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.progress import TaskID
+
+from edgebnn.cli.console import (
+    DataDir,
+    DataSetName,
+    FirstLayer,
+    ImageCount,
+    ModelFile,
+    RandomCount,
+    TargetName,
+    out,
+    progress_on,
+    work_folder,
+)
+from edgebnn.cli.inputs import as_torch_input, open_model, read_test_set
+from edgebnn.cli.train import train
+from edgebnn.errors import EdgebnnError
+from edgebnn.kernels import first_layer_ways
+from edgebnn.targets import get_target
+
+
+def verify(
+    model: ModelFile,
+    target: TargetName = "host",
+    dataset: DataSetName = None,
+    data: DataDir = None,
+    images: ImageCount = None,
+    random: RandomCount = None,
+    first_layer: FirstLayer = "auto",
+) -> None:
+    """Compile the emitted C, run the whole test set through it and compare every output."""
+    _prove(
+        model,
+        (target,),
+        dataset=dataset,
+        data=data,
+        images=images,
+        random=random,
+        first_layer=first_layer,
+    )
+
+
+def simulate(
+    model: ModelFile,
+    target: TargetName = "cortex-m4",
+    dataset: DataSetName = None,
+    data: DataDir = None,
+    images: ImageCount = 200,
+    random: RandomCount = None,
+    first_layer: FirstLayer = "auto",
+    counted: Annotated[
+        int, typer.Option(min=1, help="Inputs whose instructions are counted (exactly).")
+    ] = 20,
+    optimize: Annotated[str, typer.Option(help="Compiler option: -Os, -O2 or -O3.")] = "-O2",
+) -> None:
+    """Run the model on an emulated CPU: accuracy, instructions, flash, RAM and stack."""
+    if get_target(target).machine is None:
+        raise EdgebnnError(f"target '{target}' has no emulator; use edgebnn verify")
+    if optimize not in ("-Os", "-O1", "-O2", "-O3"):
+        raise EdgebnnError(f"unknown optimization '{optimize}'; pick one of: -Os, -O1, -O2, -O3")
+    _prove(
+        model,
+        (target,),
+        dataset=dataset,
+        data=data,
+        images=images,
+        random=random,
+        first_layer=first_layer,
+        counted=counted,
+        optimize=optimize,
+    )
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for model and C.")] = Path(
+        "build/demo"
+    ),
+) -> None:
+    """Train on 5,000 real digits, emit C, run it on an emulated Cortex-M4 and prove equality."""
+    from edgebnn import api, checkpoint
+
+    output.mkdir(parents=True, exist_ok=True)
+    model = output / "digits.pt"
+    done = model.exists() and checkpoint.read(model).metadata.test_accuracy is not None
+    if done:
+        out.print(f"{model} is trained already; delete it to train again")
+    else:
+        train("mnist-5k", output=model, recipe="mlp-16k", resume=model.exists())
+    library = api.generate(model, target="cortex-m4")
+    for path in api.write(library, output / "digits", force=True):
+        out.print(str(path))
+    targets = ("host", "cortex-m4")
+    _prove(model, targets, dataset=None, data=None, images=None)
+
+
+def _prove(
+    model: Path,
+    target_names: tuple[str, ...],
+    *,
+    dataset: str | None,
+    data: Path | None,
+    images: int | None,
+    random: int | None = None,
+    first_layer: str = "auto",
+    counted: int = 20,
+    optimize: str = "-O2",
+) -> None:
+    """Run the test set through torch, the oracle and each target; print the tables.
+
+    Raises:
+        EdgebnnError: outputs differ; or all test images of the model's own set give another
+            accuracy than the model's file says.
+    """
+    from edgebnn import api, report, verify
+
+    chosen = [get_target(name) for name in target_names]
+    first_layer_ways(first_layer)  # a wrong name is said before the data are read
+    content, network = open_model(model)
+    labels: NDArray[np.int64] | None = None
+    whole = False
+    if random is None:
+        pixels, labels = read_test_set(content, network, dataset, data)
+        whole = dataset is None and (images is None or images >= len(pixels))
+        pixels, labels = pixels[:images], labels[:images]
+    else:
+        pixels = verify.noise(network, random)
+    inputs = verify.to_device_layout(pixels)
+    expected = verify.run_torch(content.model, network, as_torch_input(pixels, content))
+    backends = [verify.run_reference(network, inputs, expected)]
+    chips = []
+    with progress_on(out) as progress, work_folder() as folder:
+        for target in chosen:
+            library = api.generate(model, target=target.name, name="model", first_layer=first_layer)
+            task = progress.add_task(target.name, total=len(inputs))
+
+            def advance(done: int, task: TaskID = task) -> None:
+                progress.update(task, completed=done)
+
+            if target.machine is None:
+                backends.append(
+                    verify.run_host(library, inputs, expected, folder / target.name, target)
+                )
+                continue
+            chip = verify.run_emulated(
+                library,
+                inputs,
+                expected,
+                folder / target.name,
+                target,
+                counted=counted,
+                optimize=optimize,
+                progress=advance,
+            )
+            backends.append(chip.backend)
+            chips.append(chip)
+    own = verify.Backend("torch (eval mode)", expected, 0)
+    out.print(report.equality_table(own, backends, labels))
+    for chip in chips:
+        out.print(report.chip_table(chip))
+    if any(backend.differing for backend in backends):
+        raise EdgebnnError("outputs differ; please report this with the model file")
+    out.print("every output is equal, bit for bit")
+    if labels is not None and whole:
+        verify.check_accuracy(content.metadata.test_accuracy, own.correct(labels), len(labels))

@@ -1,0 +1,119 @@
+"""``edgebnn train`` and the recipes that it knows."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import Progress
+
+from edgebnn.cli.console import DataDir, out, progress_of_training
+from edgebnn.codegen.views import spaced
+from edgebnn.errors import EdgebnnError
+
+if TYPE_CHECKING:
+    from edgebnn.train import Event
+
+
+def train(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="mnist-5k, digits, mnist, fashion-mnist, cifar10, spoken-digits, "
+            "a folder of class folders of images, or an .npz."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file.")] = Path("model.pt"),
+    recipe: Annotated[
+        str, typer.Option(help="A name that edgebnn recipes lists, or your own .toml file.")
+    ] = "mlp-32k",
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal models on a CPU.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    data: DataDir = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the set, checked.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT.")] = False,
+) -> None:
+    """Train a network. Ctrl-C keeps the last finished epoch; --resume goes on from there.
+
+    Several processes: torchrun --nproc-per-node 2 -m edgebnn train ...
+    """
+    from edgebnn.data import load_dataset
+    from edgebnn.train import get_recipe, parse_setting
+    from edgebnn.train import train as run
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise EdgebnnError(f"unknown device '{device}'; pick one of: auto, cpu, cuda")
+    if output.exists() and not resume:
+        raise EdgebnnError(f"{output} exists; add --resume to go on with it, or give another -o")
+    chosen = get_recipe(recipe).changed(dict(parse_setting(text) for text in change or []))
+    images = load_dataset(dataset, data, download=download)
+    with progress_of_training() as progress:
+        try:
+            run(
+                chosen,
+                images,
+                output=output,
+                seed=seed,
+                epochs=epochs,
+                device=device,  # type: ignore[arg-type]
+                resume=resume,
+                report=_TrainingReport(progress),
+            )
+        except KeyboardInterrupt:
+            if output.exists():
+                raise EdgebnnError(
+                    f"stopped; {output} holds the last finished epoch, --resume goes on"
+                ) from None
+            raise EdgebnnError("stopped before the first epoch was finished") from None
+
+
+class _TrainingReport:
+    """Draws training events: a bar within the epoch, a line for each epoch."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.task = progress.add_task("", total=None)
+
+    def __call__(self, event: "Event") -> None:
+        from edgebnn.train import Batch, Epoch, Finished, Started
+
+        match event:
+            case Started():
+                processes = f", {event.processes} processes" if event.processes > 1 else ""
+                out.print(
+                    f"{event.recipe} on {event.dataset}: {spaced(event.weight_bits)} binary "
+                    f"weights, {spaced(event.train_images)} training images, {event.epochs} "
+                    f"epochs on {event.device}{processes}"
+                )
+            case Batch():
+                description = f"epoch {event.epoch}  accuracy {100 * event.train_accuracy:5.2f} %"
+                self.progress.update(
+                    self.task, description=description, completed=event.step, total=event.steps
+                )
+            case Epoch():
+                held_out = ""
+                if event.validation_accuracy is not None:
+                    held_out = f", validation {100 * event.validation_accuracy:.2f} %"
+                out.print(
+                    f"epoch {event.epoch:3}/{event.epochs}  loss {event.loss:.4f}  training "
+                    f"{100 * event.train_accuracy:.2f} %{held_out}  ({event.seconds:.1f} s)"
+                )
+            case Finished():
+                out.print(
+                    f"test accuracy {100 * event.test_accuracy:.2f} % "
+                    f"({event.test_correct}/{event.test_images}) after {event.seconds:.0f} s"
+                )
+
+
+def recipes() -> None:
+    """List the networks that edgebnn trains."""
+    from edgebnn.train import get_recipe, recipe_names
+
+    for recipe in map(get_recipe, recipe_names()):
+        out.print(
+            f"{recipe.name:21} {recipe.network:46} {recipe.epochs:4} epochs  {recipe.summary}"
+        )

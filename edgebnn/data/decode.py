@@ -1,0 +1,150 @@
+"""Files' bytes as arrays: idx, csv, images and wav; whatever is wrong is named by its path."""
+
+import gzip
+import io
+import tarfile
+import wave
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebnn.data.dataset import Progress
+from edgebnn.errors import EdgebnnError
+
+# What the readers of gzip, zip, tar, csv and npz raise for a file that is not whole.
+BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    MemoryError,
+    zlib.error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
+
+
+def why(error: BaseException) -> str:
+    """The first line of an error, or its kind where it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def read_csv(path: Path) -> NDArray[np.int64]:
+    """The table of whole numbers in a gzipped csv file that comes with a package."""
+    try:
+        with gzip.open(path, "rt", encoding="ascii") as file:
+            table = np.loadtxt(file, delimiter=",", dtype=np.float64, ndmin=2)
+    except BROKEN as error:
+        raise EdgebnnError(f"{path} is broken ({why(error)}); reinstall its package") from error
+    return table.astype(np.int64)
+
+
+def unpack(path: Path) -> bytes:
+    """The file's content, unpacked where it is a .gz."""
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except BROKEN as error:
+        raise EdgebnnError(f"{path} is broken ({why(error)}); replace it") from error
+
+
+def parse_idx(path: Path, content: bytes, dimensions: int) -> NDArray[np.uint8]:
+    """An array in the idx format: 0, 0, 8 for uint8, rank, then big-endian sizes, then bytes."""
+    header = 4 + 4 * dimensions
+    if len(content) < header or content[:4] != bytes((0, 0, 8, dimensions)):
+        raise EdgebnnError(f"{path} is not an idx file of {dimensions}-dimensional bytes")
+    shape = np.frombuffer(content, dtype=">u4", count=dimensions, offset=4).astype(int).tolist()
+    expected = header + int(np.prod(shape, dtype=object))
+    if len(content) != expected:
+        raise EdgebnnError(f"{path} has {len(content)} bytes unpacked; its header says {expected}")
+    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape).copy()
+
+
+def read_wav(path: Path, name: str, content: bytes, rate: int) -> NDArray[np.int16]:
+    """Samples of a wav file of one channel of 16 bits at ``rate`` Hz, ``name`` in ``path``."""
+    try:
+        with wave.open(io.BytesIO(content)) as sound:
+            form = (sound.getnchannels(), 8 * sound.getsampwidth(), sound.getframerate())
+            if form != (1, 16, rate):
+                raise EdgebnnError(
+                    f"{path}: {name} has {form[0]} channels of {form[1]} bits at {form[2]} Hz; "
+                    f"give 1 channel of 16 bits at {rate} Hz"
+                )
+            data = sound.readframes(sound.getnframes())
+            if len(data) != 2 * sound.getnframes():
+                raise EdgebnnError(f"{path}: {name} is cut off; replace it")
+    except (wave.Error, EOFError) as error:
+        raise EdgebnnError(f"{path}: {name} is not a wav file ({why(error)})") from error
+    return np.frombuffer(data, dtype="<i2").astype(np.int16)
+
+
+def decode_images(
+    contents: Iterator[tuple[str, bytes]], total: int, what: str, progress: Progress | None
+) -> NDArray[np.uint8] | None:
+    """Encoded images of one size as ``(N, C, H, W)``; grey among colour becomes colour."""
+    decoded: list[NDArray[np.uint8]] = []
+    first = ""
+    for done, (source, content) in enumerate(contents):
+        if progress and done % 500 == 0:
+            progress(what, done, total)
+        image = _decode_one(source, content)
+        if not decoded:
+            first = source
+        elif image.shape[1:] != decoded[0].shape[1:]:
+            sizes = [f"{shape[2]}x{shape[1]}" for shape in (image.shape, decoded[0].shape)]
+            raise EdgebnnError(
+                f"{source} is {sizes[0]} but {first} is {sizes[1]}; make all images one size"
+            )
+        decoded.append(image)
+    if not decoded:
+        return None
+    channels = max(len(image) for image in decoded)
+    images = np.empty((len(decoded), channels, *decoded[0].shape[1:]), dtype=np.uint8)
+    for row, image in zip(images, decoded, strict=True):
+        row[:] = image
+    return images
+
+
+def read_image(path: Path, channels: int) -> NDArray[np.uint8]:
+    """One image file as (C, H, W) uint8, grey or colour as ``channels`` asks for 1 or 3.
+
+    Raises:
+        EdgebnnError: no such file, or not an image.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EdgebnnError(f"cannot read {path}: {error.strerror or error}") from None
+    image = _decode_one(str(path), content)
+    if channels == 3 and len(image) == 1:
+        return np.repeat(image, 3, axis=0)
+    if channels == 1 and len(image) == 3:
+        weights = np.array([299, 587, 114], dtype=np.uint32)  # ITU-R BT.601, as Pillow's "L"
+        mixed = (image * weights[:, None, None]).sum(axis=0, keepdims=True) // 1000
+        grey: NDArray[np.uint8] = mixed.astype(np.uint8)
+        return grey
+    return image
+
+
+def _decode_one(source: str, content: bytes) -> NDArray[np.uint8]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.mode.startswith(("I", "F")):
+                raise EdgebnnError(f"{source} has more than 8 bits a pixel; convert it to 8 bits")
+            grey = image.mode in ("1", "L", "LA")
+            pixels = np.array(image.convert("L" if grey else "RGB"), dtype=np.uint8)
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:
+        raise EdgebnnError(f"{source} is not a readable image; replace or remove it") from error
+    return pixels[np.newaxis] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -1,0 +1,58 @@
+"""What decides a run, and whether a model file holds a run that can go on."""
+
+from pathlib import Path
+from typing import Any
+
+from edgebnn.checkpoint import Checkpoint
+from edgebnn.data import Dataset, fingerprint
+from edgebnn.errors import EdgebnnError
+from edgebnn.train.recipes import Recipe
+
+_SILENT = ("recipe's name", "recipe's summary", "recipe's epochs")
+
+
+def identity_of(recipe: Recipe, dataset: Dataset, seed: int, held_out: int) -> dict[str, Any]:
+    """All that decides a run, but for how long it is."""
+    settings = {f"recipe's {key}": value for key, value in recipe.plain().items()}
+    settings = {k: v for k, v in settings.items() if k not in _SILENT}
+    data = f"{dataset.name} ({fingerprint(dataset)})"
+    return {
+        "recipe": recipe.name,
+        "data set": data,
+        "seed": seed,
+        "validation": held_out,
+        **settings,
+    }
+
+
+def resumable(
+    output: Path, saved: Checkpoint, identity: dict[str, Any], epochs: int | None
+) -> dict[str, Any]:
+    """The state in ``saved``, which must belong to this very run."""
+    state = saved.training
+    if not state or not {"identity", "epochs", "done_epochs", "optimizer"} <= state.keys():
+        raise EdgebnnError(f"{output} has no training state to resume; train without --resume")
+    kinds = {"identity": dict, "epochs": int, "done_epochs": int, "optimizer": dict}
+    if any(not isinstance(state[key], kind) for key, kind in kinds.items()):
+        raise damaged(output)
+    if not 0 <= state["done_epochs"] <= state["epochs"]:
+        raise damaged(output)
+    if state.get("finished"):
+        raise EdgebnnError(
+            f"{output} is finished after {state['epochs']} epochs; "
+            "train without --resume to do it again"
+        )
+    before = {**state["identity"], "epochs": state["epochs"]}
+    now = {**identity, "epochs": state["epochs"] if epochs is None else epochs}
+    for what, value in now.items():
+        if before.get(what) != value:
+            raise EdgebnnError(
+                f"{output} was trained with {what} {before.get(what)}, not {value}; "
+                "resume with the same, or train without --resume"
+            )
+    return state
+
+
+def damaged(output: Path | None) -> EdgebnnError:
+    """What to say of a training state that is not whole."""
+    return EdgebnnError(f"{output} has a damaged training state; train without --resume")
