@@ -4,7 +4,17 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, pack
 from edgebnn.ir import Bits, Dense, Op, fan_in, infer
-from edgebnn.kernels.base import HeadView, Inputs, Kernel, Table, head_view, mismatch_limits
+from edgebnn.kernels.base import (
+    HeadView,
+    Inputs,
+    Kernel,
+    Table,
+    Trips,
+    head_trips,
+    head_view,
+    mismatch_limits,
+    mismatches_trips,
+)
 from edgebnn.targets import Cpu
 
 
@@ -27,6 +37,13 @@ class DenseRows:
     @property
     def tables(self) -> tuple[Table, ...]:
         return (self.weights, *self.head.tables)
+
+    def trips(self) -> Trips:
+        return {
+            "dense_rows.call": 1,
+            **head_trips("dense_rows", self.head),
+            **mismatches_trips(self.head.outputs, self.row_words),
+        }
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseRows | None:

@@ -97,8 +97,7 @@ static inline uint32_t depthwise_carry_save(uint32_t *sum, uint32_t a, uint32_t 
  * but counts each eight words with seven carry-save adders and one popcount (Harley-Seal): lanes of
  * `ones`, `twos` and `fours` hold the binary digits of 32 counters, whose overflows are `eights`.
  */
-static DEPTHWISE_ALONE uint32_t depthwise_mismatches(const uint32_t *a, const uint32_t *b,
-    uint32_t left)
+static uint32_t depthwise_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
 {
     uint32_t ones = 0u;
     uint32_t twos = 0u;

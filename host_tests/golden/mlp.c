@@ -57,7 +57,7 @@ static uint32_t mlp_arena[73];
  * With S the sum of all inputs and A the sum of those whose weight is +1, the dot product is
  * A - (S - A) = 2 * A - S; a table gives four inputs' part of A in one look-up.
  */
-static MLP_ALONE uint32_t mlp_subset_sums(const uint8_t *x, uint32_t count, uint32_t *table)
+static uint32_t mlp_subset_sums(const uint8_t *x, uint32_t count, uint32_t *table)
 {
     uint32_t total = 0u;
 
@@ -105,7 +105,7 @@ static inline uint32_t mlp_carry_save(uint32_t *sum, uint32_t a, uint32_t b)
  * but counts each eight words with seven carry-save adders and one popcount (Harley-Seal): lanes of
  * `ones`, `twos` and `fours` hold the binary digits of 32 counters, whose overflows are `eights`.
  */
-static MLP_ALONE uint32_t mlp_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
+static uint32_t mlp_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
 {
     uint32_t ones = 0u;
     uint32_t twos = 0u;

@@ -83,8 +83,7 @@ static inline uint32_t planes_carry_save(uint32_t *sum, uint32_t a, uint32_t b)
  * Four inputs at a time: the product moves bit 8 * k of a word to bit 28 + k, and no two of its
  * terms meet. Eight such shifts fill a word of a plane, whatever was in it before.
  */
-static PLANES_ALONE uint32_t planes_bit_planes(const uint8_t *x, uint32_t count, uint32_t bits,
-    uint32_t *planes)
+static uint32_t planes_bit_planes(const uint8_t *x, uint32_t count, uint32_t bits, uint32_t *planes)
 {
     const uint32_t words = (count + 31u) >> 5;
     uint32_t total = 0u;
@@ -116,8 +115,7 @@ static PLANES_ALONE uint32_t planes_bit_planes(const uint8_t *x, uint32_t count,
  * of a plane is 1 or 0, not +1 or -1.) Twos of one plane are worth as much as ones of the next, so
  * carry-save adders pass them on uncounted.
  */
-static PLANES_ALONE uint32_t planes_masked_sum(const uint32_t *planes, uint32_t bits,
-    const uint32_t *row,
+static uint32_t planes_masked_sum(const uint32_t *planes, uint32_t bits, const uint32_t *row,
     uint32_t words)
 {
     const uint32_t *a = planes;
@@ -160,7 +158,7 @@ static PLANES_ALONE uint32_t planes_masked_sum(const uint32_t *planes, uint32_t 
  * but counts each eight words with seven carry-save adders and one popcount (Harley-Seal): lanes of
  * `ones`, `twos` and `fours` hold the binary digits of 32 counters, whose overflows are `eights`.
  */
-static PLANES_ALONE uint32_t planes_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
+static uint32_t planes_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
 {
     uint32_t ones = 0u;
     uint32_t twos = 0u;
