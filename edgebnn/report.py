@@ -15,6 +15,8 @@ from edgebnn.plan import plan
 from edgebnn.targets import TARGETS
 from edgebnn.verify import Backend, OnChip
 
+_NOT_MEASURED = "not measured"  # not every emulator can
+
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
@@ -112,11 +114,18 @@ def equality_table(
 
 def instructions(chip: OnChip) -> str:
     """The count if it is the same for all inputs, else mean and range."""
+    if not chip.instructions:
+        return _NOT_MEASURED
     least, most = min(chip.instructions), max(chip.instructions)
     if least == most:
         return spaced(least)
     mean = round(sum(chip.instructions) / len(chip.instructions))
     return f"{spaced(mean)} ({spaced(least)} to {spaced(most)})"
+
+
+def stack(chip: OnChip, unit: str) -> str:
+    """The high-water mark; ``unit`` is how to write bytes."""
+    return _NOT_MEASURED if chip.stack_bytes is None else f"{spaced(chip.stack_bytes)} {unit}"
 
 
 def chip_table(chip: OnChip) -> Table:
@@ -130,7 +139,7 @@ def chip_table(chip: OnChip) -> Table:
     table.add_row("  weights and thresholds", f"{spaced(footprint.constant_bytes)} bytes")
     table.add_row("  code", f"{spaced(footprint.code_bytes)} bytes")
     table.add_row("static RAM", f"{spaced(footprint.arena_bytes)} bytes")
-    table.add_row("stack (measured high-water mark)", f"{spaced(chip.stack_bytes)} bytes")
+    table.add_row("stack (measured high-water mark)", stack(chip, "bytes"))
     table.add_row("compiler", f"{chip.compiler}")
     table.add_row("  flags", chip.flags)
     return table

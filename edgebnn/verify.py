@@ -11,7 +11,8 @@ from torch import nn
 
 from edgebnn import reference
 from edgebnn.codegen.library import Library
-from edgebnn.device import harness, host, simulator
+from edgebnn.device import build, elf, host
+from edgebnn.device.emulator import emulator_of
 from edgebnn.device.toolchain import find_compiler
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network
@@ -42,8 +43,8 @@ class OnChip:
 
     backend: Backend
     instructions: tuple[int, ...]  # exact, of the first inputs
-    stack_bytes: int
-    footprint: harness.Footprint
+    stack_bytes: int | None
+    footprint: elf.Footprint
     compiler: str
     flags: str
 
@@ -116,7 +117,7 @@ def run_host(
 ) -> Backend:
     """The emitted C, built by this computer's compiler."""
     compiler = find_compiler(target)
-    outputs = host.run(harness.build_host(library, folder, compiler=compiler), inputs)
+    outputs = host.run(build.build_host(library, folder, compiler=compiler), inputs)
     return Backend(f"host C ({compiler.version})", outputs, differing(outputs, expected))
 
 
@@ -132,18 +133,18 @@ def run_emulated(
     progress: Progress | None = None,
 ) -> OnChip:
     """The emitted C, cross-compiled and run on an emulated CPU."""
-    firmware = harness.build_firmware(library, target, folder, optimize=optimize)
-    result = simulator.simulate(firmware, library, inputs, counted=counted, progress=progress)
+    image = build.build_firmware(library, target, folder, optimize=optimize)
+    result = emulator_of(target).run(image, inputs, counted=counted, progress=progress)
     backend = Backend(
-        f"emulated {target.title.removeprefix('Arm ')}",
-        result.outputs,
-        differing(result.outputs, expected),
+        f"emulated {target.cpu.name}",
+        result,
+        differing(result, expected),
     )
     return OnChip(
         backend,
         result.instructions,
         result.stack_bytes,
-        harness.footprint(firmware),
-        firmware.compiler.version,
-        " ".join(firmware.flags),
+        elf.footprint(image.path),
+        image.compiler.version,
+        " ".join(image.flags),
     )

@@ -12,7 +12,7 @@ from edgebnn import kernels, reference, verify
 from edgebnn.checkpoint import read
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
-from edgebnn.device import harness, host, simulator
+from edgebnn.device import build, host, qemu, unicorn
 from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import Target, get_target
@@ -28,10 +28,9 @@ def check_emulated(model: nn.Module, seed: int, target: Target, folder: Path) ->
     network = lower(model)
     expected = reference.run(network, inputs)
     library = c.generate(plan(network, target), "net")
-    firmware = harness.build_firmware(library, target, folder)
-    unicorn = simulator.simulate(firmware, library, inputs, counted=1)
-    qemu = simulator.simulate_qemu(firmware, library, inputs)
-    for engine, outputs in (("Unicorn", unicorn.outputs), ("QEMU", qemu)):
+    firmware = build.build_firmware(library, target, folder)
+    runs = {"Unicorn": unicorn.run(firmware, inputs, counted=1), "QEMU": qemu.run(firmware, inputs)}
+    for engine, outputs in runs.items():
         where = f"{engine}, network {seed}"
         np.testing.assert_array_equal(outputs.scores, expected.scores, where)
         np.testing.assert_array_equal(outputs.classes, expected.classes, where)
@@ -64,7 +63,7 @@ def test_example_models(example_model: Path, target_name: str, tmp_path: Path) -
     expected = verify.run_torch(checkpoint.model, network, pixels)
     assert verify.run_reference(network, inputs, expected).differing == 0
     library = c.generate(plan(network, get_target("host")), "net")
-    built = harness.build_host(library, tmp_path / "host", sanitize=True)
+    built = build.build_host(library, tmp_path / "host", sanitize=True)
     assert verify.differing(host.run(built, inputs), expected) == 0
     target = get_target(target_name)
     library = c.generate(plan(network, target), "net")
@@ -84,10 +83,9 @@ def test_example_models_on_whole_machines(
     expected = reference.run(network, inputs)
     prefer = kernels.first_layer_kernels(first_layer)
     library = c.generate(plan(network, target, prefer), "net")
-    firmware = harness.build_firmware(library, target, tmp_path)
-    assert verify.differing(simulator.simulate_qemu(firmware, library, inputs), expected) == 0
-    unicorn = simulator.simulate(firmware, library, inputs, counted=1)
-    assert verify.differing(unicorn.outputs, expected) == 0
+    firmware = build.build_firmware(library, target, tmp_path)
+    assert verify.differing(qemu.run(firmware, inputs), expected) == 0
+    assert verify.differing(unicorn.run(firmware, inputs, counted=1), expected) == 0
 
 
 def test_instruction_count_is_repeatable(tmp_path: Path) -> None:
@@ -96,7 +94,7 @@ def test_instruction_count_is_repeatable(tmp_path: Path) -> None:
     model = random_model(7)
     inputs = device_inputs(random_inputs(model, 4, 7))
     library = c.generate(plan(lower(model), target), "net")
-    firmware = harness.build_firmware(library, target, tmp_path)
-    runs = [simulator.simulate(firmware, library, inputs, counted=4) for _ in range(2)]
+    firmware = build.build_firmware(library, target, tmp_path)
+    runs = [unicorn.run(firmware, inputs, counted=4) for _ in range(2)]
     assert runs[0].instructions == runs[1].instructions
     assert runs[0].stack_bytes == runs[1].stack_bytes > 0

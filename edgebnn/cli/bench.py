@@ -42,10 +42,10 @@ def bench_models(
     """Measure models on emulated CPUs and print one Markdown table."""
     from edgebnn import api, report, verify
 
-    names = target or [t.name for t in TARGETS.values() if t.machine is not None]
+    names = target or [t.name for t in TARGETS.values() if t.emulators]
     chosen = [get_target(name) for name in names]
     for one in chosen:
-        if one.machine is None:
+        if not one.emulators:
             raise EdgebnnError(f"target '{one.name}' has no emulator")
     head = ("model", "test accuracy", "target", "instructions", "flash", "RAM", "stack", "differ")
     rows: list[tuple[str, ...]] = [head]
@@ -76,7 +76,7 @@ def bench_models(
                         report.instructions(chip),
                         f"{spaced(size.constant_bytes + size.code_bytes)} B",
                         f"{spaced(size.arena_bytes)} B",
-                        f"{spaced(chip.stack_bytes)} B",
+                        report.stack(chip, "B"),
                         f"{chip.backend.differing}/{inputs}",
                     )
                 )

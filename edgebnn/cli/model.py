@@ -17,7 +17,9 @@ from edgebnn.targets import TARGETS, get_target
 def targets() -> None:
     """List the CPUs that edgebnn emits code for."""
     for target in TARGETS.values():
-        emulator = f"emulated ({target.unicorn_cpu})" if target.unicorn_cpu else "runs here"
+        emulator = "runs here" if target.is_host else "no emulator"
+        if target.emulators:
+            emulator = f"emulated ({target.emulators[0].label})"
         out.print(f"{target.name:12} {target.title:16} {emulator}")
 
 

@@ -62,7 +62,7 @@ def simulate(
     optimize: Annotated[str, typer.Option(help="Compiler option: -Os, -O2 or -O3.")] = "-O2",
 ) -> None:
     """Run the model on an emulated CPU: accuracy, instructions, flash, RAM and stack."""
-    if get_target(target).machine is None:
+    if not get_target(target).emulators:
         raise EdgebnnError(f"target '{target}' has no emulator; use edgebnn verify")
     if optimize not in ("-Os", "-O1", "-O2", "-O3"):
         raise EdgebnnError(f"unknown optimization '{optimize}'; pick one of: -Os, -O1, -O2, -O3")
@@ -144,7 +144,7 @@ def _prove(
             def advance(done: int, task: TaskID = task) -> None:
                 progress.update(task, completed=done)
 
-            if target.machine is None:
+            if target.is_host:
                 backends.append(
                     verify.run_host(library, inputs, expected, folder / target.name, target)
                 )

@@ -170,7 +170,7 @@ def frontier(
     from edgebnn.study import tables
 
     chip = get_target(target)
-    if chip.machine is None:
+    if not chip.emulators:
         raise EdgebnnError(f"target '{target}' has no emulator")
     published = tuple(frontiers.read_points(path) for path in against or ())
     opened = {path: open_model(path) for path in models}
