@@ -8,7 +8,7 @@ from networks import random_inputs, random_model
 from test_equality import FIRST_SHIFT_SEED, SHIFT_NETWORKS, check_scores_shift, device_inputs
 from torch import nn
 
-from edgebnn import kernels, reference, verify
+from edgebnn import kernels, measure, reference
 from edgebnn.checkpoint import read
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
@@ -58,17 +58,14 @@ def test_example_models(example_model: Path, target_name: str, tmp_path: Path) -
     """What the repository ships: torch = oracle = C under sanitizers = C on the emulated CPU."""
     checkpoint = read(example_model)
     network = lower(checkpoint.model)
-    pixels = verify.noise(network, 8)
-    inputs = verify.to_device_layout(pixels)
-    expected = verify.run_torch(checkpoint.model, network, pixels)
-    assert verify.run_reference(network, inputs, expected).differing == 0
+    pixels = measure.noise(network, 8)
+    trial = measure.trial(checkpoint.model, network, pixels)
+    assert measure.run_reference(trial).differing == 0
     library = c.generate(plan(network, get_target("host")), "net")
     built = build.build_host(library, tmp_path / "host", sanitize=True)
-    assert verify.differing(host.run(built, inputs), expected) == 0
-    target = get_target(target_name)
-    library = c.generate(plan(network, target), "net")
-    chip = verify.run_emulated(library, inputs, expected, tmp_path / "chip", target, counted=1)
-    assert chip.backend.differing == 0
+    assert measure.differing(host.run(built, trial.inputs), trial.expected) == 0
+    (chip,) = measure.run_on(trial, [get_target(target_name)], tmp_path, counted=1)
+    assert chip.differing == 0
 
 
 @pytest.mark.parametrize("first_layer", ["auto", "bit-planes"])
@@ -79,13 +76,13 @@ def test_example_models_on_whole_machines(
     """The same in QEMU, from reset to exit, and each way to compute the first layer in Unicorn."""
     target = get_target(target_name)
     network = lower(read(example_model).model)
-    inputs = verify.to_device_layout(verify.noise(network, 8))
+    inputs = measure.to_device_layout(measure.noise(network, 8))
     expected = reference.run(network, inputs)
     prefer = kernels.first_layer_kernels(first_layer)
     library = c.generate(plan(network, target, prefer), "net")
     firmware = build.build_firmware(library, target, tmp_path)
-    assert verify.differing(qemu.run(firmware, inputs), expected) == 0
-    assert verify.differing(unicorn.run(firmware, inputs, counted=1), expected) == 0
+    assert measure.differing(qemu.run(firmware, inputs), expected) == 0
+    assert measure.differing(unicorn.run(firmware, inputs, counted=1), expected) == 0
 
 
 def test_instruction_count_is_repeatable(tmp_path: Path) -> None:

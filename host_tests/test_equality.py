@@ -17,9 +17,9 @@ from edgebnn.codegen.library import Library
 from edgebnn.device import build, host
 from edgebnn.ir import Network
 from edgebnn.lower import integer_scores, lower
+from edgebnn.measure import to_device_layout
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
-from edgebnn.verify import to_device_layout
 
 NETWORKS = 500
 SHIFT_NETWORKS, FIRST_SHIFT_SEED = 200, 3000

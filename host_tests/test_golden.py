@@ -16,7 +16,7 @@ from edgebnn import api
 from edgebnn.codegen.library import Library
 from edgebnn.device import build, host
 from edgebnn.lower import integer_scores, lower
-from edgebnn.verify import to_device_layout
+from edgebnn.measure import to_device_layout
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 

@@ -96,7 +96,7 @@ def predict(
     from edgebnn import reference
     from edgebnn.data import read_image
     from edgebnn.data.transforms import apply_to_image
-    from edgebnn.verify import preprocess, to_device_layout
+    from edgebnn.measure import preprocess, to_device_layout
 
     content, network = open_model(model)
     shape = network.input

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebnn.codegen.env import render
-from edgebnn.codegen.library import Library
+from edgebnn.codegen.library import Library, source_path
 from edgebnn.device import toolchain
 from edgebnn.device.toolchain import Compiler, find_compiler
 from edgebnn.errors import EdgebnnError
@@ -164,7 +164,7 @@ def _write_sources(
         render(template, name=library.name, macro=library.name.upper(), **values),
         encoding="utf-8",
     )
-    return directory / "src" / f"{library.name}.c", main
+    return directory / source_path(library.name), main
 
 
 def _render_script(target: Target, machine: Machine) -> str:
