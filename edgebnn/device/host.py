@@ -31,7 +31,6 @@ def run(
             records do not have the size that it was built for. Its full error output is the
             exception's note.
     """
-    del counted
     check_inputs(inputs)
     executable = image.path
     count, input_bytes = inputs.shape

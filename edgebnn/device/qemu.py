@@ -34,7 +34,6 @@ def run(
         EdgebnnError: QEMU is missing or has no such machine, the firmware faulted or did not
             finish, or one record does not fit the machine's input region.
     """
-    del counted
     library, machine = image.library, machine_of(image.target)
     check_inputs(inputs, library.input_bytes)
     settings = _settings(image.target)

@@ -58,7 +58,7 @@ class Compiler:
 
     command: tuple[str, ...]  # the words to start it with, such as ("/usr/bin/cc",)
     kind: Kind
-    version: str  # one line for humans, such as "arm-none-eabi-gcc 12.2.1"
+    version: str  # one line for humans, such as "gcc 12.2.0"
 
 
 def find_compilers(target: Target) -> tuple[Compiler, ...]:

@@ -1,7 +1,7 @@
 """Targets: everything that the generator and the tools must know about a CPU, as plain values.
 
-One file an architecture. A new target of a known one is a row in its file; nothing else in the
-package names a CPU.
+One file an architecture. A new target of a known one is a row in its file: what generates, builds
+and runs code only reads it.
 """
 
 from edgebnn.errors import EdgebnnError
