@@ -4,7 +4,7 @@ A model is traced, written down as plain data, read back and lowered. Each of th
 what a user has put around the layers: a hook, an in-place operation, a forward that was replaced.
 So the module itself, in eval mode, runs on inputs from its whole range, and what each of its
 layers gives, and the scores, are compared with the layers read back and with the oracle.
-:mod:`edgebnn.verify` is the rest of the chain, from here to the chip.
+:mod:`edgebnn.measure` is the rest of the chain, from here to the chip.
 """
 
 from collections.abc import Iterator, Sequence

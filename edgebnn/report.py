@@ -11,9 +11,11 @@ from edgebnn.codegen.views import spaced
 from edgebnn.cost import Cost, cost, weight_bits
 from edgebnn.filters import Repeats
 from edgebnn.ir import Network
+from edgebnn.measure import Backend, OnTarget
 from edgebnn.plan import plan
 from edgebnn.targets import TARGETS
-from edgebnn.verify import Backend, OnChip
+
+_NOT_MEASURED = "not measured"  # not every emulator can
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -110,8 +112,10 @@ def equality_table(
     return table
 
 
-def instructions(chip: OnChip) -> str:
+def instructions(chip: OnTarget) -> str:
     """The count if it is the same for all inputs, else mean and range."""
+    if not chip.instructions:
+        return _NOT_MEASURED
     least, most = min(chip.instructions), max(chip.instructions)
     if least == most:
         return spaced(least)
@@ -119,18 +123,22 @@ def instructions(chip: OnChip) -> str:
     return f"{spaced(mean)} ({spaced(least)} to {spaced(most)})"
 
 
-def chip_table(chip: OnChip) -> Table:
+def size(count: int | None, unit: str) -> str:
+    """A number of bytes; ``unit`` is how to write them."""
+    return _NOT_MEASURED if count is None else f"{spaced(count)} {unit}"
+
+
+def chip_table(chip: OnTarget) -> Table:
     """What an emulated run cost."""
-    footprint = chip.footprint
-    table = _table(chip.backend.name, "cost", "")
+    table = _table(chip.name, "cost", "")
     table.add_row("instructions an inference (exact)", instructions(chip))
     table.add_row("  counted on", f"{len(chip.instructions)} inputs")
-    flash = footprint.constant_bytes + footprint.code_bytes
-    table.add_row("flash", f"{spaced(flash)} bytes")
-    table.add_row("  weights and thresholds", f"{spaced(footprint.constant_bytes)} bytes")
-    table.add_row("  code", f"{spaced(footprint.code_bytes)} bytes")
-    table.add_row("static RAM", f"{spaced(footprint.arena_bytes)} bytes")
-    table.add_row("stack (measured high-water mark)", f"{spaced(chip.stack_bytes)} bytes")
+    table.add_row("flash", size(chip.flash_bytes, "bytes"))
+    if chip.footprint is not None:
+        table.add_row("  weights and thresholds", size(chip.footprint.constant_bytes, "bytes"))
+        table.add_row("  code", size(chip.footprint.code_bytes, "bytes"))
+    table.add_row("static RAM", size(chip.arena_bytes, "bytes"))
+    table.add_row("stack (measured high-water mark)", size(chip.stack_bytes, "bytes"))
     table.add_row("compiler", f"{chip.compiler}")
     table.add_row("  flags", chip.flags)
     return table

@@ -14,14 +14,14 @@ from networks import random_model
 import edgebnn.nn as bnn
 from edgebnn import api, kernels
 from edgebnn.codegen import c
-from edgebnn.device import harness, toolchain
+from edgebnn.device import build, elf, toolchain
 from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
 
 ARM_TARGETS = ("cortex-m0", "cortex-m4", "cortex-m7")
 FIRST_LAYERS = ("auto", "bit-planes")
-PACKAGE = Path(harness.__file__).resolve().parent.parent
+PACKAGE = Path(build.__file__).resolve().parent.parent
 
 
 def library_of(seed: int, target: str):
@@ -78,7 +78,7 @@ def check_compiles_clean(source: Path, compiler: str) -> None:
 def undefined(source: Path, target: str, *flags: str) -> str:
     """What ``nm -u`` says of ``source`` compiled for ``target``."""
     built = source.with_suffix(".o")
-    command = ["arm-none-eabi-gcc", *get_target(target).gcc_flags, "-std=c99", *flags]
+    command = ["arm-none-eabi-gcc", *get_target(target).toolchain.gcc_flags, "-std=c99", *flags]
     subprocess.run([*command, "-c", str(source), "-o", str(built)], check=True)
     listed = ["arm-none-eabi-nm", "-u", str(built)]
     return subprocess.run(listed, capture_output=True, text=True, check=True).stdout
@@ -110,8 +110,8 @@ def test_plan_equals_linked_sections(
     level: str, first_layer: str, target_name: str, example_model: Path, tmp_path: Path
 ) -> None:
     library = api.generate(example_model, target=target_name, name="net", first_layer=first_layer)
-    firmware = harness.build_firmware(library, get_target(target_name), tmp_path, optimize=level)
-    linked = harness.footprint(firmware)
+    firmware = build.build_firmware(library, get_target(target_name), tmp_path, optimize=level)
+    linked = elf.footprint(firmware.path)
     assert linked.constant_bytes == library.constant_bytes
     assert linked.arena_bytes == library.arena_bytes
 
@@ -123,8 +123,8 @@ def test_plan_is_the_linked_sections_with_shifts(
     scales: tuple[float, ...], classes: int, level: str, tmp_path: Path
 ) -> None:
     library = shift_library(classes, scales, "cortex-m4")
-    firmware = harness.build_firmware(library, get_target("cortex-m4"), tmp_path, optimize=level)
-    assert harness.footprint(firmware).constant_bytes == library.constant_bytes
+    firmware = build.build_firmware(library, get_target("cortex-m4"), tmp_path, optimize=level)
+    assert elf.footprint(firmware.path).constant_bytes == library.constant_bytes
     assert undefined(sources(library, tmp_path / "lib"), "cortex-m4", level) == ""
 
 
@@ -132,15 +132,15 @@ def test_plan_is_the_linked_sections_with_shifts(
 def test_plan_bounds_linked_sections(seed: int, tmp_path: Path) -> None:
     """Never more than planned; a compiler may turn a table of a few entries into code."""
     library = library_of(seed, "cortex-m4")
-    firmware = harness.build_firmware(library, get_target("cortex-m4"), tmp_path)
-    linked = harness.footprint(firmware)
+    firmware = build.build_firmware(library, get_target("cortex-m4"), tmp_path)
+    linked = elf.footprint(firmware.path)
     assert linked.constant_bytes <= library.constant_bytes
     assert linked.arena_bytes == library.arena_bytes
 
 
 def test_only_the_promised_names_are_public(tmp_path: Path) -> None:
     library = library_of(2001, "cortex-m4")
-    firmware = harness.build_firmware(library, get_target("cortex-m4"), tmp_path)
+    firmware = build.build_firmware(library, get_target("cortex-m4"), tmp_path)
     with firmware.model_object.open("rb") as file:
         symbols = ELFFile(file).get_section_by_name(".symtab").iter_symbols()
         public = {s.name for s in symbols if s["st_info"]["bind"] == "STB_GLOBAL"}
@@ -157,11 +157,11 @@ def test_same_model_same_bytes(example_model: Path) -> None:
 
 BLOCKED = """
 import sys
-sys.modules["torch"] = None
+sys.modules["torch"] = sys.modules["unicorn"] = sys.modules["ziglang"] = None
 import edgebnn, edgebnn.ir, edgebnn.reference, edgebnn.plan, edgebnn.cost, edgebnn.kernels
 import edgebnn.filters, edgebnn.data, edgebnn.data.transforms, edgebnn.files
 import edgebnn.packages.platformio, edgebnn.importers
-import edgebnn.codegen.c, edgebnn.device.harness, edgebnn.device.host, edgebnn.device.simulator
+import edgebnn.codegen.c, edgebnn.device.host, edgebnn.device.emulator
 """
 
 
@@ -192,7 +192,9 @@ def imports_of(path: Path) -> set[str]:
         ("train", ("lower", "plan", "targets", "codegen", "study", "report", "cli")),
         ("codegen", ("checkpoint", "lower", "nn", "packages", "device", "api", "cli")),
         ("packages", ("checkpoint", "lower", "nn", "device", "api", "cli")),
-        ("study", ("codegen.c", "device", "cli")),
+        ("study", ("codegen.c", "device", "measure", "cli")),
+        ("targets", ("device", "kernels", "plan", "codegen", "lower", "nn", "cli")),
+        ("device", ("nn", "train", "study", "checkpoint", "lower", "measure", "report", "cli")),
     ],
 )
 def test_imports_run_one_way(room: str, closed: tuple[str, ...]) -> None:

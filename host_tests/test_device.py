@@ -11,16 +11,19 @@ from pathlib import Path
 import capstone
 import numpy as np
 import pytest
-import unicorn
 from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
+from unicorn import UC_HOOK_CODE
 
 from edgebnn.codegen.library import Library
-from edgebnn.device import harness, host, simulator, toolchain
-from edgebnn.device.harness import Firmware, Footprint
+from edgebnn.device import build, elf, host, qemu, toolchain, unicorn
+from edgebnn.device.build import Image
+from edgebnn.device.elf import Footprint
+from edgebnn.device.emulator import emulator_of
 from edgebnn.errors import EdgebnnError
 from edgebnn.reference import Outputs
-from edgebnn.targets import TARGETS
+from edgebnn.targets import TARGETS, Target
+from edgebnn.targets.base import Qemu
 
 HEADER = """\
 #ifndef TINY_H
@@ -127,15 +130,27 @@ def assert_right(outputs: Outputs, inputs: NDArray[np.uint8]) -> None:
     assert outputs.scores.dtype == outputs.classes.dtype == np.int32
 
 
+def resized(target: Target, region: str, size: int) -> Target:
+    """``target`` with another ``size`` of a region of its machine, in bytes."""
+    assert target.machine is not None
+    region_there = dataclasses.replace(getattr(target.machine, region), size=size)
+    machine = dataclasses.replace(target.machine, **{region: region_there})
+    return dataclasses.replace(target, machine=machine)
+
+
+def with_region(image: Image, region: str, size: int) -> Image:
+    return dataclasses.replace(image, target=resized(image.target, region, size))
+
+
 def compiler_of(target: str, kind: str) -> toolchain.Compiler:
     return next(c for c in toolchain.find_compilers(TARGETS[target]) if c.kind == kind)
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Firmware]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Image]:
     """The tiny library built once for each Arm target by each kind of compiler."""
     return {
-        (target, kind): harness.build_firmware(
+        (target, kind): build.build_firmware(
             tiny(),
             TARGETS[target],
             tmp_path_factory.mktemp(f"{target}-{kind}"),
@@ -146,9 +161,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Fi
     }
 
 
-def build_m4(library: Library, directory: Path) -> Firmware:
+def build_m4(library: Library, directory: Path) -> Image:
     target = TARGETS["cortex-m4"]
-    return harness.build_firmware(
+    return build.build_firmware(
         library, target, directory, compiler=compiler_of("cortex-m4", "gcc")
     )
 
@@ -159,12 +174,12 @@ def build_m4(library: Library, directory: Path) -> Firmware:
 @pytest.mark.parametrize("sanitize", [False, True])
 def test_host_program_equals_the_model(tmp_path: Path, sanitize: bool) -> None:
     inputs = records(100)
-    program = harness.build_host(tiny(), tmp_path, sanitize=sanitize)
+    program = build.build_host(tiny(), tmp_path, sanitize=sanitize)
     assert_right(host.run(program, inputs), inputs)
 
 
 def test_sanitizer_finds_a_read_past_the_input(tmp_path: Path) -> None:
-    program = harness.build_host(tiny(index="+ 1u"), tmp_path, sanitize=True)
+    program = build.build_host(tiny(index="+ 1u"), tmp_path, sanitize=True)
     with pytest.raises(EdgebnnError, match=r"AddressSanitizer|runtime error") as caught:
         host.run(program, records(2))
     assert "\n" not in str(caught.value)
@@ -174,11 +189,11 @@ def test_sanitizer_finds_a_read_past_the_input(tmp_path: Path) -> None:
 def test_a_crash_is_named(tmp_path: Path) -> None:
     library = tiny(before="__builtin_trap();")
     with pytest.raises(EdgebnnError, match="ended by SIGILL"):
-        host.run(harness.build_host(library, tmp_path), records(1))
+        host.run(build.build_host(library, tmp_path), records(1))
 
 
 def test_records_of_another_size_are_refused(tmp_path: Path) -> None:
-    program = harness.build_host(tiny(), tmp_path)
+    program = build.build_host(tiny(), tmp_path)
     with pytest.raises(EdgebnnError, match="takes records of 8 bytes"):
         host.run(program, records(4, input_bytes=4))
 
@@ -188,7 +203,7 @@ def test_records_of_another_size_are_refused(tmp_path: Path) -> None:
 )
 def test_inputs_of_another_kind_are_refused(tmp_path: Path, inputs: NDArray[np.uint8]) -> None:
     with pytest.raises(EdgebnnError, match="pass uint8"):
-        host.run(tmp_path / "unused", inputs)
+        host.run(build.build_host(tiny(), tmp_path), inputs)
 
 
 # ---- compilers ------------------------------------------------------------------------------
@@ -239,7 +254,7 @@ def test_cc_is_used_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_warning_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(EdgebnnError, match=r"compiling tiny\.c: .*error: .*unused") as caught:
-        harness.build_host(tiny(before="int unused = 0;"), tmp_path)
+        build.build_host(tiny(before="int unused = 0;"), tmp_path)
     assert "\n" not in str(caught.value)
     assert "int unused = 0;" in caught.value.__notes__[0]
 
@@ -250,31 +265,30 @@ def test_a_warning_is_an_error_of_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("target", ARM)
 def test_unicorn_and_qemu_equal_the_model(
-    images: dict[tuple[str, str], Firmware], target: str, kind: str
+    images: dict[tuple[str, str], Image], target: str, kind: str
 ) -> None:
     inputs = records(20)
     done: list[int] = []
     firmware = images[target, kind]
-    simulation = simulator.simulate(firmware, tiny(), inputs, counted=3, progress=done.append)
-    assert_right(simulation.outputs, inputs)
+    simulation = unicorn.run(firmware, inputs, counted=3, progress=done.append)
+    assert_right(simulation, inputs)
     assert done == list(range(1, 21))
     assert len(simulation.instructions) == 3
     assert 0 < simulation.stack_bytes < 200
-    assert simulation.seconds > 0
-    assert_right(simulator.simulate_qemu(firmware, tiny(), inputs), inputs)
+    assert_right(qemu.run(firmware, inputs), inputs)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("target", ARM)
 def test_instruction_counts_equal_a_hook_on_each_instruction(
-    images: dict[tuple[str, str], Firmware], target: str, kind: str
+    images: dict[tuple[str, str], Image], target: str, kind: str
 ) -> None:
     """Unicorn's hook stays silent where an IT block skips; those are added from a disassembly."""
     firmware, inputs = images[target, kind], records(5)
-    cpu = simulator._Cpu(firmware, tiny(), 60.0, count_blocks=False)
+    cpu = unicorn._Cpu(firmware, 60.0, count_blocks=False)
     thumb = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
     pcs: list[int] = []
-    cpu._uc.hook_add(unicorn.UC_HOOK_CODE, lambda _uc, pc, _size, _data: pcs.append(pc))
+    cpu._uc.hook_add(UC_HOOK_CODE, lambda _uc, pc, _size, _data: pcs.append(pc))
     expected = []
     for row in inputs:
         pcs.clear()
@@ -288,14 +302,14 @@ def test_instruction_counts_equal_a_hook_on_each_instruction(
                 ran = pcs[index + 1 : index + 1 + len(slots)]
                 skipped += sum(slot.address not in ran for slot in slots)
         expected.append(len(pcs) + skipped)
-    counted = simulator.simulate(firmware, tiny(), inputs, counted=5).instructions
+    counted = unicorn.run(firmware, inputs, counted=5).instructions
     assert counted == tuple(expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("target", ARM)
 def test_instruction_counts_equal_a_qemu_trace(
-    images: dict[tuple[str, str], Firmware], tmp_path: Path, target: str, kind: str
+    images: dict[tuple[str, str], Image], tmp_path: Path, target: str, kind: str
 ) -> None:
     """Against another emulator, which logs the pc of each instruction when single-stepping."""
     firmware, inputs = images[target, kind], records(3)
@@ -305,9 +319,9 @@ def test_instruction_counts_equal_a_qemu_trace(
     wrapper.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-        assert_right(simulator.simulate_qemu(firmware, tiny(), inputs), inputs)
-    cpu = simulator._Cpu(firmware, tiny(), 60.0, count_blocks=False)
-    with firmware.elf.open("rb") as file:
+        assert_right(qemu.run(firmware, inputs), inputs)
+    cpu = unicorn._Cpu(firmware, 60.0, count_blocks=False)
+    with firmware.path.open("rb") as file:
         section = ELFFile(file).get_section_by_name(".model_text")
         assert section is not None
         model = range(section["sh_addr"], section["sh_addr"] + section["sh_size"])
@@ -316,15 +330,15 @@ def test_instruction_counts_equal_a_qemu_trace(
     calls = [list(stay) for inside, stay in groupby(pcs, lambda pc: pc in model) if inside]
     entry = cpu._symbols["tiny_predict"] & ~1
     expected = tuple(len(call) for call in calls if call[0] == entry)
-    assert simulator.simulate(firmware, tiny(), inputs, counted=3).instructions == expected
+    assert unicorn.run(firmware, inputs, counted=3).instructions == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("target", ARM)
 def test_footprint_is_the_librarys_own(
-    images: dict[tuple[str, str], Firmware], target: str, kind: str
+    images: dict[tuple[str, str], Image], target: str, kind: str
 ) -> None:
-    footprint = harness.footprint(images[target, kind])
+    footprint = elf.footprint(images[target, kind].path)
     assert footprint == Footprint(footprint.code_bytes, constant_bytes=48, arena_bytes=32)
     assert 50 < footprint.code_bytes < 600
 
@@ -337,7 +351,7 @@ def test_constants_are_sorted_by_alignment(tmp_path: Path) -> None:
         "scores[0] += (int32_t)*(const volatile uint32_t *)&tiny_word;"
     )
     firmware = build_m4(tiny(extra_table=extra, before=use), tmp_path)
-    assert harness.footprint(firmware).constant_bytes == 48 + 4 + 1
+    assert elf.footprint(firmware.path).constant_bytes == 48 + 4 + 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -345,9 +359,9 @@ def test_initialised_variables_are_set_up(tmp_path: Path, kind: str) -> None:
     use = "static volatile uint32_t set = 0x12345678u; if (set != 0x12345678u) { return 9; }"
     library, inputs = tiny(before=use), records(3)
     compiler = compiler_of("cortex-m4", kind)
-    firmware = harness.build_firmware(library, TARGETS["cortex-m4"], tmp_path, compiler=compiler)
-    assert_right(simulator.simulate(firmware, library, inputs).outputs, inputs)
-    assert_right(simulator.simulate_qemu(firmware, library, inputs), inputs)
+    firmware = build.build_firmware(library, TARGETS["cortex-m4"], tmp_path, compiler=compiler)
+    assert_right(unicorn.run(firmware, inputs), inputs)
+    assert_right(qemu.run(firmware, inputs), inputs)
 
 
 def test_stack_of_a_known_frame(tmp_path: Path) -> None:
@@ -360,7 +374,7 @@ def test_stack_of_a_known_frame(tmp_path: Path) -> None:
     for n in (30, 50):
         library = tiny(before=body.format(n=n))
         firmware = build_m4(library, tmp_path / str(n))
-        depths.append(simulator.simulate(firmware, library, records(1)).stack_bytes)
+        depths.append(unicorn.run(firmware, records(1)).stack_bytes)
     assert depths[1] - depths[0] == 80
     assert 120 + 12 <= depths[0] <= 120 + 12 + 60  # the array, the scores, saved registers
 
@@ -382,7 +396,7 @@ __attribute__((naked)) int tiny_predict(const uint8_t input[TINY_INPUT_BYTES])
     library = tiny()
     library = dataclasses.replace(library, files={**library.files, "src/tiny.c": source})
     firmware = build_m4(library, tmp_path)
-    simulation = simulator.simulate(firmware, library, records(2), counted=2)
+    simulation = unicorn.run(firmware, records(2), counted=2)
     assert simulation.stack_bytes == 116
     assert simulation.instructions == (6, 6)
 
@@ -408,7 +422,7 @@ def test_unicorn_finds_what_hardware_would_forgive(
 ) -> None:
     firmware = build_m4(library, tmp_path)
     with pytest.raises(EdgebnnError, match=message) as caught:
-        simulator.simulate(firmware, library, records(2))
+        unicorn.run(firmware, records(2))
     assert "\n" not in str(caught.value)
 
 
@@ -417,55 +431,54 @@ def test_an_endless_loop_ends(tmp_path: Path) -> None:
     firmware = build_m4(library, tmp_path)
     inputs = np.ones((1, 8), np.uint8)
     with pytest.raises(EdgebnnError, match=r"did not return within 0\.2 s; stopped at pc 0x"):
-        simulator.simulate(firmware, library, inputs, call_seconds=0.2)
+        unicorn.run(firmware, inputs, seconds=0.2)
     with pytest.raises(EdgebnnError, match=r"did not finish 1 inputs on mps2-an386 within 1 s"):
-        simulator.simulate_qemu(firmware, library, inputs, timeout=1.0)
+        qemu.run(firmware, inputs, seconds=1.0)
 
 
 def test_a_fault_ends_qemu(tmp_path: Path) -> None:
     library = tiny(before='__asm__ volatile("udf #0");')
     with pytest.raises(EdgebnnError, match="the CPU faulted after 0 of 2 inputs"):
-        simulator.simulate_qemu(build_m4(library, tmp_path), library, records(2))
+        qemu.run(build_m4(library, tmp_path), records(2))
 
 
-def test_qemu_runs_in_batches(images: dict[tuple[str, str], Firmware]) -> None:
+def test_qemu_runs_in_batches(images: dict[tuple[str, str], Image]) -> None:
     firmware, inputs = images["cortex-m0", "gcc"], records(10)
-    small = dataclasses.replace(firmware.machine, input_bytes=4 + 3 * 8 + 5)  # 3 records a batch
-    firmware = dataclasses.replace(firmware, machine=small)
-    assert_right(simulator.simulate_qemu(firmware, tiny(), inputs), inputs)
-    none = dataclasses.replace(firmware, machine=dataclasses.replace(small, input_bytes=11))
+    done: list[int] = []
+    small = with_region(firmware, "inputs", 4 + 3 * 8 + 5)
+    assert_right(qemu.run(small, inputs, progress=done.append), inputs)
+    assert done == [3, 6, 9, 10]
+    none = with_region(firmware, "inputs", 11)
     with pytest.raises(EdgebnnError, match="one input of 8 bytes does not fit the 11 bytes"):
-        simulator.simulate_qemu(none, tiny(), inputs)
+        qemu.run(none, inputs)
 
 
 def test_odd_record_sizes(tmp_path: Path) -> None:
     """Records of 9 bytes start at every alignment."""
     library, inputs = tiny(input_bytes=9), records(8, input_bytes=9)
-    firmware = harness.build_firmware(library, TARGETS["cortex-m0"], tmp_path)
-    assert_right(simulator.simulate(firmware, library, inputs).outputs, inputs)
-    assert_right(simulator.simulate_qemu(firmware, library, inputs), inputs)
+    firmware = build.build_firmware(library, TARGETS["cortex-m0"], tmp_path)
+    assert_right(unicorn.run(firmware, inputs), inputs)
+    assert_right(qemu.run(firmware, inputs), inputs)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("region", "message"),
     [
-        ("flash_bytes", "1024 bytes of flash are"),
-        ("ram_bytes", "1024 bytes of RAM are"),
+        ("flash", "1024 bytes of flash are"),
+        ("ram", "1024 bytes of RAM are"),
     ],
 )
 def test_too_little_memory_is_one_line(
     tmp_path: Path, kind: str, region: str, message: str
 ) -> None:
-    target = TARGETS["cortex-m0"]
-    assert target.machine is not None
-    machine = dataclasses.replace(target.machine, **{region: 1024})
+    target = resized(TARGETS["cortex-m0"], region, 1024)
     extra = f"static const uint16_t tiny_more[1500] = {{{', '.join(map(str, range(1, 1501)))}}};"
     use = "if (tiny_more[input[0]] == 0u) { return 1; }"
     with pytest.raises(EdgebnnError, match=message) as caught:
-        harness.build_firmware(
+        build.build_firmware(
             tiny(extra_table=extra, before=use),
-            dataclasses.replace(target, machine=machine),
+            target,
             tmp_path,
             compiler=compiler_of("cortex-m0", kind),
         )
@@ -474,7 +487,7 @@ def test_too_little_memory_is_one_line(
     assert found is not None
     excess = int(found.group(1))
     # RAM: the arena and the harness's scores beside the stack; flash: 3000 bytes and some code.
-    assert excess == 32 + 16 if region == "ram_bytes" else 2000 < excess < 4000
+    assert excess == 32 + 16 if region == "ram" else 2000 < excess < 4000
 
 
 def test_a_library_that_needs_libc_does_not_link(tmp_path: Path) -> None:
@@ -489,31 +502,56 @@ def test_a_library_that_needs_libc_does_not_link(tmp_path: Path) -> None:
         build_m4(library, tmp_path)
     # clang finds its own, so there the object has to be asked.
     compiler = compiler_of("cortex-m4", "zig")
-    firmware = harness.build_firmware(library, TARGETS["cortex-m4"], tmp_path, compiler=compiler)
-    assert all("memcpy" in name for name in harness.undefined_symbols(firmware))
-    assert harness.undefined_symbols(firmware)
+    firmware = build.build_firmware(library, TARGETS["cortex-m4"], tmp_path, compiler=compiler)
+    assert all("memcpy" in name for name in elf.undefined_symbols(firmware.model_object))
+    assert elf.undefined_symbols(firmware.model_object)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("target", ARM)
 def test_the_library_needs_nothing(
-    images: dict[tuple[str, str], Firmware], target: str, kind: str
+    images: dict[tuple[str, str], Image], target: str, kind: str
 ) -> None:
-    assert harness.undefined_symbols(images[target, kind]) == ()
+    assert elf.undefined_symbols(images[target, kind].model_object) == ()
 
 
 def test_a_target_without_a_machine_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EdgebnnError, match="host has no emulated machine; pick one of: cortex-m0"):
-        harness.build_firmware(tiny(), TARGETS["host"], tmp_path)
+        build.build_firmware(tiny(), TARGETS["host"], tmp_path)
+
+
+def test_a_target_without_an_emulator_is_not_this_computer(
+    images: dict[tuple[str, str], Image],
+) -> None:
+    target = dataclasses.replace(TARGETS["cortex-m4"], machine=None, emulators=())
+    assert not target.is_host
+    assert (
+        toolchain.find_compiler(target).command != toolchain.find_compiler(TARGETS["host"]).command
+    )
+    with pytest.raises(EdgebnnError, match="'cortex-m4' has no emulator"):
+        emulator_of(target)
+    image = dataclasses.replace(
+        images["cortex-m4", "gcc"], target=dataclasses.replace(TARGETS["cortex-m4"], emulators=())
+    )
+    for emulator in (unicorn, qemu):
+        with pytest.raises(EdgebnnError, match="another of its emulators"):
+            emulator.run(image, records(1))
+
+
+def test_the_emulator_that_measures_most_is_used() -> None:
+    target = TARGETS["cortex-m4"]
+    assert emulator_of(target) is unicorn
+    only = tuple(one for one in target.emulators if isinstance(one, Qemu))
+    assert emulator_of(dataclasses.replace(target, emulators=only)) is qemu
 
 
 def test_missing_emulators_name_the_fix(
-    images: dict[tuple[str, str], Firmware], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: dict[tuple[str, str], Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     firmware = images["cortex-m4", "gcc"]
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EdgebnnError, match="apt-get install qemu-system-arm"):
-        simulator.simulate_qemu(firmware, tiny(), records(1))
+        qemu.run(firmware, records(1))
     monkeypatch.setitem(sys.modules, "unicorn", None)
     with pytest.raises(EdgebnnError, match=r"pip install 'edgebnn\[sim\]'"):
-        simulator.simulate(firmware, tiny(), records(1))
+        unicorn.run(firmware, records(1))

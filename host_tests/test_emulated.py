@@ -8,11 +8,11 @@ from networks import random_inputs, random_model
 from test_equality import FIRST_SHIFT_SEED, SHIFT_NETWORKS, check_scores_shift, device_inputs
 from torch import nn
 
-from edgebnn import kernels, reference, verify
+from edgebnn import kernels, measure, reference
 from edgebnn.checkpoint import read
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
-from edgebnn.device import harness, host, simulator
+from edgebnn.device import build, host, qemu, unicorn
 from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import Target, get_target
@@ -28,10 +28,9 @@ def check_emulated(model: nn.Module, seed: int, target: Target, folder: Path) ->
     network = lower(model)
     expected = reference.run(network, inputs)
     library = c.generate(plan(network, target), "net")
-    firmware = harness.build_firmware(library, target, folder)
-    unicorn = simulator.simulate(firmware, library, inputs, counted=1)
-    qemu = simulator.simulate_qemu(firmware, library, inputs)
-    for engine, outputs in (("Unicorn", unicorn.outputs), ("QEMU", qemu)):
+    firmware = build.build_firmware(library, target, folder)
+    runs = {"Unicorn": unicorn.run(firmware, inputs, counted=1), "QEMU": qemu.run(firmware, inputs)}
+    for engine, outputs in runs.items():
         where = f"{engine}, network {seed}"
         np.testing.assert_array_equal(outputs.scores, expected.scores, where)
         np.testing.assert_array_equal(outputs.classes, expected.classes, where)
@@ -59,17 +58,14 @@ def test_example_models(example_model: Path, target_name: str, tmp_path: Path) -
     """What the repository ships: torch = oracle = C under sanitizers = C on the emulated CPU."""
     checkpoint = read(example_model)
     network = lower(checkpoint.model)
-    pixels = verify.noise(network, 8)
-    inputs = verify.to_device_layout(pixels)
-    expected = verify.run_torch(checkpoint.model, network, pixels)
-    assert verify.run_reference(network, inputs, expected).differing == 0
+    pixels = measure.noise(network, 8)
+    trial = measure.trial(checkpoint.model, network, pixels)
+    assert measure.run_reference(trial).differing == 0
     library = c.generate(plan(network, get_target("host")), "net")
-    built = harness.build_host(library, tmp_path / "host", sanitize=True)
-    assert verify.differing(host.run(built, inputs), expected) == 0
-    target = get_target(target_name)
-    library = c.generate(plan(network, target), "net")
-    chip = verify.run_emulated(library, inputs, expected, tmp_path / "chip", target, counted=1)
-    assert chip.backend.differing == 0
+    built = build.build_host(library, tmp_path / "host", sanitize=True)
+    assert measure.differing(host.run(built, trial.inputs), trial.expected) == 0
+    (chip,) = measure.run_on(trial, [get_target(target_name)], tmp_path, counted=1)
+    assert chip.differing == 0
 
 
 @pytest.mark.parametrize("first_layer", ["auto", "bit-planes"])
@@ -80,14 +76,13 @@ def test_example_models_on_whole_machines(
     """The same in QEMU, from reset to exit, and each way to compute the first layer in Unicorn."""
     target = get_target(target_name)
     network = lower(read(example_model).model)
-    inputs = verify.to_device_layout(verify.noise(network, 8))
+    inputs = measure.to_device_layout(measure.noise(network, 8))
     expected = reference.run(network, inputs)
     prefer = kernels.first_layer_ways(first_layer)
     library = c.generate(plan(network, target, prefer), "net")
-    firmware = harness.build_firmware(library, target, tmp_path)
-    assert verify.differing(simulator.simulate_qemu(firmware, library, inputs), expected) == 0
-    unicorn = simulator.simulate(firmware, library, inputs, counted=1)
-    assert verify.differing(unicorn.outputs, expected) == 0
+    firmware = build.build_firmware(library, target, tmp_path)
+    assert measure.differing(qemu.run(firmware, inputs), expected) == 0
+    assert measure.differing(unicorn.run(firmware, inputs, counted=1), expected) == 0
 
 
 def test_instruction_count_is_repeatable(tmp_path: Path) -> None:
@@ -96,7 +91,7 @@ def test_instruction_count_is_repeatable(tmp_path: Path) -> None:
     model = random_model(7)
     inputs = device_inputs(random_inputs(model, 4, 7))
     library = c.generate(plan(lower(model), target), "net")
-    firmware = harness.build_firmware(library, target, tmp_path)
-    runs = [simulator.simulate(firmware, library, inputs, counted=4) for _ in range(2)]
+    firmware = build.build_firmware(library, target, tmp_path)
+    runs = [unicorn.run(firmware, inputs, counted=4) for _ in range(2)]
     assert runs[0].instructions == runs[1].instructions
     assert runs[0].stack_bytes == runs[1].stack_bytes > 0

@@ -14,12 +14,12 @@ import edgebnn.nn as bnn
 from edgebnn import reference
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
-from edgebnn.device import harness, host
+from edgebnn.device import build, host
 from edgebnn.ir import Network
 from edgebnn.lower import integer_scores, lower
+from edgebnn.measure import to_device_layout
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
-from edgebnn.verify import to_device_layout
 
 NETWORKS = 500
 SHIFT_NETWORKS, FIRST_SHIFT_SEED = 200, 3000
@@ -40,7 +40,7 @@ def check_equal(model, seed: int, folder: Path) -> tuple[Network, Library]:
     torch_scores = integer_scores(model, x, network).reshape(INPUTS, -1)
     np.testing.assert_array_equal(torch_scores, expected.scores, f"torch, network {seed}")
     library = c.generate(plan(network, get_target("host")), "net")
-    outputs = host.run(harness.build_host(library, folder, sanitize=True), device_inputs(x))
+    outputs = host.run(build.build_host(library, folder, sanitize=True), device_inputs(x))
     np.testing.assert_array_equal(outputs.scores, expected.scores, f"C, network {seed}")
     np.testing.assert_array_equal(outputs.classes, expected.classes, f"C, network {seed}")
     return network, library

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import edgebnn
 import edgebnn.nn as bnn
-from edgebnn import verify
+from edgebnn import measure
 from edgebnn.errors import EdgebnnError
 from edgebnn.lower import integer_scores, lower
 
@@ -167,7 +167,7 @@ def test_training_under_autocast_is_still_in_half_precision() -> None:
     [(None, 3, 7), (0.8875, 8875, 10000), (2 / 3, 2, 3), (0.6667, 2, 3), (1.0, 5, 5), (0.0, 0, 9)],
 )
 def test_accuracies_that_agree(recorded: float | None, correct: int, count: int) -> None:
-    verify.check_accuracy(recorded, correct, count)
+    measure.check_accuracy(recorded, correct, count)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_accuracies_that_agree(recorded: float | None, correct: int, count: int)
 )
 def test_accuracies_that_differ(recorded: float, correct: int, count: int) -> None:
     with pytest.raises(EdgebnnError, match=f"{correct} of {count} test inputs"):
-        verify.check_accuracy(recorded, correct, count)
+        measure.check_accuracy(recorded, correct, count)
 
 
 @pytest.mark.parametrize("accuracy", [-0.01, 1.01, 97.5, float("nan"), "high"])

@@ -14,7 +14,7 @@ import edgebnn.nn as bnn
 from edgebnn import api, kernels, reference
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
-from edgebnn.device import harness, host, simulator
+from edgebnn.device import build, elf, host, qemu, unicorn
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network
 from edgebnn.lower import lower
@@ -96,7 +96,7 @@ def generated(network: Network, target: str) -> Library:
 def test_bit_planes_on_this_computer(bits: int, tmp_path: Path) -> None:
     for index, network in enumerate(networks(bits)):
         inputs = hostile_inputs(network)
-        built = harness.build_host(generated(network, "host"), tmp_path / str(index), sanitize=True)
+        built = build.build_host(generated(network, "host"), tmp_path / str(index), sanitize=True)
         outputs, expected = host.run(built, inputs), reference.run(network, inputs)
         np.testing.assert_array_equal(outputs.scores, expected.scores, f"network {index}")
 
@@ -111,13 +111,15 @@ def test_bit_planes_on_emulated_cpus(bits: int, target_name: str, tmp_path: Path
             continue
         inputs = hostile_inputs(network)
         library = generated(network, target_name)
-        firmware = harness.build_firmware(library, target, tmp_path / str(index))
-        assert harness.undefined_symbols(firmware) == ()
+        firmware = build.build_firmware(library, target, tmp_path / str(index))
+        assert elf.undefined_symbols(firmware.model_object) == ()
         expected = reference.run(network, inputs).scores
-        unicorn = simulator.simulate(firmware, library, inputs, counted=1).outputs
-        qemu = simulator.simulate_qemu(firmware, library, inputs)
-        np.testing.assert_array_equal(unicorn.scores, expected, f"Unicorn, network {index}")
-        np.testing.assert_array_equal(qemu.scores, expected, f"QEMU, network {index}")
+        for emulator in (unicorn, qemu):
+            outputs, where = (
+                emulator.run(firmware, inputs, counted=1),
+                f"{emulator.__name__}, network {index}",
+            )
+            np.testing.assert_array_equal(outputs.scores, expected, where)
 
 
 def test_planes_take_less_memory_than_tables() -> None:
@@ -174,8 +176,7 @@ def test_the_papers_mlp_fits_the_largest_target(tmp_path: Path) -> None:
     for prefer in ((), PLANES):
         library = c.generate(plan(network, target, prefer), "net")
         assert library.constant_bytes > 1_250_000
-        firmware = harness.build_firmware(library, target, tmp_path / "-".join(("net", *prefer)))
-        unicorn = simulator.simulate(firmware, library, inputs, counted=1).outputs
-        np.testing.assert_array_equal(unicorn.scores, expected)
-        qemu = simulator.simulate_qemu(firmware, library, inputs)
-        np.testing.assert_array_equal(qemu.scores, expected)
+        firmware = build.build_firmware(library, target, tmp_path / "-".join(("net", *prefer)))
+        for emulator in (unicorn, qemu):
+            scores = emulator.run(firmware, inputs, counted=1).scores
+            np.testing.assert_array_equal(scores, expected, emulator.__name__)

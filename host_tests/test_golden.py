@@ -14,9 +14,9 @@ from torch import nn
 import edgebnn.nn as bnn
 from edgebnn import api
 from edgebnn.codegen.library import Library
-from edgebnn.device import harness, host
+from edgebnn.device import build, host
 from edgebnn.lower import integer_scores, lower
-from edgebnn.verify import to_device_layout
+from edgebnn.measure import to_device_layout
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
@@ -119,5 +119,5 @@ def test_reviewed_files_compute_what_torch_does(name: str, tmp_path: Path) -> No
     assert len(set(expected.argmax(axis=1))) > 1, "the network tells nothing apart"
     inputs = to_device_layout(x) if x.ndim == 4 else x
     library = generated(name, model, "host")
-    outputs = host.run(harness.build_host(library, tmp_path, sanitize=True), inputs)
+    outputs = host.run(build.build_host(library, tmp_path, sanitize=True), inputs)
     np.testing.assert_array_equal(outputs.scores, expected)

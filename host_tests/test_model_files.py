@@ -28,8 +28,8 @@ import edgebnn.nn as bnn
 from edgebnn import api, checkpoint, reference
 from edgebnn.errors import EdgebnnError
 from edgebnn.lower import integer_scores, lower
+from edgebnn.measure import to_device_layout
 from edgebnn.nn.norm import SCORE_LIMIT
-from edgebnn.verify import to_device_layout
 
 
 def mlp() -> nn.Sequential:

@@ -21,7 +21,7 @@ import edgebnn.nn as bnn
 from edgebnn import api, reference
 from edgebnn.bits import sum_bits
 from edgebnn.codegen import c
-from edgebnn.device import harness, host, simulator, toolchain
+from edgebnn.device import build, elf, host, toolchain, unicorn
 from edgebnn.ir import Add, Binarize, Conv, Raw, Sums, sources, tensors
 from edgebnn.ir import Tensor as IrTensor
 from edgebnn.lower import integer_scores, lower
@@ -69,7 +69,7 @@ def test_random_networks(start: int, tmp_path: Path) -> None:
         torch_scores = integer_scores(model, x, network).reshape(24, -1)
         np.testing.assert_array_equal(torch_scores, expected.scores, f"torch, network {seed}")
         library = c.generate(plan(network, get_target("host")), "net")
-        built = harness.build_host(library, tmp_path / str(seed), sanitize=True)
+        built = build.build_host(library, tmp_path / str(seed), sanitize=True)
         outputs = host.run(built, device_inputs(x))
         np.testing.assert_array_equal(outputs.scores, expected.scores, f"C, network {seed}")
         np.testing.assert_array_equal(outputs.classes, expected.classes, f"C, network {seed}")
@@ -84,10 +84,10 @@ def test_random_networks_on_chip(target_name: str, tmp_path: Path) -> None:
         network = lower(model)
         expected = reference.run(network, inputs)
         library = c.generate(plan(network, target), "net")
-        firmware = harness.build_firmware(library, target, tmp_path / str(seed))
-        unicorn = simulator.simulate(firmware, library, inputs, counted=1)
-        np.testing.assert_array_equal(unicorn.outputs.scores, expected.scores, f"network {seed}")
-        footprint = harness.footprint(firmware)
+        firmware = build.build_firmware(library, target, tmp_path / str(seed))
+        outputs = unicorn.run(firmware, inputs, counted=1)
+        np.testing.assert_array_equal(outputs.scores, expected.scores, f"network {seed}")
+        footprint = elf.footprint(firmware.path)
         assert footprint.constant_bytes <= library.constant_bytes
         assert footprint.arena_bytes == library.arena_bytes
 
@@ -157,7 +157,7 @@ def test_sums_at_the_ends_of_16_bits_add_up(tmp_path: Path) -> None:
     x[2] = 0
     expected = integer_scores(model, x, network)
     library = c.generate(plan(network, get_target("host")), "net")
-    outputs = host.run(harness.build_host(library, tmp_path, sanitize=True), x.numpy())
+    outputs = host.run(build.build_host(library, tmp_path, sanitize=True), x.numpy())
     np.testing.assert_array_equal(outputs.scores, expected)
     bits = reference.trace(network, reference.check_inputs(network, x.numpy()))["binarize2"]
     assert (bits[0, 0, 0] == signs.numpy()).all()

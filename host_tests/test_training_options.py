@@ -16,10 +16,10 @@ import edgebnn
 import edgebnn.nn as bnn
 from edgebnn import checkpoint, reference
 from edgebnn.lower import integer_scores, lower
+from edgebnn.measure import to_device_layout
 from edgebnn.train import Dataset, Event, Recipe, Started, get_recipe, load_dataset, train
 from edgebnn.train.job import Job
 from edgebnn.train.optimizers import LOSSES, make_optimizer, rate_factor
-from edgebnn.verify import to_device_layout
 
 BASE = Recipe("base", "", "32C3-MP2-32FC", epochs=2, batch_size=64, loss="cross_entropy")
 TAUGHT = replace(BASE, teacher="16C3-MP2-16FC", teacher_epochs=1)

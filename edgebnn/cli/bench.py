@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from edgebnn.cli.console import err, out, progress_on, work_folder
-from edgebnn.cli.inputs import as_torch_input, open_model
-from edgebnn.codegen.views import spaced
+from edgebnn.cli.inputs import open_model
 from edgebnn.errors import EdgebnnError
 from edgebnn.targets import TARGETS, get_target
 
@@ -40,44 +39,34 @@ def bench_models(
     inputs: Annotated[int, typer.Option(min=1, help="Random inputs, counted and compared.")] = 10,
 ) -> None:
     """Measure models on emulated CPUs and print one Markdown table."""
-    from edgebnn import api, report, verify
+    from edgebnn import measure, report
 
-    names = target or [t.name for t in TARGETS.values() if t.machine is not None]
+    names = target or [t.name for t in TARGETS.values() if t.emulators]
     chosen = [get_target(name) for name in names]
     for one in chosen:
-        if one.machine is None:
+        if not one.emulators:
             raise EdgebnnError(f"target '{one.name}' has no emulator")
     head = ("model", "test accuracy", "target", "instructions", "flash", "RAM", "stack", "differ")
     rows: list[tuple[str, ...]] = [head]
     compilers = set()
     with progress_on(err) as progress, work_folder() as folder:
         task = progress.add_task("measuring", total=len(models) * len(chosen))
-        for model in models:
+        for number, model in enumerate(models):
             content, network = open_model(model)
-            pixels = verify.noise(network, inputs)
-            expected = verify.run_torch(content.model, network, as_torch_input(pixels, content))
+            trial = measure.trial(content.model, network, measure.noise(network, inputs))
             accuracy = content.metadata.test_accuracy
-            for one in chosen:
-                chip = verify.run_emulated(
-                    api.generate(model, target=one.name, name="model"),
-                    verify.to_device_layout(pixels),
-                    expected,
-                    folder / str(len(rows)),
-                    one,
-                    counted=inputs,
-                )
-                size = chip.footprint
+            for chip in measure.run_on(trial, chosen, folder / str(number), counted=inputs):
                 compilers.add(f"{chip.compiler} {chip.flags}")
                 rows.append(
                     (
                         model.stem,
                         "-" if accuracy is None else f"{100 * accuracy:.2f} %",
-                        one.name,
+                        chip.target.name,
                         report.instructions(chip),
-                        f"{spaced(size.constant_bytes + size.code_bytes)} B",
-                        f"{spaced(size.arena_bytes)} B",
-                        f"{spaced(chip.stack_bytes)} B",
-                        f"{chip.backend.differing}/{inputs}",
+                        report.size(chip.flash_bytes, "B"),
+                        report.size(chip.arena_bytes, "B"),
+                        report.size(chip.stack_bytes, "B"),
+                        f"{chip.differing}/{inputs}",
                     )
                 )
                 progress.advance(task)

@@ -30,7 +30,7 @@ def read_test_set(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Preprocessed test images (N, C, H, W) and labels for a model, checked to fit it."""
     from edgebnn.data import DATASETS, load_dataset, transforms
-    from edgebnn.verify import preprocess
+    from edgebnn.measure import preprocess
 
     name = dataset or content.metadata.dataset
     if not name:
@@ -57,11 +57,3 @@ def read_test_set(
             f"({', '.join(known)}); name the right --dataset, or use --random 100"
         )
     return preprocess(pixels, content.metadata.right_shift), images.test_labels
-
-
-def as_torch_input(pixels: NDArray[np.uint8], content: "Checkpoint") -> NDArray[np.uint8]:
-    """Flat networks take (N, features)."""
-    from edgebnn.nn import Input
-
-    first = next(m for m in content.model.modules() if isinstance(m, Input))
-    return pixels.reshape(len(pixels), *first.shape)

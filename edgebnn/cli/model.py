@@ -17,7 +17,9 @@ from edgebnn.targets import TARGETS, get_target
 def targets() -> None:
     """List the CPUs that edgebnn emits code for."""
     for target in TARGETS.values():
-        emulator = f"emulated ({target.unicorn_cpu})" if target.unicorn_cpu else "runs here"
+        emulator = "runs here" if target.is_host else "no emulator"
+        if target.emulators:
+            emulator = f"emulated ({target.emulators[0].label})"
         out.print(f"{target.name:12} {target.title:16} {emulator}")
 
 
@@ -94,7 +96,7 @@ def predict(
     from edgebnn import reference
     from edgebnn.data import read_image
     from edgebnn.data.transforms import apply_to_image
-    from edgebnn.verify import preprocess, to_device_layout
+    from edgebnn.measure import preprocess, to_device_layout
 
     content, network = open_model(model)
     shape = network.input

@@ -6,7 +6,6 @@ from typing import Annotated
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.progress import TaskID
 
 from edgebnn.cli.console import (
     DataDir,
@@ -20,7 +19,7 @@ from edgebnn.cli.console import (
     progress_on,
     work_folder,
 )
-from edgebnn.cli.inputs import as_torch_input, open_model, read_test_set
+from edgebnn.cli.inputs import open_model, read_test_set
 from edgebnn.cli.train import train
 from edgebnn.errors import EdgebnnError
 from edgebnn.kernels import first_layer_ways
@@ -62,7 +61,7 @@ def simulate(
     optimize: Annotated[str, typer.Option(help="Compiler option: -Os, -O2 or -O3.")] = "-O2",
 ) -> None:
     """Run the model on an emulated CPU: accuracy, instructions, flash, RAM and stack."""
-    if get_target(target).machine is None:
+    if not get_target(target).emulators:
         raise EdgebnnError(f"target '{target}' has no emulator; use edgebnn verify")
     if optimize not in ("-Os", "-O1", "-O2", "-O3"):
         raise EdgebnnError(f"unknown optimization '{optimize}'; pick one of: -Os, -O1, -O2, -O3")
@@ -119,10 +118,13 @@ def _prove(
         EdgebnnError: outputs differ; or all test images of the model's own set give another
             accuracy than the model's file says.
     """
-    from edgebnn import api, report, verify
+    from edgebnn import measure, report
 
     chosen = [get_target(name) for name in target_names]
-    first_layer_ways(first_layer)  # a wrong name is said before the data are read
+    # A wrong name, or a target that nothing runs, is said before the data are read.
+    prefer = first_layer_ways(first_layer)
+    for target in chosen:
+        measure.runner_of(target)
     content, network = open_model(model)
     labels: NDArray[np.int64] | None = None
     whole = False
@@ -131,42 +133,29 @@ def _prove(
         whole = dataset is None and (images is None or images >= len(pixels))
         pixels, labels = pixels[:images], labels[:images]
     else:
-        pixels = verify.noise(network, random)
-    inputs = verify.to_device_layout(pixels)
-    expected = verify.run_torch(content.model, network, as_torch_input(pixels, content))
-    backends = [verify.run_reference(network, inputs, expected)]
-    chips = []
+        pixels = measure.noise(network, random)
+    trial = measure.trial(content.model, network, pixels)
+    oracle = measure.run_reference(trial)
     with progress_on(out) as progress, work_folder() as folder:
-        for target in chosen:
-            library = api.generate(model, target=target.name, name="model", first_layer=first_layer)
-            task = progress.add_task(target.name, total=len(inputs))
-
-            def advance(done: int, task: TaskID = task) -> None:
-                progress.update(task, completed=done)
-
-            if target.machine is None:
-                backends.append(
-                    verify.run_host(library, inputs, expected, folder / target.name, target)
-                )
-                continue
-            chip = verify.run_emulated(
-                library,
-                inputs,
-                expected,
-                folder / target.name,
-                target,
+        tasks = {one.name: progress.add_task(one.name, total=len(pixels)) for one in chosen}
+        on_targets = list(
+            measure.run_on(
+                trial,
+                chosen,
+                folder,
+                prefer=prefer,
                 counted=counted,
                 optimize=optimize,
-                progress=advance,
+                progress=lambda target, done: progress.update(tasks[target.name], completed=done),
             )
-            backends.append(chip.backend)
-            chips.append(chip)
-    own = verify.Backend("torch (eval mode)", expected, 0)
+        )
+    own, backends = measure.Backend("torch (eval mode)", trial.expected, 0), [oracle, *on_targets]
     out.print(report.equality_table(own, backends, labels))
-    for chip in chips:
-        out.print(report.chip_table(chip))
+    for chip in on_targets:
+        if not chip.target.is_host:
+            out.print(report.chip_table(chip))
     if any(backend.differing for backend in backends):
         raise EdgebnnError("outputs differ; please report this with the model file")
     out.print("every output is equal, bit for bit")
     if labels is not None and whole:
-        verify.check_accuracy(content.metadata.test_accuracy, own.correct(labels), len(labels))
+        measure.check_accuracy(content.metadata.test_accuracy, own.correct(labels), len(labels))

@@ -15,7 +15,7 @@ from edgebnn.cli.console import (
     progress_on,
     work_folder,
 )
-from edgebnn.cli.inputs import as_torch_input, open_model, read_test_set
+from edgebnn.cli.inputs import open_model, read_test_set
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import write_text
 from edgebnn.targets import get_target
@@ -165,12 +165,12 @@ def frontier(
 
     Inputs are test images where the data set is at hand, else random ones.
     """
-    from edgebnn import api, verify
+    from edgebnn import measure
     from edgebnn.study import frontier as frontiers
     from edgebnn.study import tables
 
     chip = get_target(target)
-    if chip.machine is None:
+    if not chip.emulators:
         raise EdgebnnError(f"target '{target}' has no emulator")
     published = tuple(frontiers.read_points(path) for path in against or ())
     opened = {path: open_model(path) for path in models}
@@ -186,28 +186,23 @@ def frontier(
                 pixels = read_test_set(content, network, None, data)[0][:inputs]
                 what = f"{len(pixels)} test images"
             except EdgebnnError:
-                pixels = verify.noise(network, inputs)
+                pixels = measure.noise(network, inputs)
                 what = f"{len(pixels)} random inputs"
-            library = api.generate(path, target=chip.name, name="model")
-            run = verify.run_emulated(
-                library,
-                verify.to_device_layout(pixels),
-                verify.run_torch(content.model, network, as_torch_input(pixels, content)),
-                folder / str(number),
-                chip,
-                counted=len(pixels),
-            )
-            if run.backend.differing:
+            trial = measure.trial(content.model, network, pixels)
+            (run,) = measure.run_on(trial, [chip], folder / str(number), counted=len(pixels))
+            if run.differing:
                 raise EdgebnnError(f"{path}: outputs differ; please report this with the file")
-            compilers[f"{run.compiler} {run.flags}"] = None
             counts = run.instructions
+            if not counts:
+                raise EdgebnnError(f"no emulator of target '{target}' counts instructions")
+            compilers[f"{run.compiler} {run.flags}"] = None
             measured.append(
                 frontiers.Model(
                     name=path.stem,
                     recipe=str(content.metadata.recipe.get("name", "")),
                     seed=content.metadata.seed,
                     test_accuracy=accuracy,
-                    constant_bytes=library.constant_bytes,
+                    constant_bytes=run.library.constant_bytes,
                     instructions=round(sum(counts) / len(counts)),
                     least=min(counts),
                     most=max(counts),

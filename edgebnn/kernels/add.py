@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from edgebnn.bits import Layout, pixel_words, sum_bits, tensor_words
 from edgebnn.ir import Add, Op, Sums, infer
 from edgebnn.kernels.base import Inputs, Kernel, Table, Trips
-from edgebnn.targets import Cpu
+from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)

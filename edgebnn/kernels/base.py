@@ -35,7 +35,7 @@ from edgebnn.ir import (
     Threshold,
     infer,
 )
-from edgebnn.targets import Cpu
+from edgebnn.targets.base import Cpu
 
 Inputs = tuple[Tensor, ...]
 #: How often parts of code run: "<kernel or helper>.<part>" -> trips.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from edgebnn.bits import Layout, pack, pixel_words, sum_bits
 from edgebnn.ir import Binarize, Bits, Ints, Op, ScoreVector, Sums, infer
 from edgebnn.kernels.base import BitsHead, Inputs, Kernel, Table, Trips, smallest
-from edgebnn.targets import Cpu
+from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)

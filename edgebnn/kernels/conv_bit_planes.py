@@ -17,7 +17,7 @@ from edgebnn.kernels.base import (
     window,
 )
 from edgebnn.kernels.dense_bit_planes import Planes, planes
-from edgebnn.targets import Cpu
+from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from edgebnn.kernels.base import (
     mismatches_trips,
     window,
 )
-from edgebnn.targets import Cpu
+from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from edgebnn.kernels.base import (
     window,
 )
 from edgebnn.kernels.dense_subset_sums import SubsetSums, subset_sums
-from edgebnn.targets import Cpu
+from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from edgebnn.kernels.base import (
     head_trips,
     head_view,
 )
-from edgebnn.targets import Cpu
+from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from edgebnn.kernels.base import (
     mismatch_limits,
     mismatches_trips,
 )
-from edgebnn.targets import Cpu
+from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from edgebnn.kernels.base import (
     head_view,
     window,
 )
-from edgebnn.targets import Cpu
+from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)

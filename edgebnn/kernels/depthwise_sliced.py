@@ -19,7 +19,7 @@ from edgebnn.kernels.base import (
     mismatch_limits,
     window,
 )
-from edgebnn.targets import Cpu
+from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from edgebnn.bits import Layout, pack
 from edgebnn.ir import Bits, MaxPool, Op
 from edgebnn.kernels.base import BitPixel, Inputs, Kernel, Table, Trips, Window, bit_pixel, window
-from edgebnn.targets import Cpu
+from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)

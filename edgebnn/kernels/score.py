@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from edgebnn.bits import Layout, sum_bits
 from edgebnn.ir import Op, Score, Sums
 from edgebnn.kernels.base import Inputs, Kernel, ScoresHead, Table, Trips, scores_head
-from edgebnn.targets import Cpu
+from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)

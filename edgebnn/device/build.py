@@ -1,0 +1,205 @@
+"""Test programs around a generated library: one for this computer, one for a bare-metal CPU.
+
+Both feed records to ``<name>_scores`` and ``<name>_predict`` and hand back what those return. The
+bare-metal image keeps the library's code, constants and scratch memory in output sections of
+their own, so that :func:`elf.footprint` measures them in the image that actually runs.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgebnn.codegen.env import render
+from edgebnn.codegen.library import Library, source_path
+from edgebnn.device import toolchain
+from edgebnn.device.toolchain import Compiler, find_compiler
+from edgebnn.errors import EdgebnnError
+from edgebnn.targets import TARGETS, Target
+from edgebnn.targets.base import Machine
+
+COUNT_BYTES = 4
+"""The record count in front of the records in a machine's input region."""
+FAULT_STATUS = 70
+"""The exit status of a bare-metal image after a CPU fault."""
+STACK_BYTES = 1024
+"""The least stack that a linked image must have room for."""
+
+_ENTRY = "reset"  # the function of the harness that a machine starts
+_MODEL_OBJECT = "edgebnn_model.o"  # the linker script tells the model from the harness by it
+_SANITIZE = (
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+    "-g",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A linked test program and what it was built from."""
+
+    path: Path
+    model_object: Path  # the library alone, before linking
+    library: Library
+    target: Target
+    compiler: Compiler
+    flags: tuple[str, ...]  # those of the CPU and of optimization, for reports
+
+
+def machine_of(target: Target) -> Machine:
+    """The machine that images for ``target`` are linked for.
+
+    Raises:
+        EdgebnnError: it has none; the message lists the targets that have one.
+    """
+    if target.machine is None:
+        known = ", ".join(t.name for t in TARGETS.values() if t.machine is not None)
+        raise EdgebnnError(f"{target.name} has no emulated machine; pick one of: {known}")
+    return target.machine
+
+
+def build_host(
+    library: Library,
+    directory: Path,
+    *,
+    sanitize: bool = False,
+    optimize: str = "-O2",
+    compiler: Compiler | None = None,
+) -> Image:
+    """Build ``library`` into a program for this computer.
+
+    The program reads records of ``input_bytes`` from standard input until it ends and writes, per
+    record, the class and then the scores as little-endian int32 (see :func:`host.run`).
+    ``sanitize`` builds it with the address and undefined-behaviour sanitizers, either of which
+    then ends the program. All files go into ``directory``, which is created.
+
+    Raises:
+        EdgebnnError: no compiler, or the library does not compile clean under
+            :data:`toolchain.WARNINGS`.
+    """
+    target = TARGETS["host"]
+    compiler = compiler or find_compiler(target)
+    flags = (optimize, *(_SANITIZE if sanitize else ()))
+    model, main = _write_sources(library, target, directory)
+    objects = (directory / _MODEL_OBJECT, directory / "main.o")
+    for source, built in zip((model, main), objects, strict=True):
+        toolchain.compile_object(compiler, source, built, (*flags, f"-I{model.parent}"))
+    program = directory / f"{library.name}_host"
+    toolchain.link(compiler, objects, program, flags)
+    return Image(program, objects[0], library, target, compiler, flags)
+
+
+def build_firmware(
+    library: Library,
+    target: Target,
+    directory: Path,
+    *,
+    optimize: str = "-O2",
+    compiler: Compiler | None = None,
+) -> Image:
+    """Build ``library`` into a bare-metal image for the machine of ``target``.
+
+    The image runs on a whole machine by itself (see ``main.c.j2`` of its architecture in
+    ``templates/harness``); Unicorn calls the library's functions in it. With gcc it is linked
+    without any library at all, so a model that needs libc or libgcc fails to link; clang brings
+    its own runtime along, so ask :func:`elf.undefined_symbols`. All files go into ``directory``,
+    which is created.
+
+    Raises:
+        EdgebnnError: no machine, no compiler, the library does not compile clean under
+            :data:`toolchain.WARNINGS`, or it does not fit the machine's flash or RAM (the message
+            says by how many bytes).
+    """
+    machine = machine_of(target)
+    compiler = compiler or find_compiler(target)
+    flags = (*toolchain.target_flags(compiler, target), optimize)
+    model, main = _write_sources(
+        library,
+        target,
+        directory,
+        machine=machine.name,
+        uart=machine.uart,
+        uart_base=f"0x{machine.uart_base:08X}",
+        input_address=f"0x{machine.inputs.start:08X}",
+        records_address=f"0x{machine.inputs.start + COUNT_BYTES:08X}",
+        fault_status=FAULT_STATUS,
+        entry=_ENTRY,
+    )
+    script = directory / "link.ld"
+    script.write_text(_render_script(target, machine), encoding="utf-8")
+
+    objects = (directory / _MODEL_OBJECT, directory / "main.o")
+    including = (*flags, *toolchain.FREESTANDING, f"-I{model.parent}")
+    toolchain.compile_object(compiler, model, objects[0], including)
+    # The model goes without the start-up flags: its users compile without them.
+    startup = toolchain.startup_flags(compiler)
+    toolchain.compile_object(compiler, main, objects[1], (*including, *startup))
+    elf = directory / f"{library.name}_{target.name}.elf"
+    try:
+        toolchain.link(compiler, objects, elf, flags, script=script, entry=_ENTRY)
+    except EdgebnnError as error:
+        log = "\n".join(getattr(error, "__notes__", ()))
+        too_small = _overflow(library, target, machine, log)
+        if too_small is None:
+            raise
+        raise too_small from None
+    return Image(elf, objects[0], library, target, compiler, flags)
+
+
+def _write_sources(
+    library: Library, target: Target, directory: Path, **values: object
+) -> tuple[Path, Path]:
+    """Write the C files of ``library`` and the harness below ``directory``.
+
+    Returns the paths of the model's and of the harness's C file.
+    """
+    for name, text in library.files.items():
+        path = directory / name
+        if path.suffix in (".c", ".h"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    template = f"harness/{target.cpu.arch}/main.c.j2"
+    main = directory / "main.c"
+    main.write_text(
+        render(template, name=library.name, macro=library.name.upper(), **values),
+        encoding="utf-8",
+    )
+    return directory / source_path(library.name), main
+
+
+def _render_script(target: Target, machine: Machine) -> str:
+    return render(
+        f"harness/{target.cpu.arch}/link.ld.j2",
+        machine=machine.name,
+        flash=f"0x{machine.flash.start:08X}",
+        flash_bytes=f"0x{machine.flash.size:X}",
+        ram=f"0x{machine.ram.start:08X}",
+        ram_bytes=f"0x{machine.ram.size:X}",
+        stack_bytes=STACK_BYTES,
+        entry=_ENTRY,
+        model_object=_MODEL_OBJECT,
+    )
+
+
+def _overflow(library: Library, target: Target, machine: Machine, log: str) -> EdgebnnError | None:
+    """The error for a linker log that says a memory is too small; None if it says no such thing.
+
+    GNU ld writes "region `FLASH' overflowed by 12 bytes", lld "... will not fit in region 'FLASH':
+    overflowed by 12 bytes", once for each section that sticks out, so the largest number counts.
+    """
+    excess: dict[str, int] = {}
+    for region, count in re.findall(r"region [`']?(\w+)'?:? overflowed by (\d+)", log):
+        excess[region] = max(excess.get(region, 0), int(count))
+    if not excess:
+        return None
+    limits = {"FLASH": ("flash", machine.flash.size), "RAM": ("RAM", machine.ram.size)}
+    parts = [
+        f"{limits[region][1]} bytes of {limits[region][0]} are {count} too few"
+        for region, count in sorted(excess.items())
+    ]
+    error = EdgebnnError(
+        f"{library.name} does not fit {target.name} ({machine.name}): {' and '.join(parts)}; "
+        "make the network smaller or pick a larger target"
+    )
+    error.add_note(log)
+    return error

@@ -1,0 +1,225 @@
+"""Does every backend compute what the model computes, and at what cost?
+
+The one loop that runs a model on backends: torch in eval mode, the NumPy oracle, and the emitted C
+on targets. Comparisons are exact, output by output.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgebnn import reference
+from edgebnn.codegen import c
+from edgebnn.codegen.library import Library
+from edgebnn.device import host
+from edgebnn.device.build import Image, build_firmware, build_host
+from edgebnn.device.elf import Footprint, footprint
+from edgebnn.device.emulator import Emulator, emulator_of
+from edgebnn.errors import EdgebnnError
+from edgebnn.ir import Network
+from edgebnn.lower import integer_scores
+from edgebnn.nn import Input
+from edgebnn.plan import plan
+from edgebnn.reference import Outputs
+from edgebnn.targets import Target
+
+Progress = Callable[[Target, int], None]
+"""Told a target and the number of inputs done there."""
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """A network, inputs (N, H * W * C) for it, and the outputs that all backends have to give."""
+
+    network: Network
+    inputs: NDArray[np.uint8]
+    expected: Outputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backend:
+    """What one backend computed, and how many of its outputs differ from torch's."""
+
+    name: str
+    outputs: Outputs
+    differing: int
+
+    def correct(self, labels: NDArray[np.int64]) -> int:
+        """How many inputs it classified as labelled."""
+        return int((self.outputs.classes == labels).sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OnTarget(Backend):
+    """The emitted C on one target, and what it costs there.
+
+    ``instructions`` are exact counts, of the first inputs; empty, and ``stack_bytes`` None, where
+    nothing counts them. ``footprint`` is None on this computer.
+    """
+
+    target: Target
+    library: Library
+    instructions: tuple[int, ...]
+    stack_bytes: int | None
+    footprint: Footprint | None
+    compiler: str
+    flags: str
+
+    @property
+    def flash_bytes(self) -> int | None:
+        """Constants and code."""
+        size = self.footprint
+        return None if size is None else size.constant_bytes + size.code_bytes
+
+    @property
+    def arena_bytes(self) -> int | None:
+        """Static RAM."""
+        return None if self.footprint is None else self.footprint.arena_bytes
+
+
+def preprocess(pixels: NDArray[np.uint8], right_shift: int) -> NDArray[np.uint8]:
+    """8-bit pixels as the network takes them: without their ``right_shift`` lowest bits."""
+    return np.right_shift(pixels, np.uint8(right_shift))
+
+
+def noise(network: Network, count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """(count, C, H, W) random inputs of the network's range, the same for a seed."""
+    shape = (count, network.input.channels, network.input.height, network.input.width)
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 2**network.input.bits, shape, dtype=np.uint8)
+
+
+def to_device_layout(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, C, H, W) -> (N, H * W * C): the order in which the device reads an input."""
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)).reshape(len(images), -1)
+
+
+def differing(a: Outputs, b: Outputs) -> int:
+    """Inputs for which any score, or the class, is not the same."""
+    same = (a.scores == b.scores).all(axis=1) & (a.classes == b.classes)
+    return int((~same).sum())
+
+
+def check_accuracy(recorded: float | None, correct: int, count: int) -> None:
+    """Check that a model's recorded accuracy is ``correct`` of ``count``, or a rounding of that.
+
+    Args:
+        recorded: a fraction, rounded to four decimals or more; None: nothing to check.
+
+    Raises:
+        EdgebnnError: it is another one.
+    """
+    measured = correct / count
+    if recorded is None or any(round(measured, n) == recorded for n in range(4, 18)):
+        return
+    raise EdgebnnError(
+        f"all outputs are equal, but {correct} of {count} test inputs are classified as labelled, "
+        f"{100 * measured:.2f} %, and the model file says {100 * recorded:.2f} %: it was measured "
+        f"on other data, on other inputs than the integers of Input, or rounded too far; save the "
+        f"model with test_accuracy={measured!r}"
+    )
+
+
+def run_torch(model: nn.Module, network: Network, images: NDArray[np.uint8]) -> Outputs:
+    """The model itself, in eval mode on the CPU; images are (N, C, H, W).
+
+    Raises:
+        EdgebnnError: a score does not fit 32 bits.
+    """
+    model = model.cpu().eval()
+    shape = next(m for m in model.modules() if isinstance(m, Input)).shape  # (features,) if flat
+    parts = []
+    for start in range(0, len(images), _BATCH):
+        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + _BATCH]))
+        batch = batch.reshape(len(batch), *shape)
+        parts.append(integer_scores(model, batch, network).reshape(len(batch), -1))
+    exact = np.concatenate(parts)
+    scores = exact.astype(np.int32)
+    if not np.array_equal(scores, exact):
+        raise EdgebnnError("torch's scores do not fit 32 bits; the model cannot be verified")
+    return Outputs(scores, scores.argmax(axis=1).astype(np.int32))
+
+
+def trial(model: nn.Module, network: Network, images: NDArray[np.uint8]) -> Trial:
+    """``network``, lowered from ``model``, on ``images`` (N, C, H, W); torch says what to expect.
+
+    Raises:
+        EdgebnnError: as :func:`run_torch`.
+    """
+    return Trial(network, to_device_layout(images), run_torch(model, network, images))
+
+
+def run_reference(given: Trial) -> Backend:
+    """The NumPy oracle."""
+    outputs = reference.run(given.network, given.inputs)
+    return Backend("reference (NumPy)", outputs, differing(outputs, given.expected))
+
+
+def runner_of(target: Target) -> Emulator:
+    """What runs the programs of ``target``: this computer, or the emulator that measures most.
+
+    Raises:
+        EdgebnnError: nothing does.
+    """
+    return host if target.is_host else emulator_of(target)
+
+
+def run_on(
+    given: Trial,
+    targets: Sequence[Target],
+    folder: Path,
+    *,
+    prefer: tuple[str, ...] = (),
+    counted: int,
+    optimize: str = "-O2",
+    progress: Progress | None = None,
+) -> Iterator[OnTarget]:
+    """Emit, compile and run the network on each of ``targets``, below ``folder``.
+
+    Args:
+        prefer: kernel names, as :func:`edgebnn.plan.plan` takes them.
+        counted: so many inputs have their instructions counted, where something can count them.
+        optimize: the compiler's option.
+
+    Raises:
+        EdgebnnError: a target has no kernel, compiler or emulator, or its run fails.
+    """
+    for target in targets:
+        library = c.generate(plan(given.network, target, prefer), "model")
+        image = _build(library, target, folder / target.name, optimize)
+
+        def advance(done: int, target: Target = target) -> None:
+            if progress is not None:
+                progress(target, done)
+
+        run = runner_of(target).run(image, given.inputs, counted=counted, progress=advance)
+        yield OnTarget(
+            name=_title(image),
+            outputs=run,
+            differing=differing(run, given.expected),
+            target=target,
+            library=library,
+            instructions=run.instructions,
+            stack_bytes=run.stack_bytes,
+            footprint=None if target.is_host else footprint(image.path),
+            compiler=image.compiler.version,
+            flags=" ".join(image.flags),
+        )
+
+
+def _build(library: Library, target: Target, folder: Path, optimize: str) -> Image:
+    if target.is_host:
+        return build_host(library, folder, optimize=optimize)
+    return build_firmware(library, target, folder, optimize=optimize)
+
+
+def _title(image: Image) -> str:
+    if image.target.is_host:
+        return f"host C ({image.compiler.version})"
+    return f"emulated {image.target.cpu.name}"

@@ -1,0 +1,86 @@
+"""Arm Cortex-M cores, each on a machine that QEMU has; a new core is one more row."""
+
+from dataclasses import replace
+
+from edgebnn.targets.base import (
+    PORTABLE_KERNELS,
+    Abi,
+    Cpu,
+    Cross,
+    Machine,
+    Qemu,
+    Region,
+    Target,
+    Unicorn,
+)
+
+# Procedure Call Standard for the Arm Architecture, 6.1.1. A Thumb instruction has two halfwords if
+# the top five bits of the first are 0b11101, 0b11110 or 0b11111 (Armv7-M Architecture Reference
+# Manual, A5.1).
+_THUMB = Abi(
+    arch="UC_ARCH_ARM",
+    modes=("UC_MODE_THUMB", "UC_MODE_MCLASS"),
+    constants="arm_const",
+    prefix="UC_ARM_REG_",
+    arguments=("r0", "r1"),
+    result="r0",
+    stack="sp",
+    stack_align=8,
+    back="lr",
+    pc="pc",
+    kept=("r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11"),
+    code_bit=1,
+    wide_mask=0xF800,
+    wide=(0xE800, 0xF000, 0xF800),
+)
+_QEMU = Qemu(
+    program="qemu-system-arm",
+    package="qemu-system-arm",
+    options=("-semihosting-config", "enable=on,target=native"),
+)
+
+_MPS2_AN386 = Machine(
+    name="mps2-an386",
+    flash=Region(0x0000_0000, 4 << 20),
+    ram=Region(0x2000_0000, 4 << 20),
+    inputs=Region(0x2100_0000, 16 << 20),
+    uart="cmsdk",
+    uart_base=0x4000_4000,
+)
+# The same, but external memory lies elsewhere.
+_MPS2_AN500 = replace(_MPS2_AN386, name="mps2-an500", inputs=Region(0x6000_0000, 16 << 20))
+_MICROBIT = Machine(
+    name="microbit",
+    flash=Region(0x0000_0000, 0x0002_0000),
+    ram=Region(0x2000_0000, 16 << 10),
+    inputs=Region(0x0002_0000, 0x0002_0000),
+    uart="nrf51",
+    uart_base=0x4000_2000,
+)
+
+
+def _core(core: str, machine: Machine, *features: str) -> Target:
+    """The target of a core by the suffix of its name, such as "m4"."""
+    name, known_as = f"cortex-{core}", f"Cortex-{core.upper()}"
+    return Target(
+        name=name,
+        title=f"Arm {known_as}",
+        cpu=Cpu(known_as, arch="arm", word_bits=32, features=frozenset(features)),
+        toolchain=Cross(
+            gcc="arm-none-eabi-gcc",
+            gcc_package="gcc-arm-none-eabi",
+            gcc_wheel="gcc_arm_none_eabi",
+            gcc_flags=(f"-mcpu={name}", "-mthumb", "-mfloat-abi=soft"),
+            zig_flags=("-target", "thumb-freestanding-eabi", f"-mcpu=cortex_{core}"),
+        ),
+        kernels=PORTABLE_KERNELS,
+        machine=machine,
+        emulators=(Unicorn(f"UC_CPU_ARM_CORTEX_{core.upper()}", _THUMB), _QEMU),
+    )
+
+
+TARGETS = (
+    _core("m0", _MICROBIT),
+    _core("m4", _MPS2_AN386, "dsp"),
+    _core("m7", _MPS2_AN500, "dsp"),
+)

@@ -1,0 +1,166 @@
+"""What describes a target: plain values, which :mod:`edgebnn.device` turns into tools.
+
+Nothing here needs the compiler or the emulator that it names.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """A processor core; ``name`` is what people call it.
+
+    ``arch`` is the folder of its test harness below ``templates/harness``, ``word_bits`` the width
+    of the words that kernels pack bits into, and ``features`` are extensions of the instruction
+    set that a kernel may ask for.
+    """
+
+    name: str
+    arch: str
+    word_bits: int
+    features: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """The toolchain of the computer that this runs on: ``$CC``, else the first of ``programs``."""
+
+    programs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """Cross compilers for one CPU.
+
+    ``gcc`` is the program's name on PATH, ``gcc_package`` the system package that brings it, and
+    ``gcc_wheel`` a Python module that does. ``zig_flags`` are for clang as shipped in the
+    ``ziglang`` wheel; none: it cannot compile for this CPU.
+    """
+
+    gcc: str
+    gcc_package: str
+    gcc_flags: tuple[str, ...]
+    gcc_wheel: str | None = None
+    zig_flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Abi:
+    """How code of an architecture is called, in Unicorn's names for things.
+
+    ``arch`` and ``modes`` create a CPU; ``constants`` is the module of its registers' numbers,
+    which begin with ``prefix``. ``arguments`` take the first two integers or pointers. A callee
+    leaves the stack pointer, a multiple of ``stack_align`` bytes, and ``kept``, each a letter and
+    a number, as they were. ``code_bit`` is set in addresses of code that are jumped to. An
+    instruction takes four bytes if the bits ``wide_mask`` of its first halfword, little-endian,
+    are one of ``wide``, else two.
+    """
+
+    arch: str
+    modes: tuple[str, ...]
+    constants: str
+    prefix: str
+    arguments: tuple[str, str]
+    result: str
+    stack: str
+    stack_align: int
+    back: str
+    pc: str
+    kept: tuple[str, ...]
+    code_bit: int
+    wide_mask: int
+    wide: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unicorn:
+    """Unicorn, in this process: it counts instructions and measures the stack.
+
+    ``cpu`` is its name of the CPU model.
+    """
+
+    cpu: str
+    abi: Abi
+
+    @property
+    def label(self) -> str:
+        """What it emulates, in one word."""
+        return self.cpu
+
+
+@dataclass(frozen=True, slots=True)
+class Qemu:
+    """QEMU, which runs an image from reset to exit; it measures nothing.
+
+    ``package`` is the system package of ``program``; ``options`` are what it needs beside the
+    name of the machine, so that the image can end it with an exit status.
+    """
+
+    program: str
+    package: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What emulates, in one word."""
+        return self.program
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """``size`` bytes of memory from address ``start`` on."""
+
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The address behind the last byte."""
+        return self.start + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A bare-metal memory map that emulators offer and test programs are linked for.
+
+    ``name`` is QEMU's. Records are placed in ``inputs`` before the program starts. Results leave
+    through a UART at ``uart_base`` whose driver the harness of the architecture knows by ``uart``.
+    """
+
+    name: str
+    flash: Region
+    ram: Region
+    inputs: Region
+    uart: str
+    uart_base: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something that edgebnn emits code for.
+
+    Being this computer is a matter of its toolchain; a target without emulators is still another
+    machine. ``machine`` is what its test programs are linked for and what all of its ``emulators``
+    emulate, the one that measures most first. ``flash`` and ``ram`` are what the device has, in
+    bytes; None for a CPU core, which comes with any amount. ``kernels`` lists kernel names of
+    :mod:`edgebnn.kernels` in order of preference.
+    """
+
+    name: str
+    title: str
+    cpu: Cpu
+    toolchain: Native | Cross
+    kernels: tuple[str, ...]
+    machine: Machine | None = None
+    emulators: tuple[Unicorn | Qemu, ...] = ()
+    flash: int | None = None
+    ram: int | None = None
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it is the computer that this runs on."""
+        return isinstance(self.toolchain, Native)
+
+
+PORTABLE_KERNELS = ("rows", "subset_sums", "bit_planes", "bit_sliced", "direct")
+"""The kernels that suit any CPU with 32-bit words."""

@@ -1,0 +1,13 @@
+"""This computer."""
+
+from edgebnn.targets.base import PORTABLE_KERNELS, Cpu, Native, Target
+
+TARGETS = (
+    Target(
+        name="host",
+        title="this computer",
+        cpu=Cpu("this computer", arch="host", word_bits=32),
+        toolchain=Native(("cc", "gcc", "clang")),
+        kernels=PORTABLE_KERNELS,
+    ),
+)

@@ -1,0 +1,74 @@
+"""The one loop over backends: what it compares, and what it says where nothing is measured."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from networks import random_model
+from rich.console import Console
+
+from edgebnn import measure, report
+from edgebnn.errors import EdgebnnError
+from edgebnn.lower import lower
+from edgebnn.reference import Outputs
+from edgebnn.targets import get_target
+from edgebnn.targets.base import Qemu
+
+
+def trial_of(seed: int) -> measure.Trial:
+    model = random_model(seed)
+    network = lower(model)
+    return measure.trial(model, network, measure.noise(network, 4))
+
+
+def test_targets_in_order_with_their_costs(tmp_path: Path) -> None:
+    trial, done = trial_of(1), []
+    targets = [get_target("host"), get_target("cortex-m0")]
+    host, chip = measure.run_on(
+        trial, targets, tmp_path, counted=2, progress=lambda one, n: done.append((one.name, n))
+    )
+    assert (host.differing, chip.differing) == (0, 0)
+    assert done == [("host", 4), *(("cortex-m0", n) for n in range(1, 5))]
+    assert host.name.startswith("host C (")
+    assert (host.instructions, host.stack_bytes, host.flash_bytes) == ((), None, None)
+    assert chip.name == "emulated Cortex-M0"
+    assert len(chip.instructions) == 2
+    assert chip.arena_bytes == chip.library.arena_bytes
+
+
+@pytest.mark.parametrize("target", ["host", "cortex-m4"])
+def test_other_outputs_are_counted(target: str, tmp_path: Path) -> None:
+    trial = trial_of(2)
+    scores, classes = trial.expected.scores.copy(), trial.expected.classes.copy()
+    scores[1, 0] += 1
+    classes[3] += 1
+    wrong = replace(trial, expected=Outputs(scores, classes))
+    (result,) = measure.run_on(wrong, [get_target(target)], tmp_path, counted=1)
+    assert result.differing == measure.run_reference(wrong).differing == 2
+
+
+def test_an_emulator_that_cannot_count(tmp_path: Path) -> None:
+    """A whole machine still compares, and the table says what is not known."""
+    target = get_target("cortex-m4")
+    only = tuple(one for one in target.emulators if isinstance(one, Qemu))
+    (chip,) = measure.run_on(trial_of(3), [replace(target, emulators=only)], tmp_path, counted=2)
+    assert chip.differing == 0
+    assert (chip.instructions, chip.stack_bytes) == ((), None)
+    console = Console(width=100)
+    with console.capture() as shown:
+        console.print(report.chip_table(chip))
+    assert shown.get().count("not measured") == 2
+
+
+def test_a_target_that_nothing_runs() -> None:
+    target = replace(get_target("cortex-m4"), emulators=())
+    with pytest.raises(EdgebnnError, match="'cortex-m4' has no emulator"):
+        measure.runner_of(target)
+
+
+def test_noise_covers_the_range_of_the_input() -> None:
+    network = lower(random_model(4))
+    pixels = measure.noise(network, 400)
+    assert pixels.max() == 2**network.input.bits - 1
+    assert np.array_equal(pixels, measure.noise(network, 400))
