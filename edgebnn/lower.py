@@ -1,4 +1,4 @@
-"""From a torch model in eval mode to the IR, exactly; the only file that knows both.
+"""From a torch model in eval mode to the IR, exactly: the one translation between the two.
 
 A norm followed by a sign is monotone in the integer that goes in, so it is a threshold, found by
 bisection on the model's own float32 norm: no formula, no rounding of ours, no tolerance; negative
@@ -92,17 +92,6 @@ def lower(model: nn.Module) -> Network:
     with evaluating(model):
         nodes = copies(trace(model))
     return _Lowering().run(nodes)
-
-
-def integer_scores(model: nn.Module, images: torch.Tensor, network: Network) -> NDArray[np.int64]:
-    """The scores that torch itself computes for ``images``, as the integers they are."""
-    with torch.no_grad():
-        logits = model(images).double().cpu().numpy()
-    scaled = logits * 2.0**network.scores.fraction_bits
-    scores = scaled.astype(np.int64)
-    if not np.array_equal(scores, scaled):
-        raise EdgebnnError("the model's outputs are not integer scores; is it in eval mode?")
-    return np.asarray(scores)
 
 
 class _Lowering:

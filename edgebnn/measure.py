@@ -4,7 +4,7 @@ The one loop that runs a model on backends: torch in eval mode, the NumPy oracle
 on targets. Comparisons are exact, output by output.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,9 @@ from edgebnn.device import host
 from edgebnn.device.build import Image, build_firmware, build_host
 from edgebnn.device.elf import Footprint, footprint
 from edgebnn.device.emulator import Emulator, emulator_of
+from edgebnn.device.run import Run
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network
-from edgebnn.lower import integer_scores
 from edgebnn.nn import Input
 from edgebnn.plan import plan
 from edgebnn.reference import Outputs
@@ -59,13 +59,15 @@ class Backend:
 class OnTarget(Backend):
     """The emitted C on one target, and what it costs there.
 
-    ``instructions`` are exact counts, of the first inputs; empty, and ``stack_bytes`` None, where
-    nothing counts them. ``footprint`` is None on this computer.
+    ``instructions`` are exact counts, of the first inputs, ``layer_instructions`` those of each
+    layer in the first of them; empty, and ``stack_bytes`` None, where nothing counts them.
+    ``footprint`` is None on this computer.
     """
 
     target: Target
     library: Library
     instructions: tuple[int, ...]
+    layer_instructions: Mapping[str, int]
     stack_bytes: int | None
     footprint: Footprint | None
     compiler: str
@@ -126,6 +128,17 @@ def check_accuracy(recorded: float | None, correct: int, count: int) -> None:
     )
 
 
+def integer_scores(model: nn.Module, images: torch.Tensor, network: Network) -> NDArray[np.int64]:
+    """The scores that torch itself computes for ``images``, as the integers they are."""
+    with torch.no_grad():
+        logits = model(images).double().cpu().numpy()
+    scaled = logits * 2.0**network.scores.fraction_bits
+    scores = scaled.astype(np.int64)
+    if not np.array_equal(scores, scaled):
+        raise EdgebnnError("the model's outputs are not integer scores; is it in eval mode?")
+    return np.asarray(scores)
+
+
 def run_torch(model: nn.Module, network: Network, images: NDArray[np.uint8]) -> Outputs:
     """The model itself, in eval mode on the CPU; images are (N, C, H, W).
 
@@ -183,7 +196,7 @@ def run_on(
     """Emit, compile and run the network on each of ``targets``, below ``folder``.
 
     Args:
-        prefer: kernel names, as :func:`edgebnn.plan.plan` takes them.
+        prefer: ways of kernels, as :func:`edgebnn.plan.plan` takes them.
         counted: so many inputs have their instructions counted, where something can count them.
         optimize: the compiler's option.
 
@@ -206,11 +219,17 @@ def run_on(
             target=target,
             library=library,
             instructions=run.instructions,
+            layer_instructions=_by_layer(library, run),
             stack_bytes=run.stack_bytes,
             footprint=None if target.is_host else footprint(image.path),
             compiler=image.compiler.version,
             flags=" ".join(image.flags),
         )
+
+
+def _by_layer(library: Library, run: Run) -> Mapping[str, int]:
+    names = [name.removeprefix(f"{library.name}_") for name in library.layers]
+    return dict(zip(names, run.layer_instructions, strict=False))
 
 
 def _build(library: Library, target: Target, folder: Path, optimize: str) -> Image:

@@ -133,6 +133,9 @@ def chip_table(chip: OnTarget) -> Table:
     table = _table(chip.name, "cost", "")
     table.add_row("instructions an inference (exact)", instructions(chip))
     table.add_row("  counted on", f"{len(chip.instructions)} inputs")
+    for name, count in chip.layer_instructions.items():
+        share = 100 * count / chip.instructions[0]
+        table.add_row(f"  {name}", f"{spaced(count)} ({share:.1f} %)")
     table.add_row("flash", size(chip.flash_bytes, "bytes"))
     if chip.footprint is not None:
         table.add_row("  weights and thresholds", size(chip.footprint.constant_bytes, "bytes"))

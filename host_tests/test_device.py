@@ -116,6 +116,7 @@ def tiny(
         num_classes=3,
         constant_bytes=48,
         arena_bytes=32,
+        layers=(),
     )
 
 

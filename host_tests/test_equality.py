@@ -16,8 +16,8 @@ from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
 from edgebnn.device import build, host
 from edgebnn.ir import Network
-from edgebnn.lower import integer_scores, lower
-from edgebnn.measure import to_device_layout
+from edgebnn.lower import lower
+from edgebnn.measure import integer_scores, to_device_layout
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
 

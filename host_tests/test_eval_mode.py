@@ -15,7 +15,8 @@ import edgebnn
 import edgebnn.nn as bnn
 from edgebnn import measure
 from edgebnn.errors import EdgebnnError
-from edgebnn.lower import integer_scores, lower
+from edgebnn.lower import lower
+from edgebnn.measure import integer_scores
 
 # --- what Input takes -----------------------------------------------------------------------------
 

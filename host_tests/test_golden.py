@@ -1,4 +1,4 @@
-"""The emitted C of four tiny networks, kept under golden/ to be read in review.
+"""The emitted C of five tiny networks, kept under golden/ to be read in review.
 
 After a wanted change: ``pytest host_tests/test_golden.py --force-regen``, then read the diff.
 """
@@ -15,8 +15,8 @@ import edgebnn.nn as bnn
 from edgebnn import api
 from edgebnn.codegen.library import Library
 from edgebnn.device import build, host
-from edgebnn.lower import integer_scores, lower
-from edgebnn.measure import to_device_layout
+from edgebnn.lower import lower
+from edgebnn.measure import integer_scores, to_device_layout
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
@@ -102,7 +102,7 @@ def test_emitted_files_are_the_reviewed_ones(
 ) -> None:
     library = generated(name, NETWORKS[name](), "cortex-m4")
     text = library.files[f"src/{name}{suffix}"]
-    assert text.count("\n") < 300, "too long to read in review"
+    assert text.count("\n") < 320, "too long to read in review"
     file_regression.check(
         text, encoding="utf-8", newline="", fullpath=GOLDEN / f"{name}{suffix}", extension=suffix
     )

@@ -27,8 +27,8 @@ import edgebnn
 import edgebnn.nn as bnn
 from edgebnn import api, checkpoint, reference
 from edgebnn.errors import EdgebnnError
-from edgebnn.lower import integer_scores, lower
-from edgebnn.measure import to_device_layout
+from edgebnn.lower import lower
+from edgebnn.measure import integer_scores, to_device_layout
 from edgebnn.nn.norm import SCORE_LIMIT
 
 

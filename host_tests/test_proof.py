@@ -25,7 +25,8 @@ import edgebnn.nn as bnn
 from edgebnn import api, proof, reference
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import sha256
-from edgebnn.lower import integer_scores, lower
+from edgebnn.lower import lower
+from edgebnn.measure import integer_scores
 from edgebnn.nn import trace
 
 WAYS = ("save", "release", "generate")

@@ -16,7 +16,8 @@ import edgebnn.nn as bnn
 from edgebnn import reference
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import EdgebnnError
-from edgebnn.lower import integer_scores, lower
+from edgebnn.lower import lower
+from edgebnn.measure import integer_scores
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
 from edgebnn.train import Recipe, get_recipe, networks, parse_setting, read_recipe, recipe_names

@@ -24,7 +24,8 @@ from edgebnn.codegen import c
 from edgebnn.device import build, elf, host, toolchain, unicorn
 from edgebnn.ir import Add, Binarize, Conv, Raw, Sums, sources, tensors
 from edgebnn.ir import Tensor as IrTensor
-from edgebnn.lower import integer_scores, lower
+from edgebnn.lower import lower
+from edgebnn.measure import integer_scores
 from edgebnn.nn.graph import LayerGraph
 from edgebnn.plan import plan
 from edgebnn.targets import get_target

@@ -15,8 +15,8 @@ from torch import nn
 import edgebnn
 import edgebnn.nn as bnn
 from edgebnn import checkpoint, reference
-from edgebnn.lower import integer_scores, lower
-from edgebnn.measure import to_device_layout
+from edgebnn.lower import lower
+from edgebnn.measure import integer_scores, to_device_layout
 from edgebnn.train import Dataset, Event, Recipe, Started, get_recipe, load_dataset, train
 from edgebnn.train.job import Job
 from edgebnn.train.optimizers import LOSSES, make_optimizer, rate_factor

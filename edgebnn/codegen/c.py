@@ -72,4 +72,5 @@ def generate(
         num_classes=network.num_classes,
         constant_bytes=plan.constant_bytes,
         arena_bytes=plan.arena_bytes,
+        layers=tuple(op.name for op in view.ops),
     )

@@ -11,7 +11,8 @@ class Library:
     ``name`` is the C prefix: ``<name>_predict`` and ``<name>_scores`` are declared in
     :func:`header_path` and defined in :func:`source_path`, which are in ``files`` whatever package
     the library is in. ``constant_bytes`` and ``arena_bytes`` are what the plan says the linked
-    constants and the static scratch memory come to.
+    constants and the static scratch memory come to. ``layers`` are the C functions of the plan's
+    steps, in order.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Library:
     num_classes: int
     constant_bytes: int
     arena_bytes: int
+    layers: tuple[str, ...]
 
 
 def header_path(name: str) -> str:

@@ -14,11 +14,13 @@ class Run(Outputs):
     """Outputs, and what was measured beside them where the runner can.
 
     ``instructions`` are exact counts of one ``<name>_predict`` call each, from its first
-    instruction to its return, for the first inputs in order. ``stack_bytes`` is how far below the
+    instruction to its return, for the first inputs in order; ``layer_instructions`` is the part of
+    each of the library's layers in the first of them. ``stack_bytes`` is how far below the
     caller's stack pointer those calls wrote; None: not measured.
     """
 
     instructions: tuple[int, ...] = ()
+    layer_instructions: tuple[int, ...] = ()
     stack_bytes: int | None = None
 
 

@@ -4,6 +4,7 @@ Unicorn calls the library's functions one by one, under the calling convention t
 names, and counts their instructions.
 """
 
+import bisect
 import importlib
 from collections import Counter
 from collections.abc import Callable
@@ -54,10 +55,13 @@ def run(
     counting = _Cpu(image, seconds, count_blocks=True)
     counting.paint_stack()
     instructions: list[int] = []
+    layer_instructions: tuple[int, ...] = ()
     counted_classes: list[int] = []
     for row in inputs[: max(counted, 1)]:
         counted_classes.append(counting.call(predict, row))
-        instructions.append(counting.take_instructions())
+        by_layer = counting.take_instructions()
+        instructions.append(sum(by_layer.values()))
+        layer_instructions = layer_instructions or tuple(by_layer[n] for n in library.layers)
     stack_bytes = counting.painted_over()
 
     cpu = _Cpu(image, seconds, count_blocks=False)
@@ -77,6 +81,7 @@ def run(
         classes=classes,
         scores=scores,
         instructions=tuple(instructions[:counted]),
+        layer_instructions=layer_instructions if counted else (),
         stack_bytes=stack_bytes,
     )
 
@@ -95,7 +100,8 @@ class _Cpu:
         self._seconds = seconds
         self._num_classes = image.library.num_classes
         self._name = image.path.name
-        self._blocks: Counter[tuple[int, int]] = Counter()
+        self._layer = ""  # which is running; "" before the first one
+        self._blocks: Counter[tuple[str, int, int]] = Counter()
         self._sizes: dict[tuple[int, int], int] = {}
         self._fault_address: int | None = None
         self._uc = self._start(image, settings.cpu)
@@ -103,6 +109,13 @@ class _Cpu:
         for address, content in memory.segments:  # as they lie after start-up
             self._uc.mem_write(address, content)
         self._symbols = memory.symbols
+        prefix = f"{image.library.name}_"
+        own = {a & ~self._abi.code_bit: n for n, a in self._symbols.items() if n.startswith(prefix)}
+        self._starts = sorted(own)
+        self._functions = [own[start] for start in self._starts]
+        self._outside = {f"{prefix}predict", f"{prefix}scores"}
+        self._inside = set(image.library.layers)
+        self._changes: dict[int, str | None] = {}  # block -> layer that it is in, None: as before
         # An address that is executable and that no library function ever reaches by itself.
         self._back = memory.entry & ~self._abi.code_bit
         self._stack_bottom = self._symbols["stack_limit"]
@@ -197,19 +210,37 @@ class _Cpu:
             raise EdgebnnError(f"the stack of {self._name} overflows the {size} bytes left for it")
         return used
 
-    def take_instructions(self) -> int:
-        """The number of instructions executed since the last time this was asked."""
-        total = 0
-        for block, times in self._blocks.items():
-            if block not in self._sizes:
-                code = bytes(self._uc.mem_read(*block))
-                self._sizes[block] = _instructions(code, self._abi)
-            total += times * self._sizes[block]
+    def take_instructions(self) -> Counter[str]:
+        """Instructions executed since the last time this was asked, by layer; "" is the rest.
+
+        A layer has what it calls, and a part of it that the compiler has made a function.
+        """
+        total: Counter[str] = Counter()
+        for (layer, *block), times in self._blocks.items():
+            key = block[0], block[1]
+            if key not in self._sizes:
+                code = bytes(self._uc.mem_read(*key))
+                self._sizes[key] = _instructions(code, self._abi)
+            total[layer] += times * self._sizes[key]
         self._blocks.clear()
+        self._layer = ""
         return total
 
     def _count_block(self, _uc: Any, address: int, size: int, _data: Any) -> None:
-        self._blocks[address, size] += 1
+        if address not in self._changes:
+            self._changes[address] = self._layer_at(address)
+        layer = self._changes[address]
+        if layer is not None:
+            self._layer = layer
+        self._blocks[self._layer, address, size] += 1
+
+    def _layer_at(self, address: int) -> str | None:
+        """The layer whose code is at ``address``, "" for what calls layers, None for helpers."""
+        place = bisect.bisect_right(self._starts, address) - 1
+        name = self._functions[place] if place >= 0 else ""
+        if name in self._outside:
+            return ""
+        return name if name in self._inside else None
 
     def _note_fault(
         self, _uc: Any, _access: int, address: int, _size: int, _value: int, _data: Any

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, pixel_words, sum_bits, tensor_words
 from edgebnn.ir import Add, Op, Sums, infer
-from edgebnn.kernels.base import Inputs, Kernel, Table, Trips
+from edgebnn.kernels.base import Inputs, Kernel, Table
 from edgebnn.targets.base import Cpu
 
 
@@ -27,13 +27,6 @@ class AddView:
     def helpers(self) -> tuple[str, ...]:
         mixed = self.source_bits != self.other_bits or self.source_bits < self.bits
         return ("sum16",) if mixed else ()
-
-    def trips(self) -> Trips:
-        if self.bits == 16:
-            return {"add.call": 1, "add.pairs": self.words}
-        if self.source_bits == self.other_bits == 32:
-            return {"add.call": 1, "add.words": self.words}
-        return {"add.call": 1, "add.mixed": self.pixels * self.channels}
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> AddView | None:

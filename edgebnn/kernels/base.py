@@ -10,7 +10,7 @@ prints, or None where the kernel cannot. Layers with weights are made of parts, 
     ``<op>``          the layer, over the whole image
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,8 +38,6 @@ from edgebnn.ir import (
 from edgebnn.targets.base import Cpu
 
 Inputs = tuple[Tensor, ...]
-#: How often parts of code run: "<kernel or helper>.<part>" -> trips.
-Trips = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +67,6 @@ class View(Protocol):
     @property
     def scratch_words(self) -> int:
         """Words of scratch memory while the op runs."""
-
-    def trips(self) -> Trips:
-        """How often each part of the code runs in one call, by the names that ``prices/`` has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,45 +130,8 @@ class Window:
         return self.padded and self.pad_value == 0
 
     @property
-    def pixels(self) -> int:
-        """Places of the window."""
-        return self.out_height * self.out_width
-
-    @property
     def taps(self) -> int:
         return self.kernel_height * self.kernel_width
-
-    @property
-    def inside(self) -> int:
-        """Taps inside the image, over all places."""
-        rows = _inside(self.height, self.out_height, self.kernel_height, self.stride_y, self.pad_y)
-        columns = _inside(self.width, self.out_width, self.kernel_width, self.stride_x, self.pad_x)
-        return sum(rows) * sum(columns)
-
-    @property
-    def crossing(self) -> int:
-        """Places where the window is not all inside the image."""
-        rows = _inside(self.height, self.out_height, self.kernel_height, self.stride_y, self.pad_y)
-        columns = _inside(self.width, self.out_width, self.kernel_width, self.stride_x, self.pad_x)
-        whole = rows.count(self.kernel_height) * columns.count(self.kernel_width)
-        return self.pixels - whole
-
-    def trips(self, name: str, words: int) -> Trips:
-        """Of the function that copies windows, ``words`` a tap."""
-        kind = "zero" if self.zero_padded else "padded" if self.padded else "plain"
-        taps = self.pixels * self.taps
-        return {
-            f"{name}.pixel": self.pixels,
-            f"{name}.line": self.pixels * self.kernel_height,
-            f"{name}.tap_{kind}": taps,
-            f"{name}.word_{kind}": taps * words if words > 1 else 0,
-        }
-
-
-def _inside(size: int, places: int, kernel: int, stride: int, pad: int) -> list[int]:
-    """For each place along one axis how many taps lie inside the image."""
-    starts = [place * stride - pad for place in range(places)]
-    return [min(start + kernel, size) - max(start, 0) for start in starts]
 
 
 def window(op: Conv | DepthwiseConv | MaxPool, source: Tensor) -> Window:
@@ -311,23 +269,6 @@ def score_shifts(head: Scores) -> Int32Array | None:
     if np.any(factor < 0) or np.any(factor & (factor - 1)):
         return None
     return np.array([int(f).bit_length() - 1 if f else 32 for f in factor], dtype=np.int32)
-
-
-def head_trips(name: str, head: HeadView, times: int = 1) -> Trips:
-    """Of the head that kernel ``name`` ends in, which runs ``times`` times."""
-    return {
-        f"{name}.word": times * head.words if head.kind == "bits" and head.outputs > 32 else 0,
-        f"{name}.{head.kind}": times * head.outputs,
-    }
-
-
-def mismatches_trips(calls: int, words: int) -> Trips:
-    """Of the helper that compares rows of ``words`` words."""
-    return {
-        "mismatches.call": calls,
-        "mismatches.eights": calls * (words // 8),
-        "mismatches.words": calls * (words % 8),
-    }
 
 
 def mismatch_limits(head: Head, inputs: int, *, doubled: bool = False) -> Int32Array | None:

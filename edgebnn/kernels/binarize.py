@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, pack, pixel_words, sum_bits
 from edgebnn.ir import Binarize, Bits, Ints, Op, ScoreVector, Sums, infer
-from edgebnn.kernels.base import BitsHead, Inputs, Kernel, Table, Trips, smallest
+from edgebnn.kernels.base import BitsHead, Inputs, Kernel, Table, smallest
 from edgebnn.targets.base import Cpu
 
 
@@ -34,14 +34,6 @@ class BinarizeView:
     @property
     def tables(self) -> tuple[Table, ...]:
         return self.head.tables
-
-    def trips(self) -> Trips:
-        return {
-            "binarize.call": 1,
-            "binarize.pixel": self.pixels,
-            "binarize.word": self.pixels * self.head.words,
-            f"binarize.bits{self.bits}": self.pixels * self.head.outputs,
-        }
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> BinarizeView | None:

@@ -14,13 +14,10 @@ from edgebnn.kernels.base import (
     Inputs,
     Kernel,
     Table,
-    Trips,
     Window,
     bit_pixel,
-    head_trips,
     head_view,
     mismatch_limits,
-    mismatches_trips,
     window,
 )
 from edgebnn.targets.base import Cpu
@@ -44,17 +41,6 @@ class ConvRows:
     @property
     def tables(self) -> tuple[Table, ...]:
         return (self.weights, *self.head.tables)
-
-    def trips(self) -> Trips:
-        w, outputs = self.window, self.head.outputs
-        twice = w.crossing if w.zero_padded else 0
-        return {
-            "conv_rows.call": 1,
-            **w.trips("conv_rows", self.pixel.words),
-            **head_trips("conv_rows", self.head, w.pixels),
-            "conv_rows.again": twice * outputs,
-            **mismatches_trips((w.pixels + twice) * outputs, self.row_words),
-        }
 
     @property
     def scratch_words(self) -> int:

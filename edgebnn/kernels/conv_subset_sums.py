@@ -9,10 +9,8 @@ from edgebnn.kernels.base import (
     Inputs,
     Kernel,
     Table,
-    Trips,
     Window,
     dot_limits,
-    head_trips,
     head_view,
     window,
 )
@@ -47,15 +45,6 @@ class ConvSubsetSums:
     @property
     def scratch_words(self) -> int:
         return self.patch_offset + -(-self.sums.inputs // 4)
-
-    def trips(self) -> Trips:
-        name, pixels = "conv_subset_sums", self.window.pixels
-        return {
-            f"{name}.call": 1,
-            **self.window.trips(name, self.channels),
-            **self.sums.trips(name, pixels),
-            **head_trips(name, self.head, pixels),
-        }
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvSubsetSums | None:

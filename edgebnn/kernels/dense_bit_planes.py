@@ -7,16 +7,7 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, pack
 from edgebnn.ir import Conv, Dense, Ints, Op, fan_in, infer
-from edgebnn.kernels.base import (
-    HeadView,
-    Inputs,
-    Kernel,
-    Table,
-    Trips,
-    dot_limits,
-    head_trips,
-    head_view,
-)
+from edgebnn.kernels.base import HeadView, Inputs, Kernel, Table, dot_limits, head_view
 from edgebnn.targets.base import Cpu
 
 
@@ -32,18 +23,6 @@ class Planes:
     @property
     def words(self) -> int:
         return self.bits * self.row_words
-
-    def trips(self, outputs: int, times: int = 1) -> Trips:
-        calls = times * outputs
-        return {
-            "bit_planes.call": times,
-            "bit_planes.fours": times * 8 * self.row_words,
-            "bit_planes.planes": times * 8 * self.row_words * self.bits,
-            "masked_sum.call": calls,
-            "masked_sum.planes": calls * self.bits,
-            "masked_sum.eights": calls * self.bits * (self.row_words // 8),
-            "masked_sum.words": calls * self.bits * (self.row_words % 8),
-        }
 
 
 def planes(op: Dense | Conv, source: Ints) -> Planes:
@@ -72,11 +51,6 @@ class DenseBitPlanes:
     @property
     def scratch_words(self) -> int:
         return self.planes.words
-
-    def trips(self) -> Trips:
-        name = "dense_bit_planes"
-        parts = self.planes.trips(self.head.outputs)
-        return {f"{name}.call": 1, **parts, **head_trips(name, self.head)}
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseBitPlanes | None:

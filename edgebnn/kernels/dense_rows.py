@@ -4,17 +4,7 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, pack
 from edgebnn.ir import Bits, Dense, Op, fan_in, infer
-from edgebnn.kernels.base import (
-    HeadView,
-    Inputs,
-    Kernel,
-    Table,
-    Trips,
-    head_trips,
-    head_view,
-    mismatch_limits,
-    mismatches_trips,
-)
+from edgebnn.kernels.base import HeadView, Inputs, Kernel, Table, head_view, mismatch_limits
 from edgebnn.targets.base import Cpu
 
 
@@ -37,13 +27,6 @@ class DenseRows:
     @property
     def tables(self) -> tuple[Table, ...]:
         return (self.weights, *self.head.tables)
-
-    def trips(self) -> Trips:
-        return {
-            "dense_rows.call": 1,
-            **head_trips("dense_rows", self.head),
-            **mismatches_trips(self.head.outputs, self.row_words),
-        }
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseRows | None:

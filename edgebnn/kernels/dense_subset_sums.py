@@ -7,16 +7,7 @@ from numpy.typing import NDArray
 
 from edgebnn.bits import Layout, pack
 from edgebnn.ir import BoolArray, Conv, Dense, Ints, Op, fan_in, infer
-from edgebnn.kernels.base import (
-    HeadView,
-    Inputs,
-    Kernel,
-    Table,
-    Trips,
-    dot_limits,
-    head_trips,
-    head_view,
-)
+from edgebnn.kernels.base import HeadView, Inputs, Kernel, Table, dot_limits, head_view
 from edgebnn.targets.base import Cpu
 
 
@@ -40,17 +31,6 @@ class SubsetSums:
     @property
     def table_words(self) -> int:
         return 16 * min(8, -(-self.inputs // 4))
-
-    def trips(self, name: str, times: int = 1) -> Trips:
-        blocks = 1 + (self.inputs > self.first_block) * (self.inputs - self.first_block) // 32
-        return {
-            "subset_sums.call": times * blocks,
-            "subset_sums.fours": times * (self.first_lookups + 8 * (blocks - 1)),
-            f"{name}.blocks": times * (blocks - 1),
-            f"{name}.first": times * self.outputs,
-            f"{name}.lookups": times * self.outputs * self.first_lookups,
-            f"{name}.rows": times * self.outputs * (blocks - 1),
-        }
 
 
 def subset_sums(op: Dense | Conv) -> SubsetSums:
@@ -87,10 +67,6 @@ class DenseSubsetSums:
     @property
     def scratch_words(self) -> int:
         return self.sums.outputs + self.sums.table_words
-
-    def trips(self) -> Trips:
-        name = "dense_subset_sums"
-        return {f"{name}.call": 1, **self.sums.trips(name), **head_trips(name, self.head)}
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseSubsetSums | None:

@@ -9,10 +9,8 @@ from edgebnn.kernels.base import (
     Inputs,
     Kernel,
     Table,
-    Trips,
     Window,
     dot_limits,
-    head_trips,
     head_view,
     window,
 )
@@ -38,18 +36,6 @@ class DepthwiseDirect:
     @property
     def tables(self) -> tuple[Table, ...]:
         return (self.weights, *self.head.tables)
-
-    def trips(self) -> Trips:
-        name, w = "depthwise_direct", self.window
-        values = w.pixels * self.channels
-        return {
-            f"{name}.call": 1,
-            f"{name}.pixel": w.pixels,
-            f"{name}.line": values * w.kernel_height,
-            f"{name}.tap{'_padded' if w.padded else ''}": values * w.taps,
-            f"{name}.inside": w.inside * self.channels if w.padded else 0,
-            **head_trips(name, self.head, w.pixels),
-        }
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseDirect | None:

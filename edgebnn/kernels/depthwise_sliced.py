@@ -13,7 +13,6 @@ from edgebnn.kernels.base import (
     Kernel,
     SumsHead,
     Table,
-    Trips,
     Window,
     bit_pixel,
     mismatch_limits,
@@ -46,24 +45,6 @@ class DepthwiseSliced:
     @property
     def out_words(self) -> int:
         return self.sums.words if self.sums else self.pixel.words
-
-    def trips(self) -> Trips:
-        name, w = "depthwise_sliced", self.window
-        words = w.pixels * self.pixel.words
-        kind = "zero" if w.zero_padded else "padded" if w.padded else "plain"
-        parts = {f"{name}.less": words * self.planes}
-        if self.sums:
-            outputs = w.pixels * self.outputs
-            parts = {f"{name}.sum": outputs, f"{name}.sum_planes": outputs * self.planes}
-        return {
-            f"{name}.call": 1,
-            f"{name}.pixel": w.pixels,
-            f"{name}.word": words,
-            f"{name}.line": words * w.kernel_height,
-            f"{name}.tap_{kind}": words * w.taps,
-            f"{name}.planes": words * w.taps * self.planes,
-            **parts,
-        }
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseSliced | None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, pack
 from edgebnn.ir import Bits, MaxPool, Op
-from edgebnn.kernels.base import BitPixel, Inputs, Kernel, Table, Trips, Window, bit_pixel, window
+from edgebnn.kernels.base import BitPixel, Inputs, Kernel, Table, Window, bit_pixel, window
 from edgebnn.targets.base import Cpu
 
 
@@ -23,18 +23,6 @@ class MaxPoolWords:
     tables: tuple[Table, ...]
     scratch_words: int = 0
     helpers: tuple[str, ...] = ()
-
-    def trips(self) -> Trips:
-        name, w = "max_pool", self.window
-        words = w.pixels * self.pixel.words
-        return {
-            f"{name}.call": 1,
-            f"{name}.pixel": w.pixels,
-            f"{name}.word": words,
-            f"{name}.line": words * w.kernel_height,
-            f"{name}.tap": words * w.taps,
-            f"{name}.inverted": words * w.taps * self.inverts,
-        }
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> MaxPoolWords | None:

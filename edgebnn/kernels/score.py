@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, sum_bits
 from edgebnn.ir import Op, Score, Sums
-from edgebnn.kernels.base import Inputs, Kernel, ScoresHead, Table, Trips, scores_head
+from edgebnn.kernels.base import Inputs, Kernel, ScoresHead, Table, scores_head
 from edgebnn.targets.base import Cpu
 
 
@@ -25,9 +25,6 @@ class ScoreView:
     @property
     def tables(self) -> tuple[Table, ...]:
         return self.head.tables
-
-    def trips(self) -> Trips:
-        return {"score.call": 1, f"score.sum{self.bits}": self.head.outputs}
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ScoreView | None:

@@ -142,7 +142,7 @@ class Target:
     Being this computer is a matter of its toolchain; a target without emulators is still another
     machine. ``machine`` is what its test programs are linked for and what all of its ``emulators``
     emulate, the one that measures most first. ``flash`` and ``ram`` are what the device has, in
-    bytes; None for a CPU core, which comes with any amount. ``kernels`` lists kernel names of
+    bytes; None for a CPU core, which comes with any amount. ``kernels`` lists ways of
     :mod:`edgebnn.kernels` in order of preference.
     """
 

@@ -12,13 +12,21 @@
  */
 #include "conv.h"
 
-/* A function of its own has all registers to itself, and costs the same whatever calls it. */
-#if defined(__clang__)
-#define CONV_ALONE __attribute__((noinline))
+/*
+ * A layer is a function of its own: it has all registers to itself, and costs the same whatever
+ * calls it. The inner loop is a part of it, so that the length of a row is a constant there.
+ */
+#if defined(__GNUC__) && !defined(__clang__) && (__GNUC__ >= 8)
+#define CONV_LAYER __attribute__((noipa))
 #elif defined(__GNUC__)
-#define CONV_ALONE __attribute__((noinline, noclone))
+#define CONV_LAYER __attribute__((noinline))
 #else
-#define CONV_ALONE
+#define CONV_LAYER
+#endif
+#if defined(__GNUC__)
+#define CONV_INNER inline __attribute__((always_inline))
+#else
+#define CONV_INNER inline
 #endif
 
 /* binarize1: 4x6x1 x 2 bits -> 4x6x1 bits [direct] */
@@ -104,7 +112,7 @@ static inline uint32_t conv_carry_save(uint32_t *sum, uint32_t a, uint32_t b)
  * but counts each eight words with seven carry-save adders and one popcount (Harley-Seal): lanes of
  * `ones`, `twos` and `fours` hold the binary digits of 32 counters, whose overflows are `eights`.
  */
-static uint32_t conv_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
+static CONV_INNER uint32_t conv_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
 {
     uint32_t ones = 0u;
     uint32_t twos = 0u;
@@ -142,7 +150,7 @@ static void conv_binarize1_outputs(const uint8_t *in, uint32_t *out)
 }
 
 /* binarize1: 4x6x1 x 2 bits -> 4x6x1 bits [direct] */
-static CONV_ALONE void conv_binarize1(const uint8_t *in, uint32_t *out)
+static CONV_LAYER void conv_binarize1(const uint8_t *in, uint32_t *out)
 {
     for (uint32_t pixel = 0u; pixel < 24u; pixel++) {
         conv_binarize1_outputs(in, out);
@@ -202,7 +210,7 @@ static void conv_conv1_outputs(const uint32_t *patch, int crosses, uint32_t *out
 }
 
 /* conv1: 4x6x1 bits -> 4x6x5 bits; 3x3, padding 1x1 of 0 [rows] */
-static CONV_ALONE void conv_conv1(const uint32_t *in, uint32_t *out, uint32_t *patch)
+static CONV_LAYER void conv_conv1(const uint32_t *in, uint32_t *out, uint32_t *patch)
 {
     for (int32_t y = 0; y < 4; y++) {
         for (int32_t x = 0; x < 6; x++) {
@@ -219,7 +227,7 @@ static CONV_ALONE void conv_conv1(const uint32_t *in, uint32_t *out, uint32_t *p
  * The largest of +1 and -1 is the OR of the bits.
  * In the channels set in all_set it is their AND: the inverted OR of the inverted bits.
  */
-static CONV_ALONE void conv_pool1(const uint32_t *in, uint32_t *out)
+static CONV_LAYER void conv_pool1(const uint32_t *in, uint32_t *out)
 {
     for (int32_t y = 0; y < 2; y++) {
         for (int32_t x = 0; x < 3; x++) {
@@ -245,7 +253,7 @@ static int32_t conv_dense1_value(const uint32_t *in, uint32_t o)
 }
 
 /* dense1: 2x3x5 bits -> 3 scores [rows] */
-static CONV_ALONE void conv_dense1(const uint32_t *in, int32_t *out)
+static CONV_LAYER void conv_dense1(const uint32_t *in, int32_t *out)
 {
     for (uint32_t o = 0u; o < 3u; o++) {
         const int32_t dot = conv_dense1_value(in, o);

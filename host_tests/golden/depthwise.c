@@ -12,13 +12,21 @@
  */
 #include "depthwise.h"
 
-/* A function of its own has all registers to itself, and costs the same whatever calls it. */
-#if defined(__clang__)
-#define DEPTHWISE_ALONE __attribute__((noinline))
+/*
+ * A layer is a function of its own: it has all registers to itself, and costs the same whatever
+ * calls it. The inner loop is a part of it, so that the length of a row is a constant there.
+ */
+#if defined(__GNUC__) && !defined(__clang__) && (__GNUC__ >= 8)
+#define DEPTHWISE_LAYER __attribute__((noipa))
 #elif defined(__GNUC__)
-#define DEPTHWISE_ALONE __attribute__((noinline, noclone))
+#define DEPTHWISE_LAYER __attribute__((noinline))
 #else
-#define DEPTHWISE_ALONE
+#define DEPTHWISE_LAYER
+#endif
+#if defined(__GNUC__)
+#define DEPTHWISE_INNER inline __attribute__((always_inline))
+#else
+#define DEPTHWISE_INNER inline
 #endif
 
 /* depthwise1: 4x4x3 x 4 bits -> 4x4x3 bits; 3x3, padding 1x1 of 0 [direct] */
@@ -97,7 +105,8 @@ static inline uint32_t depthwise_carry_save(uint32_t *sum, uint32_t a, uint32_t 
  * but counts each eight words with seven carry-save adders and one popcount (Harley-Seal): lanes of
  * `ones`, `twos` and `fours` hold the binary digits of 32 counters, whose overflows are `eights`.
  */
-static uint32_t depthwise_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
+static DEPTHWISE_INNER uint32_t depthwise_mismatches(const uint32_t *a, const uint32_t *b,
+    uint32_t left)
 {
     uint32_t ones = 0u;
     uint32_t twos = 0u;
@@ -156,7 +165,7 @@ static void depthwise_depthwise1_outputs(const uint8_t *in, int32_t y, int32_t x
 }
 
 /* depthwise1: 4x4x3 x 4 bits -> 4x4x3 bits; 3x3, padding 1x1 of 0 [direct] */
-static DEPTHWISE_ALONE void depthwise_depthwise1(const uint8_t *in, uint32_t *out)
+static DEPTHWISE_LAYER void depthwise_depthwise1(const uint8_t *in, uint32_t *out)
 {
     for (int32_t y = 0; y < 4; y++) {
         for (int32_t x = 0; x < 4; x++) {
@@ -171,7 +180,7 @@ static DEPTHWISE_ALONE void depthwise_depthwise1(const uint8_t *in, uint32_t *ou
  *
  * 32 channels at a time, each a lane: bit p of their 32 mismatch counts is in c<p>.
  */
-static DEPTHWISE_ALONE void depthwise_depthwise2(const uint32_t *in, uint32_t *out)
+static DEPTHWISE_LAYER void depthwise_depthwise2(const uint32_t *in, uint32_t *out)
 {
     for (int32_t y = 0; y < 2; y++) {
         for (int32_t x = 0; x < 2; x++) {
@@ -221,7 +230,7 @@ static int32_t depthwise_dense1_value(const uint32_t *in, uint32_t o)
 }
 
 /* dense1: 2x2x3 bits -> 2 scores [rows] */
-static DEPTHWISE_ALONE void depthwise_dense1(const uint32_t *in, int32_t *out)
+static DEPTHWISE_LAYER void depthwise_dense1(const uint32_t *in, int32_t *out)
 {
     for (uint32_t o = 0u; o < 2u; o++) {
         const int32_t dot = depthwise_dense1_value(in, o);

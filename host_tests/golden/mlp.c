@@ -12,13 +12,21 @@
  */
 #include "mlp.h"
 
-/* A function of its own has all registers to itself, and costs the same whatever calls it. */
-#if defined(__clang__)
-#define MLP_ALONE __attribute__((noinline))
+/*
+ * A layer is a function of its own: it has all registers to itself, and costs the same whatever
+ * calls it. The inner loop is a part of it, so that the length of a row is a constant there.
+ */
+#if defined(__GNUC__) && !defined(__clang__) && (__GNUC__ >= 8)
+#define MLP_LAYER __attribute__((noipa))
 #elif defined(__GNUC__)
-#define MLP_ALONE __attribute__((noinline, noclone))
+#define MLP_LAYER __attribute__((noinline))
 #else
-#define MLP_ALONE
+#define MLP_LAYER
+#endif
+#if defined(__GNUC__)
+#define MLP_INNER inline __attribute__((always_inline))
+#else
+#define MLP_INNER inline
 #endif
 
 /* dense1: 16 x 8 bits -> 8 bits [subset_sums] */
@@ -57,7 +65,7 @@ static uint32_t mlp_arena[73];
  * With S the sum of all inputs and A the sum of those whose weight is +1, the dot product is
  * A - (S - A) = 2 * A - S; a table gives four inputs' part of A in one look-up.
  */
-static uint32_t mlp_subset_sums(const uint8_t *x, uint32_t count, uint32_t *table)
+static MLP_LAYER uint32_t mlp_subset_sums(const uint8_t *x, uint32_t count, uint32_t *table)
 {
     uint32_t total = 0u;
 
@@ -105,7 +113,7 @@ static inline uint32_t mlp_carry_save(uint32_t *sum, uint32_t a, uint32_t b)
  * but counts each eight words with seven carry-save adders and one popcount (Harley-Seal): lanes of
  * `ones`, `twos` and `fours` hold the binary digits of 32 counters, whose overflows are `eights`.
  */
-static uint32_t mlp_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
+static MLP_INNER uint32_t mlp_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
 {
     uint32_t ones = 0u;
     uint32_t twos = 0u;
@@ -165,7 +173,7 @@ static void mlp_dense1_outputs(const uint32_t *sums, uint32_t total, uint32_t *o
 }
 
 /* dense1: 16 x 8 bits -> 8 bits [subset_sums] */
-static MLP_ALONE void mlp_dense1(const uint8_t *in, uint32_t *out, uint32_t *sums)
+static MLP_LAYER void mlp_dense1(const uint8_t *in, uint32_t *out, uint32_t *sums)
 {
     const uint32_t total = mlp_dense1_sums(in, sums, &sums[8]);
     mlp_dense1_outputs(sums, total, out);
@@ -178,7 +186,7 @@ static int32_t mlp_dense2_value(const uint32_t *in, uint32_t o)
 }
 
 /* dense2: 8 bits -> 3 scores [rows] */
-static MLP_ALONE void mlp_dense2(const uint32_t *in, int32_t *out)
+static MLP_LAYER void mlp_dense2(const uint32_t *in, int32_t *out)
 {
     for (uint32_t o = 0u; o < 3u; o++) {
         const int32_t dot = mlp_dense2_value(in, o);

@@ -12,13 +12,21 @@
  */
 #include "planes.h"
 
-/* A function of its own has all registers to itself, and costs the same whatever calls it. */
-#if defined(__clang__)
-#define PLANES_ALONE __attribute__((noinline))
+/*
+ * A layer is a function of its own: it has all registers to itself, and costs the same whatever
+ * calls it. The inner loop is a part of it, so that the length of a row is a constant there.
+ */
+#if defined(__GNUC__) && !defined(__clang__) && (__GNUC__ >= 8)
+#define PLANES_LAYER __attribute__((noipa))
 #elif defined(__GNUC__)
-#define PLANES_ALONE __attribute__((noinline, noclone))
+#define PLANES_LAYER __attribute__((noinline))
 #else
-#define PLANES_ALONE
+#define PLANES_LAYER
+#endif
+#if defined(__GNUC__)
+#define PLANES_INNER inline __attribute__((always_inline))
+#else
+#define PLANES_INNER inline
 #endif
 
 /* conv1: 4x6x2 x 3 bits -> 2x3x4 bits; 3x3, stride 2x2, padding 1x1 of 0 [bit_planes] */
@@ -83,7 +91,8 @@ static inline uint32_t planes_carry_save(uint32_t *sum, uint32_t a, uint32_t b)
  * Four inputs at a time: the product moves bit 8 * k of a word to bit 28 + k, and no two of its
  * terms meet. Eight such shifts fill a word of a plane, whatever was in it before.
  */
-static uint32_t planes_bit_planes(const uint8_t *x, uint32_t count, uint32_t bits, uint32_t *planes)
+static PLANES_LAYER uint32_t planes_bit_planes(const uint8_t *x, uint32_t count, uint32_t bits,
+    uint32_t *planes)
 {
     const uint32_t words = (count + 31u) >> 5;
     uint32_t total = 0u;
@@ -115,7 +124,8 @@ static uint32_t planes_bit_planes(const uint8_t *x, uint32_t count, uint32_t bit
  * of a plane is 1 or 0, not +1 or -1.) Twos of one plane are worth as much as ones of the next, so
  * carry-save adders pass them on uncounted.
  */
-static uint32_t planes_masked_sum(const uint32_t *planes, uint32_t bits, const uint32_t *row,
+static PLANES_INNER uint32_t planes_masked_sum(const uint32_t *planes, uint32_t bits,
+    const uint32_t *row,
     uint32_t words)
 {
     const uint32_t *a = planes;
@@ -158,7 +168,7 @@ static uint32_t planes_masked_sum(const uint32_t *planes, uint32_t bits, const u
  * but counts each eight words with seven carry-save adders and one popcount (Harley-Seal): lanes of
  * `ones`, `twos` and `fours` hold the binary digits of 32 counters, whose overflows are `eights`.
  */
-static uint32_t planes_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
+static PLANES_INNER uint32_t planes_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
 {
     uint32_t ones = 0u;
     uint32_t twos = 0u;
@@ -223,7 +233,7 @@ static void planes_conv1_outputs(const uint32_t *planes, uint32_t total, uint32_
 }
 
 /* conv1: 4x6x2 x 3 bits -> 2x3x4 bits; 3x3, stride 2x2, padding 1x1 of 0 [bit_planes] */
-static PLANES_ALONE void planes_conv1(const uint8_t *in, uint32_t *out, uint32_t *planes)
+static PLANES_LAYER void planes_conv1(const uint8_t *in, uint32_t *out, uint32_t *planes)
 {
     uint8_t *const patch = (uint8_t *)&planes[3];
 
@@ -244,7 +254,7 @@ static int32_t planes_dense1_value(const uint32_t *in, uint32_t o)
 }
 
 /* dense1: 2x3x4 bits -> 3 scores [rows] */
-static PLANES_ALONE void planes_dense1(const uint32_t *in, int32_t *out)
+static PLANES_LAYER void planes_dense1(const uint32_t *in, int32_t *out)
 {
     for (uint32_t o = 0u; o < 3u; o++) {
         const int32_t dot = planes_dense1_value(in, o);

@@ -13,13 +13,21 @@
  */
 #include "residual.h"
 
-/* A function of its own has all registers to itself, and costs the same whatever calls it. */
-#if defined(__clang__)
-#define RESIDUAL_ALONE __attribute__((noinline))
+/*
+ * A layer is a function of its own: it has all registers to itself, and costs the same whatever
+ * calls it. The inner loop is a part of it, so that the length of a row is a constant there.
+ */
+#if defined(__GNUC__) && !defined(__clang__) && (__GNUC__ >= 8)
+#define RESIDUAL_LAYER __attribute__((noipa))
 #elif defined(__GNUC__)
-#define RESIDUAL_ALONE __attribute__((noinline, noclone))
+#define RESIDUAL_LAYER __attribute__((noinline))
 #else
-#define RESIDUAL_ALONE
+#define RESIDUAL_LAYER
+#endif
+#if defined(__GNUC__)
+#define RESIDUAL_INNER inline __attribute__((always_inline))
+#else
+#define RESIDUAL_INNER inline
 #endif
 
 /* binarize1: 24 x 3 bits -> 24 bits [direct] */
@@ -102,7 +110,8 @@ static inline uint32_t residual_carry_save(uint32_t *sum, uint32_t a, uint32_t b
  * but counts each eight words with seven carry-save adders and one popcount (Harley-Seal): lanes of
  * `ones`, `twos` and `fours` hold the binary digits of 32 counters, whose overflows are `eights`.
  */
-static uint32_t residual_mismatches(const uint32_t *a, const uint32_t *b, uint32_t left)
+static RESIDUAL_INNER uint32_t residual_mismatches(const uint32_t *a, const uint32_t *b,
+    uint32_t left)
 {
     uint32_t ones = 0u;
     uint32_t twos = 0u;
@@ -149,7 +158,7 @@ static int32_t residual_binarize1_value(const uint8_t *in, uint32_t o)
 }
 
 /* binarize1: 24 x 3 bits -> 24 bits [direct] */
-static RESIDUAL_ALONE void residual_binarize1(const uint8_t *in, uint32_t *out)
+static RESIDUAL_LAYER void residual_binarize1(const uint8_t *in, uint32_t *out)
 {
     uint32_t bits = 0u;
 
@@ -167,7 +176,7 @@ static int32_t residual_dense1_value(const uint32_t *in, uint32_t o)
 }
 
 /* dense1: 24 bits -> 3 sums of 16 bits [rows] */
-static RESIDUAL_ALONE void residual_dense1(const uint32_t *in, uint32_t *out)
+static RESIDUAL_LAYER void residual_dense1(const uint32_t *in, uint32_t *out)
 {
     for (uint32_t o = 0u; o < 3u; o++) {
         residual_put_sum16(out, o, residual_dense1_value(in, o));
@@ -180,7 +189,7 @@ static int32_t residual_binarize2_value(const uint32_t *in, uint32_t o)
 }
 
 /* binarize2: 3 sums of 16 bits -> 3 bits [direct] */
-static RESIDUAL_ALONE void residual_binarize2(const uint32_t *in, uint32_t *out)
+static RESIDUAL_LAYER void residual_binarize2(const uint32_t *in, uint32_t *out)
 {
     uint32_t bits = 0u;
 
@@ -198,7 +207,7 @@ static int32_t residual_dense2_value(const uint32_t *in, uint32_t o)
 }
 
 /* dense2: 3 bits -> 3 sums of 16 bits [rows] */
-static RESIDUAL_ALONE void residual_dense2(const uint32_t *in, uint32_t *out)
+static RESIDUAL_LAYER void residual_dense2(const uint32_t *in, uint32_t *out)
 {
     for (uint32_t o = 0u; o < 3u; o++) {
         residual_put_sum16(out, o, residual_dense2_value(in, o));
@@ -211,7 +220,7 @@ static RESIDUAL_ALONE void residual_dense2(const uint32_t *in, uint32_t *out)
  * Two sums to a word: their low 15 bits add up without a carry from one to the other, then the
  * sign bits are added without their carries.
  */
-static RESIDUAL_ALONE void residual_add1(const uint32_t *in, const uint32_t *other, uint32_t *out)
+static RESIDUAL_LAYER void residual_add1(const uint32_t *in, const uint32_t *other, uint32_t *out)
 {
     for (uint32_t i = 0u; i < 2u; i++) {
         const uint32_t a = in[i];
@@ -226,7 +235,7 @@ static int32_t residual_score1_value(const uint32_t *in, uint32_t o)
 }
 
 /* score1: 3 sums of 16 bits -> 3 scores [direct] */
-static RESIDUAL_ALONE void residual_score1(const uint32_t *in, int32_t *out)
+static RESIDUAL_LAYER void residual_score1(const uint32_t *in, int32_t *out)
 {
     for (uint32_t o = 0u; o < 3u; o++) {
         const int32_t dot = residual_score1_value(in, o);
