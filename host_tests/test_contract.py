@@ -1,6 +1,7 @@
 """What is promised of the emitted C: warnings, linkage, sizes, reproducibility; and of imports."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -147,12 +148,26 @@ def test_only_the_promised_names_are_public(tmp_path: Path) -> None:
     assert public == {"net_predict", "net_scores"}
 
 
-def test_same_model_same_bytes(example_model: Path) -> None:
-    first = api.generate(example_model, target="cortex-m4", name="net")
-    second = api.generate(example_model, target="cortex-m4", name="net")
-    assert dict(first.files) == dict(second.files)
-    for text in first.files.values():
+def test_same_model_same_bytes(example_model: Path, tmp_path: Path) -> None:
+    """In two processes, folders and hash seeds; nothing in the files tells them apart."""
+    written = []
+    for seed, folder in (("1", tmp_path / "here"), ("2", tmp_path / "there")):
+        folder.mkdir()
+        command = ("generate", str(example_model), "-t", "cortex-m4", "--name", "net", "-o", "out")
+        subprocess.run(
+            [sys.executable, "-m", "edgebnn", *command],
+            cwd=folder,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        )
+        files = (path for path in sorted((folder / "out").rglob("*")) if path.is_file())
+        written.append({str(path.relative_to(folder)): path.read_text() for path in files})
+    assert len(written[0]) == 3
+    assert written[0] == written[1]
+    for text in written[0].values():
         assert str(example_model.parent) not in text
+        assert str(tmp_path) not in text
 
 
 BLOCKED = """

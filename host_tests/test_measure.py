@@ -72,3 +72,16 @@ def test_noise_covers_the_range_of_the_input() -> None:
     pixels = measure.noise(network, 400)
     assert pixels.max() == 2**network.input.bits - 1
     assert np.array_equal(pixels, measure.noise(network, 400))
+
+
+@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4"])
+@pytest.mark.parametrize("seed", [4, 5, 6])
+def test_each_layer_has_its_instructions(target: str, seed: int, tmp_path: Path) -> None:
+    """All layers and what calls them make the whole; the same layer takes the same anywhere."""
+    trial = trial_of(seed)
+    (chip,) = measure.run_on(trial, [get_target(target)], tmp_path, counted=1)
+    assert list(chip.layer_instructions) == [op.name for op in trial.network.ops]
+    assert min(chip.layer_instructions.values()) > 0
+    outside = chip.instructions[0] - sum(chip.layer_instructions.values())
+    classes = trial.network.num_classes
+    assert 10 <= outside <= 60 + 12 * len(trial.network.ops) + 20 * classes

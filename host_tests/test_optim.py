@@ -22,7 +22,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 import edgebnn.nn as bnn
-from edgebnn.nn.optim import _ap2, _ap2_scalar
+from edgebnn.nn.functional import ap2
 
 
 def parameter(*values: float) -> nn.Parameter:
@@ -80,21 +80,20 @@ def nearest_power(x: float) -> float:
 
 @given(st.lists(st.floats(-(2.0**127), 2.0**127, width=32), min_size=1))
 def test_ap2_is_exact(values: list[float]) -> None:
-    assert _ap2(torch.tensor(values)).tolist() == [nearest_power(x) for x in values]
+    assert ap2(torch.tensor(values)).tolist() == [nearest_power(x) for x in values]
 
 
 @given(st.floats(1e-300, 1e300))
 def test_ap2_is_exact_in_double(x: float) -> None:
-    assert _ap2(torch.tensor([x], dtype=torch.float64)).item() == nearest_power(x)
-    assert _ap2_scalar(x) == nearest_power(x)
+    assert ap2(torch.tensor([x], dtype=torch.float64)).item() == nearest_power(x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_ap2_at_powers_of_two_and_beside_their_middle(dtype: torch.dtype) -> None:
     least, most = (-149, 127) if dtype == torch.float32 else (-1074, 1023)
     powers = torch.tensor([2.0**k for k in range(least, most + 1)], dtype=dtype)
-    assert torch.equal(_ap2(powers), powers)
-    assert torch.equal(_ap2(-powers), -powers)
+    assert torch.equal(ap2(powers), powers)
+    assert torch.equal(ap2(-powers), -powers)
     near = torch.tensor(math.sqrt(2), dtype=dtype)
     up, down = torch.tensor(2.0, dtype=dtype), torch.tensor(1.0, dtype=dtype)
     around = torch.stack([torch.nextafter(near, down), near, torch.nextafter(near, up)])
@@ -102,14 +101,14 @@ def test_ap2_at_powers_of_two_and_beside_their_middle(dtype: torch.dtype) -> Non
     assert nearest_power(around[2].item()) == 2.0
     for exponent in range(-20, 20):
         scaled = around * 2.0**exponent
-        assert _ap2(scaled).tolist() == [nearest_power(x) for x in scaled.tolist()]
+        assert ap2(scaled).tolist() == [nearest_power(x) for x in scaled.tolist()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_ap2_of_short_floats(dtype: torch.dtype) -> None:
     values = torch.tensor([0.0, -0.0, 1.0, -1.4140625, 1.421875, 3.0, -0.3], dtype=dtype)
-    assert _ap2(values).tolist() == [0.0, 0.0, 1.0, -1.0, 2.0, 4.0, -0.25]
-    assert _ap2(values).dtype == dtype
+    assert ap2(values).tolist() == [0.0, 0.0, 1.0, -1.0, 2.0, 4.0, -0.25]
+    assert ap2(values).dtype == dtype
 
 
 # --- shift-based AdaMax -------------------------------------------------------------------------

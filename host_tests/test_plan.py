@@ -2,7 +2,9 @@
 
 import contextlib
 import itertools
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +16,18 @@ from edgebnn import kernels
 from edgebnn.bits import tensor_words
 from edgebnn.codegen.env import resource_dir
 from edgebnn.errors import EdgebnnError
-from edgebnn.ir import INPUT, Add, sources
+from edgebnn.ir import (
+    INPUT,
+    Add,
+    Binarize,
+    Dense,
+    Ints,
+    MaxPool,
+    Network,
+    Scores,
+    sha256,
+    sources,
+)
 from edgebnn.lower import lower
 from edgebnn.plan import Buffer, place, plan
 from edgebnn.targets import TARGETS, get_target
@@ -153,9 +166,39 @@ def test_each_helper_is_called_by_some_network() -> None:
     }
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
-def test_target_has_a_kernel_for_every_op(target) -> None:
-    named = [kernel for kernel in kernels.KERNELS if kernel.way in target.kernels]
-    assert set(target.kernels) == {kernel.way for kernel in named}
+@pytest.mark.parametrize("ways", {target.kernels for target in TARGETS.values()}, ids="-".join)
+def test_targets_have_a_kernel_for_every_op(ways: tuple[str, ...]) -> None:
+    named = [kernel for kernel in kernels.KERNELS if kernel.way in ways]
+    assert set(ways) == {kernel.way for kernel in named}
     wanted = {(kernel.ops, kernel.reads) for kernel in kernels.KERNELS}
     assert {(kernel.ops, kernel.reads) for kernel in named} == wanted
+
+
+# --- the digest of a network ----------------------------------------------------------------------
+
+
+def pooled(kernel: tuple[int, int], stride: tuple[int, int], name: str = "pool1") -> Network:
+    never = np.zeros(1, dtype=np.bool_)
+    weights = np.ones((1, 1, 1, 1), dtype=np.bool_)
+    head = Scores(np.ones(1, np.int32), np.zeros(1, np.int32), 0)
+    ops = (
+        Binarize("binarize1", INPUT, np.zeros(1, np.int32), never),
+        MaxPool(name, "binarize1", kernel, stride, never),
+        Dense("dense1", name, weights, head),
+    )
+    return Network(Ints(11, 11, 1, 8), ops)
+
+
+def test_digests_tell_networks_apart() -> None:
+    """Also those whose numbers would be one string without what is between them."""
+    shapes = [(1, 11), (11, 1), (11, 11), (1, 1)]
+    digests = {sha256(pooled(kernel, stride)) for kernel in shapes for stride in shapes}
+    assert len(digests) == len(shapes) ** 2
+
+
+def test_digest_ignores_names_and_follows_sources() -> None:
+    assert sha256(pooled((1, 1), (1, 1), "a")) == sha256(pooled((1, 1), (1, 1), "b"))
+    network = pooled((11, 11), (1, 1))
+    first, pool, last = network.ops
+    past = replace(network, ops=(first, pool, replace(last, source="binarize1")))
+    assert sha256(past) != sha256(network)

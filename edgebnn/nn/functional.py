@@ -257,7 +257,10 @@ WEIGHT_ESTIMATORS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def ap2(x: Tensor) -> Tensor:
-    """``sign(x) * 2**round(log2|x|)``, the power of two nearest in log2; 0 stays 0.
+    """``sign(x) * 2**round(log2|x|)``, the power of two nearest in log2.
+
+    0, infinity and NaN stay what they are, and what rounds beyond the largest power of two of the
+    format is infinity.
 
     Exact, with no logarithm taken: halves of log2 are irrational and so never met. The gradient is
     straight-through, ``g`` unchanged (arXiv 1602.02830, Algorithm 2: AP2).

@@ -26,34 +26,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 from torch.utils.hooks import RemovableHandle
 
-from edgebnn.nn.functional import clip_latent_, sign_bit
-
-_SQRT_HALF = math.sqrt(0.5)  # in double, the least number that is not below the real root
-
-
-def _ap2_scalar(x: float) -> float:
-    """``2**round(log2(x))`` for a finite ``x > 0``."""
-    mantissa, exponent = math.frexp(x)
-    return math.ldexp(1.0, exponent - (mantissa < _SQRT_HALF))
-
-
-def _ap2(x: Tensor) -> Tensor:
-    """``sign(x) * 2**round(log2(abs(x)))`` in ``x``'s shape and dtype, 0 where ``x`` is 0.
-
-    Exact: with ``abs(x) = f * 2**e``, ``0.5 <= f < 1``, the exponent is ``e`` where
-    ``f > sqrt(1/2)`` and ``e - 1`` below (a float never equals the root), and the quotient of
-    ``x`` and ``f`` is that power of two without rounding. ``log2`` and ``pow`` give no such
-    promise. Source: AP2 of arXiv 1602.02830, Algorithm 3.
-    """
-    wide = x if x.dtype == torch.float64 else x.float()
-    mantissa = torch.frexp(wide).mantissa.abs()
-    # The least number of this dtype above the root; the root itself would be rounded below it.
-    bound = torch.tensor(_SQRT_HALF, dtype=wide.dtype).item()
-    if bound < _SQRT_HALF:
-        bound += torch.finfo(wide.dtype).eps / 2
-    power = wide / (2.0 * mantissa)  # a power of two below 2**128 even for the largest float
-    power = torch.where(mantissa < bound, power, 2.0 * power)
-    return power.masked_fill(wide == 0, 0.0).to(x.dtype)
+from edgebnn.nn.functional import ap2, clip_latent_, sign_bit
 
 
 def _evaluate(closure: Callable[[], float] | None) -> float | None:
@@ -140,8 +113,9 @@ class ShiftAdaMax(Optimizer):
                 mean.mul_(beta1).add_(grad, alpha=1.0 - beta1)
                 torch.maximum(max_norm.mul_(beta2), grad.abs(), out=max_norm)
                 # Division by infinity is the step of 0 that a norm of 0 stands for.
-                divisor = _ap2(max_norm).masked_fill_(max_norm == 0, math.inf)
-                rate = float(group["lr"]) * _ap2_scalar(1.0 / (1.0 - beta1 ** state["step"]))
+                divisor = ap2(max_norm).masked_fill_(max_norm == 0, math.inf)
+                correction = torch.tensor(1.0 / (1.0 - beta1 ** state["step"]), dtype=torch.float64)
+                rate = float(group["lr"]) * float(ap2(correction))
                 # Divided first: a subnormal mean times the rate would lose bits.
                 parameter.add_(mean / divisor, alpha=-rate)
         return loss

@@ -95,7 +95,7 @@ def build(
 
 
 class _Builder:
-    """Adds layers in order; ``open_features`` counts channels of sums that no norm has seen."""
+    """Adds layers in order; while it is ``open``, no norm has seen the sums of the last one."""
 
     def __init__(self, notation: str, shape: tuple[int, int, int], style: Style) -> None:
         self.notation = notation
