@@ -17,11 +17,11 @@ from edgebnn.ir import Bits, BoolArray, Ints, ScoreVector, Sums, Tensor
 class Layout(enum.Enum):
     """How a tensor lies in memory."""
 
-    BYTES = enum.auto()  # integers, a byte each
-    ROWS = enum.auto()  # bits, the channels of a pixel side by side
-    SUMS16 = enum.auto()  # sums in two's complement, 16 bits each
-    SUMS32 = enum.auto()  # the same, 32 bits each
-    SCORES = enum.auto()  # 32 bits each, the caller's
+    BYTES = "integers"  # a byte each
+    ROWS = "bits"  # the channels of a pixel side by side
+    SUMS16 = "sums of 16 bits"  # in two's complement
+    SUMS32 = "sums of 32 bits"
+    SCORES = "scores"  # 32 bits each, the caller's
 
 
 def layout(tensor: Tensor) -> Layout:

@@ -95,7 +95,7 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
     """Choose a kernel for each op and lay out the arena.
 
     Args:
-        prefer: ways of kernels to take, wherever they can be, before those the target prefers.
+        prefer: ways of kernels to take, wherever they can be, before all others.
 
     Raises:
         EdgebnnError: an op has no kernel, or a kernel to prefer takes no op of the network.

@@ -472,7 +472,9 @@ def test_first_layer_that_the_model_has_not(tmp_path: Path) -> None:
     edgebnn.save(bnn.Sequential(bnn.Input((8,)), *layers), tmp_path / "model.pt")
     for command in (("info",), ("generate", "-o", "out"), ("verify", "--random", "2")):
         arguments = (command[0], "model.pt", *command[1:], "--first-layer", "bit-planes")
-        reason = "kernel bit_planes is for Dense or Conv on Ints, and the network has no such layer"
+        reason = (
+            "kernel bit_planes is for Conv or Dense on integers, and the network has no such layer"
+        )
         assert reason in mistake(tmp_path, *arguments)
 
 

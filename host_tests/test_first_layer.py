@@ -160,7 +160,7 @@ def test_a_choice_without_a_layer_for_it(choice: str) -> None:
         layers = (bnn.Input((2, 3, 3), bits=2), *first, bnn.Flatten(), bnn.BinaryLinear(8, 2))
         model = bnn.Sequential(*layers)
         api.generate(model)
-        with pytest.raises(EdgebnnError, match="Conv or Dense on bytes, and the network has no"):
+        with pytest.raises(EdgebnnError, match="Conv or Dense on integers, and the network has no"):
             api.generate(model, first_layer=choice)
 
 

@@ -20,6 +20,7 @@ from edgebnn.ir import (
     INPUT,
     Add,
     Binarize,
+    Conv,
     Dense,
     Ints,
     MaxPool,
@@ -30,7 +31,7 @@ from edgebnn.ir import (
 )
 from edgebnn.lower import lower
 from edgebnn.plan import Buffer, place, plan
-from edgebnn.targets import TARGETS, get_target
+from edgebnn.targets import TARGETS, Target, get_target
 
 
 @st.composite
@@ -166,12 +167,29 @@ def test_each_helper_is_called_by_some_network() -> None:
     }
 
 
-@pytest.mark.parametrize("ways", {target.kernels for target in TARGETS.values()}, ids="-".join)
-def test_targets_have_a_kernel_for_every_op(ways: tuple[str, ...]) -> None:
-    named = [kernel for kernel in kernels.KERNELS if kernel.way in ways]
-    assert set(ways) == {kernel.way for kernel in named}
-    wanted = {(kernel.ops, kernel.reads) for kernel in kernels.KERNELS}
-    assert {(kernel.ops, kernel.reads) for kernel in named} == wanted
+CPUS = {(target.cpu.word_bits, target.cpu.features): target for target in TARGETS.values()}
+
+
+@pytest.mark.parametrize("target", CPUS.values(), ids=lambda target: target.cpu.name)
+def test_every_kind_of_cpu_has_a_kernel_for_every_op(target: Target) -> None:
+    for seed in range(60):
+        for model in (random_model(seed), random_residual_model(seed)):
+            plan(lower(model), target)
+
+
+def test_the_least_rank_is_taken_and_a_way_to_prefer_before_it() -> None:
+    layers = (
+        bnn.Input((8, 3, 3)),
+        bnn.BinaryConv2d(8, 4, 3),
+        bnn.Flatten(),
+        bnn.BinaryLinear(4, 2),
+    )
+    network = lower(bnn.Sequential(*layers[:2], bnn.Sign(), *layers[2:]))
+    target = get_target("host")
+    ranks = {kernel.way: kernel.rank for kernel in kernels.KERNELS if kernel.ops == (Conv,)}
+    assert ranks["subset_sums"] < ranks["bit_planes"]
+    assert plan(network, target).steps[0].kernel.way == "subset_sums"
+    assert plan(network, target, ("bit_planes",)).steps[0].kernel.way == "bit_planes"
 
 
 # --- the digest of a network ----------------------------------------------------------------------

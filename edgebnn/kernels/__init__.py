@@ -1,6 +1,7 @@
 """The kernels: for each run of ops the ways to compute it.
 
-To add one, write ``kernels/<name>.py`` with a ``KERNEL`` and ``templates/c/kernels/<name>.c.j2``.
+To add one, write ``kernels/<name>.py`` with a ``KERNEL`` and ``templates/c/kernels/<name>.c.j2``:
+files are found by themselves.
 """
 
 import importlib
@@ -24,7 +25,7 @@ def _found() -> tuple[Kernel, ...]:
 
 KERNELS = _found()
 
-#: What the first layer with weights can be told to use; ``auto`` leaves it to the target.
+#: What the first layer with weights can be told to use; ``auto`` leaves it to the kernels.
 FIRST_LAYER: Mapping[str, tuple[str, ...]] = {
     "auto": (),
     "subset-sums": ("subset_sums",),
@@ -48,7 +49,7 @@ def first_layer_ways(choice: str) -> tuple[str, ...]:
 def choose(
     ops: tuple[Op, ...], inputs: Inputs, target: Target, prefer: tuple[str, ...] = ()
 ) -> tuple[Kernel, View]:
-    """The first kernel for the run ``ops``: by ways to ``prefer``, then in the target's own order.
+    """The kernel for the run ``ops``: one that goes a way to ``prefer``, else the best by rank.
 
     Args:
         inputs: the tensors that the first op reads.
@@ -58,19 +59,18 @@ def choose(
     """
     kinds = tuple(type(op) for op in ops)
     layouts = {layout(tensor) for tensor in inputs}
-    for way in (*(way for way in prefer if way in target.kernels), *target.kernels):
-        for kernel in KERNELS:
-            if kernel.way == way and kernel.ops == kinds and layouts <= kernel.reads:
-                view = kernel.fit(ops, inputs, target.cpu)
-                if view is not None:
-                    return kernel, view
+    for kernel in sorted(KERNELS, key=lambda one: (one.way not in prefer, one.rank, one.name)):
+        if kernel.ops == kinds and layouts <= kernel.reads:
+            view = kernel.fit(ops, inputs, target.cpu)
+            if view is not None:
+                return kernel, view
     what = f"{' + '.join(kind.__name__ for kind in kinds)} on {type(inputs[0]).__name__}"
     raise EdgebnnError(f"target '{target.name}' has no kernel for '{ops[0].name}' ({what})")
 
 
 def takes(way: str) -> str:
-    """The layers that kernels of this ``way`` compute: "Dense or Conv on bytes"."""
+    """The layers that kernels of this ``way`` compute: "Conv or Dense on integers"."""
     rows = [kernel for kernel in KERNELS if kernel.way == way]
     ops = dict.fromkeys(" + ".join(op.__name__ for op in kernel.ops) for kernel in rows)
-    names = dict.fromkeys(one.name.lower() for kernel in rows for one in kernel.reads)
+    names = dict.fromkeys(one.value for kernel in rows for one in kernel.reads)
     return f"{' or '.join(ops)} on {' or '.join(sorted(names))}"

@@ -75,7 +75,9 @@ class Kernel:
 
     ``name`` is that of its template, ``way`` what targets and users call it: kernels for several
     ops may go the same way. ``fit`` takes the run, the tensors that its first op reads, and the
-    CPU. A kernel that works ``in_place`` may write its result over a source of the same size.
+    CPU. A kernel that works ``in_place`` may write its result over a source of the same size. Of
+    kernels that fit, the one of the least ``rank`` is taken, so that one that is only sometimes
+    better says when in its ``fit``.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Kernel:
     reads: frozenset[Layout]
     fit: Callable[[tuple[Op, ...], Inputs, Cpu], View | None]
     in_place: bool = False
+    rank: int = 0
 
 
 # --- tables ---------------------------------------------------------------------------------------

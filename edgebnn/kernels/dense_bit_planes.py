@@ -62,4 +62,4 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseBitPlanes | None:
     return DenseBitPlanes(planes(op, source), head)
 
 
-KERNEL = Kernel("dense_bit_planes", "bit_planes", (Dense,), frozenset({Layout.BYTES}), fit)
+KERNEL = Kernel("dense_bit_planes", "bit_planes", (Dense,), frozenset({Layout.BYTES}), fit, rank=1)

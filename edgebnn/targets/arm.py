@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from edgebnn.targets.base import (
-    PORTABLE_KERNELS,
     Abi,
     Cpu,
     Cross,
@@ -73,7 +72,6 @@ def _core(core: str, machine: Machine, *features: str) -> Target:
             gcc_flags=(f"-mcpu={name}", "-mthumb", "-mfloat-abi=soft"),
             zig_flags=("-target", "thumb-freestanding-eabi", f"-mcpu=cortex_{core}"),
         ),
-        kernels=PORTABLE_KERNELS,
         machine=machine,
         emulators=(Unicorn(f"UC_CPU_ARM_CORTEX_{core.upper()}", _THUMB), _QEMU),
     )

@@ -142,15 +142,13 @@ class Target:
     Being this computer is a matter of its toolchain; a target without emulators is still another
     machine. ``machine`` is what its test programs are linked for and what all of its ``emulators``
     emulate, the one that measures most first. ``flash`` and ``ram`` are what the device has, in
-    bytes; None for a CPU core, which comes with any amount. ``kernels`` lists ways of
-    :mod:`edgebnn.kernels` in order of preference.
+    bytes; None for a CPU core, which comes with any amount.
     """
 
     name: str
     title: str
     cpu: Cpu
     toolchain: Native | Cross
-    kernels: tuple[str, ...]
     machine: Machine | None = None
     emulators: tuple[Unicorn | Qemu, ...] = ()
     flash: int | None = None
@@ -160,7 +158,3 @@ class Target:
     def is_host(self) -> bool:
         """Whether it is the computer that this runs on."""
         return isinstance(self.toolchain, Native)
-
-
-PORTABLE_KERNELS = ("rows", "subset_sums", "bit_planes", "bit_sliced", "direct")
-"""The kernels that suit any CPU with 32-bit words."""

@@ -1,6 +1,6 @@
 """This computer."""
 
-from edgebnn.targets.base import PORTABLE_KERNELS, Cpu, Native, Target
+from edgebnn.targets.base import Cpu, Native, Target
 
 TARGETS = (
     Target(
@@ -8,6 +8,5 @@ TARGETS = (
         title="this computer",
         cpu=Cpu("this computer", arch="host", word_bits=32),
         toolchain=Native(("cc", "gcc", "clang")),
-        kernels=PORTABLE_KERNELS,
     ),
 )
