@@ -257,6 +257,11 @@ def dense_on_ints() -> Iterator[Case]:
     for number, (inputs, outputs) in enumerate(((128, 3), (129, 1), (200, 5), (128, 1)), 100):
         yield from _dense_on_ints(number, inputs=inputs, outputs=outputs, bits=8, kind="sums")
     yield from _dense_on_ints(110, inputs=257, outputs=33, bits=8, kind="threshold")
+    # Planes of each width of input that end before, with and behind a carry-save tree.
+    for number, (bits, inputs) in enumerate(product(range(1, 9), (33, 256, 289)), 200):
+        kind = ("threshold", "plain")[number % 2]
+        *_, by_planes = _dense_on_ints(number, inputs=inputs, outputs=4, bits=bits, kind=kind)
+        yield by_planes
 
 
 def _dense_on_ints(number: int, inputs: int, outputs: int, bits: int, kind: str) -> Iterator[Case]:
@@ -435,6 +440,12 @@ def depthwise() -> Iterator[Case]:
         chain.bits()
         _add_depthwise(chain, row, pad)
         yield chain.case(f"depthwise on 2x3x{channels} bits, pad {pad}")
+    # An even number of sums behind a larger source: one too many leaves the arena.
+    row = {"kernel": (5, 5), "stride": (1, 1), "padding": (0, 0), "kind": "sums"}
+    chain = Chain((6, 190), Ints(5, 5, 34, 1))
+    chain.bits()
+    _add_depthwise(chain, row, 0)
+    yield chain.case("depthwise on 5x5x34 bits")
     # Sums of 32 bits: 129 bytes a tap each, and more taps than a network should have.
     for number, channels in enumerate((1, 3), 200):
         row = {"kernel": (129, 1), **UNMOVED, "kind": "sums"}
@@ -518,8 +529,9 @@ def _add(
     row = {"outputs": channels, "kernel": (1, 1), "kind": "sums"}
     for name, width in zip(("source", "other"), bits[:2], strict=True):
         chain.last = INPUT
-        if inputs == 140 and width == 16:
-            chain.binarize(f"{name}_bits")  # whose sums are 140 at most
+        # Sums of bits: 140 at most. Beside others of 60 bytes, so that a lowest bit differs.
+        if width == 16 and (inputs == 140 or (inputs == 60 and name == "other")):
+            chain.binarize(f"{name}_bits")
         _add_conv(chain, row | UNMOVED, 0, name)
     chain.add(Add("layer", "source", "other"))
     if again:

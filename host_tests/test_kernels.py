@@ -15,28 +15,46 @@ import kernel_cases as enumeration
 import numpy as np
 import pytest
 from kernel_cases import PAD_VALUES, WIDTHS, Case, cases
+from numpy.typing import NDArray
 
 from edgebnn import reference
+from edgebnn.bits import Layout, layout
 from edgebnn.codegen.env import resource_dir
 from edgebnn.device import build, elf, host, qemu, unicorn
-from edgebnn.ir import Add, Binarize, Bits, Dense, Ints, Sums, Threshold, fan_in, tensors
+from edgebnn.ir import (
+    Add,
+    Binarize,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Ints,
+    MaxPool,
+    Op,
+    Raw,
+    Sums,
+    Threshold,
+    fan_in,
+    tensors,
+)
 from edgebnn.kernels import KERNELS
 from edgebnn.kernels.base import BitsHead, ScoresHead, SumsHead
 from edgebnn.plan import Step
 from edgebnn.targets import Target, get_target
 
-ON_BYTES = {
-    "dense_subset_sums",
-    "dense_bit_planes",
-    "conv_subset_sums",
-    "conv_bit_planes",
-    "depthwise_direct",
-}
-ON_ROWS = {"dense_rows", "conv_rows", "depthwise_sliced", "max_pool"}
-ALL_HEADS = {name for name in ON_BYTES | ON_ROWS if name.startswith(("dense", "conv"))}
-WEIGHTED = ALL_HEADS | {"depthwise_direct", "depthwise_sliced"}
-WINDOWED = {name for name in ON_BYTES | ON_ROWS if not name.startswith("dense")}
-PADDED = WINDOWED - {"max_pool"}
+
+def for_ops(*kinds: type[Op]) -> set[str]:
+    return {kernel.name for kernel in KERNELS if kernel.ops[0] in kinds}
+
+
+def reading(what: Layout) -> set[str]:
+    return {kernel.name for kernel in KERNELS if what in kernel.reads}
+
+
+# From these follows what a new kernel has to meet.
+ALL_HEADS = for_ops(Dense, Conv)
+WEIGHTED = for_ops(Dense, Conv, DepthwiseConv)
+WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool)
+PADDED = for_ops(Conv, DepthwiseConv)
 
 
 def program(target: Target):
@@ -108,36 +126,32 @@ def test_every_kernel_at_both_sides_of_words() -> None:
 
     check(inputs, {kernel.name: set(WIDTHS) for kernel in KERNELS})
     check(outputs, {name: set(WIDTHS) for name in ALL_HEADS})
-    assert len(KERNELS) == len(ON_BYTES | ON_ROWS | {"add", "binarize", "score"})
 
 
 def test_every_width_of_input() -> None:
     check(
         lambda _case, step: [getattr(step.source, "bits", None)],
-        {name: set(range(1, 9)) for name in (*ON_BYTES, "binarize")},
+        {name: set(range(1, 9)) for name in reading(Layout.BYTES)},
     )
 
 
 def test_every_window() -> None:
+    """Of kernels that have one; padding where there can be any, also unequal and outside."""
+
     def sizes(_case, step):
-        w = step.view.window
-        yield "kernel", (w.kernel_height, w.kernel_width)
-        yield "stride", w.stride_y
-        yield "stride", w.stride_x + 10
-        yield "places", (min(w.out_height, 2), min(w.out_width, 2))
+        w = getattr(step.view, "window", None)
+        if w is not None:
+            yield "kernel", w.kernel_height, w.kernel_width
+            yield "stride down", w.stride_y
+            yield "stride right", w.stride_x
+            yield "places", min(w.out_height, 2), min(w.out_width, 2)
+            yield "padding", w.pad_y, w.pad_x
 
-    def paddings(_case, step):
-        w = step.view.window
-        yield w.pad_y, w.pad_x
-
-    wanted: set[Any] = {("kernel", size) for size in enumeration.KERNELS}
-    wanted |= {("stride", step) for step in (1, 2, 3, 11, 12, 13)}
-    wanted |= {("places", (y, x)) for y in (1, 2) for x in (1, 2)}
-    seen = met(lambda case, step: sizes(case, step) if hasattr(step.view, "window") else ())
-    assert {name: wanted - seen[name] for name in WINDOWED if wanted - seen[name]} == {}
-    seen = met(lambda case, step: paddings(case, step) if hasattr(step.view, "window") else ())
-    asymmetric = {(0, 0), (1, 1), (0, 2), (2, 0), (1, 0), (0, 1), (2, 2)}
-    assert {name: asymmetric - seen[name] for name in PADDED if asymmetric - seen[name]} == {}
+    wanted: set[Any] = {("kernel", *size) for size in enumeration.KERNELS}
+    wanted |= {(way, stride) for way in ("stride down", "stride right") for stride in (1, 2, 3)}
+    wanted |= {("places", y, x) for y in (1, 2) for x in (1, 2)}
+    pads = {("padding", *pad) for pad in enumeration.PADDINGS}
+    check(sizes, {name: wanted | (pads if name in PADDED else set()) for name in WINDOWED})
 
 
 def test_every_pad_value_beside_every_tail() -> None:
@@ -154,7 +168,7 @@ def test_every_pad_value_beside_every_tail() -> None:
         for words in ("word", "words")
     }
     seen = met(lambda case, step: pads(case, step) if hasattr(step.view, "window") else ())
-    for name in ("conv_rows", "depthwise_sliced"):
+    for name in PADDED & reading(Layout.ROWS):
         assert wanted <= seen[name]
 
 
@@ -232,49 +246,36 @@ def test_every_kind_of_threshold() -> None:
     """Never, always, and a tie and a miss by one that the inputs do meet."""
 
     def kinds(case, step):
-        op = step.op
-        if isinstance(op, Binarize):
-            limits, values = op.minimum, case_values(case, op.source)
-            shape = tensors(case.network)[op.source]
-            low = shape.low if isinstance(shape, Sums) else 0
-            high = shape.high if isinstance(shape, Sums) else 2**shape.bits - 1
-        elif isinstance(getattr(op, "head", None), Threshold):
-            limits = op.head.min_dot
-            values = dots(case, step)
-            shape = tensors_of_dots(case, step)
-            low, high = shape.low, shape.high
-        else:
+        if step.kernel.name not in (*WEIGHTED, "binarize"):
             return
-        yield from ["never"] if (limits > high).any() else []
-        yield from ["always"] if (limits <= low).any() else []
-        yield from ["tie"] if (values == limits).any() else []
-        yield from ["below"] if ((values < limits) & (limits - 2 <= values)).any() else []
+        values, low, high = compared(case, step)
+        limits = step.op.minimum if isinstance(step.op, Binarize) else step.op.head
+        if isinstance(limits, Threshold):
+            limits = limits.min_dot
+        if isinstance(limits, np.ndarray):
+            yield from ["never"] if (limits > high).any() else []
+            yield from ["always"] if (limits <= low).any() else []
+            yield from ["tie"] if (values == limits).any() else []
+            yield from ["below"] if ((values < limits) & (limits - 2 <= values)).any() else []
 
     every = {"never", "always", "tie", "below"}
     check(kinds, dict.fromkeys((*WEIGHTED, "binarize"), every))
 
 
-def case_values(case: Case, name: str):
-    images = reference.check_inputs(case.network, case.inputs)
-    return reference.trace(case.network, images)[name]
-
-
-def raw(case: Case, step: Step):
-    """The case up to its layer, which keeps its dots."""
-    place = case.network.ops.index(step.op)
-    op = replace(step.op, head=enumeration.Raw())
-    return replace(case.network, ops=(*case.network.ops[:place], op))
-
-
-def dots(case: Case, step: Step):
-    network = raw(case, step)
-    return reference.trace(network, reference.check_inputs(network, case.inputs))["layer"]
-
-
-def tensors_of_dots(case: Case, step: Step) -> Sums:
-    tensor = tensors(raw(case, step))["layer"]
-    assert isinstance(tensor, Sums)
-    return tensor
+def compared(case: Case, step: Step) -> tuple[NDArray[np.int64], int, int]:
+    """What the layer compares with its limits, and the least and the largest that it could be."""
+    network, op = case.network, step.op
+    if isinstance(op, Binarize):
+        name = op.source
+    else:
+        before = network.ops[: [one.name for one in network.ops].index("layer")]
+        network, name = replace(network, ops=(*before, replace(op, head=Raw()))), "layer"
+    values = reference.trace(network, reference.check_inputs(network, case.inputs))[name]
+    tensor = tensors(network)[name]
+    if isinstance(tensor, Sums):
+        return values, tensor.low, tensor.high
+    assert isinstance(tensor, Ints)
+    return values, 0, 2**tensor.bits - 1
 
 
 def test_every_pool_and_mask() -> None:
@@ -331,17 +332,43 @@ def test_rows_below_at_and_beyond_eight_words() -> None:
     wanted = {(0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (2, 1)}
     check(trips, {"dense_rows": wanted, "dense_bit_planes": wanted})
 
+    def planes(_case, step):
+        if step.kernel.name == "dense_bit_planes":
+            words = step.view.planes.row_words
+            yield step.source.bits, words >= 8, words % 8 > 0
 
-def test_sources_and_results() -> None:
-    """Every kernel reads what it says that it can."""
-    seen = met(lambda _case, step: {type(tensor) for tensor in step.sources})
-    for kernel in KERNELS:
-        expected = {Ints: kernel.name in ON_BYTES, Bits: kernel.name in ON_ROWS}
-        for kind, reads in expected.items():
-            assert (kind in seen[kernel.name]) == (reads or (kernel.name, kind) in ALSO)
+    every = {(bits, *ends) for bits in range(1, 9) for ends in ((0, 1), (1, 0), (1, 1))}
+    check(planes, {"dense_bit_planes": every})
 
 
-ALSO = {("binarize", Ints)}
+def test_counts_of_taps() -> None:
+    """Taps inside the image and windows that cross its border, counted one by one."""
+    seen = set()
+    for case, step in layers():
+        w = getattr(step.view, "window", None)
+        if w is None:
+            continue
+        rows, columns = (
+            [
+                sum(0 <= place * stride - pad + tap < size for tap in range(kernel))
+                for place in range(places)
+            ]
+            for size, places, kernel, stride, pad in (
+                (w.height, w.out_height, w.kernel_height, w.stride_y, w.pad_y),
+                (w.width, w.out_width, w.kernel_width, w.stride_x, w.pad_x),
+            )
+        )
+        taps = [row * column for row in rows for column in columns]
+        assert w.inside == sum(taps), case.label
+        assert w.crossing == sum(n < w.taps for n in taps), case.label
+        seen |= {"none" if n == 0 else "all" if n == w.taps else "some" for n in taps}
+    assert seen == {"none", "some", "all"}
+
+
+def test_every_layout() -> None:
+    """Every kernel reads all that it says it can, and nothing else."""
+    seen = met(lambda _case, step: {layout(tensor) for tensor in step.sources})
+    assert seen == {kernel.name: set(kernel.reads) for kernel in KERNELS}
 
 
 def test_every_branch_of_every_template() -> None:

@@ -173,7 +173,7 @@ class Window:
 def _inside(size: int, places: int, kernel: int, stride: int, pad: int) -> list[int]:
     """For each place along one axis how many taps lie inside the image."""
     starts = [place * stride - pad for place in range(places)]
-    return [min(start + kernel, size) - max(start, 0) for start in starts]
+    return [max(0, min(start + kernel, size) - max(start, 0)) for start in starts]
 
 
 def window(op: Conv | DepthwiseConv | MaxPool, source: Tensor) -> Window:
