@@ -1,0 +1,719 @@
+"""Networks of one layer of interest each, over shapes that straddle words: kernels by enumeration.
+
+A case is built as plain IR values. In front of its layer stands as little as can feed it any bits
+or sums, behind it as little as can see each of them, and thresholds are taken from dots that its
+own inputs give, so that ties happen. Nothing here is random from run to run.
+
+All cases go into one library, ``kernels``, which is generated, built and run like any other: its
+records begin with the number of a case, and its scores are those of that case's own library.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+from unittest import mock
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebnn import reference
+from edgebnn.codegen import c, env
+from edgebnn.codegen.library import Library, header_path, source_path
+from edgebnn.ir import (
+    INPUT,
+    Add,
+    Binarize,
+    Bits,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Head,
+    Ints,
+    MaxPool,
+    Network,
+    Op,
+    Raw,
+    Score,
+    Scores,
+    Sums,
+    Tensor,
+    Threshold,
+    tensors,
+)
+from edgebnn.plan import Plan, plan
+from edgebnn.targets import Target
+
+WIDTHS = (1, 2, 3, 31, 32, 33, 63, 64, 65)
+KERNELS = ((1, 1), (1, 3), (3, 1), (3, 3), (2, 4), (5, 5))
+STRIDES = ((1, 1), (2, 1), (1, 2), (3, 2), (2, 3))
+PADDINGS = ((0, 0), (1, 1), (0, 2), (2, 0), (1, 0), (0, 1), (2, 1), (2, 2))
+PLACES = ((1, 1), (3, 2), (1, 3), (2, 2), (3, 1))
+PAD_VALUES = (-1, 0, 1)
+FORMS = ("plain", "offset", "shift", "shifts", "zero", "all zero", "factors", "wide")
+MASKS = ("none", "some", "all")
+UNMOVED: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0)}
+UNWRITTEN = 0x5A0F33C1
+"""What the program puts where a case must not write."""
+
+_SEEN = 8  # rows of the layer that looks at all bits
+_CLASSES = max(WIDTHS)
+_HEAD_BYTES = 2  # of a record: the number of its case
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One network, whose op of interest is called "layer", and all that it is run on."""
+
+    label: str
+    network: Network
+    inputs: NDArray[np.uint8]  # (N, input bytes)
+    prefer: tuple[str, ...] = ()
+
+
+def hostile_inputs(shape: Ints, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Nothing, all, in turns, each bit alone, one input alone and missing, ramps and noise."""
+    size, top = shape.height * shape.width * shape.channels, 2**shape.bits - 1
+    place = np.arange(size)
+    rows = [0 * place, 0 * place + top, place % 2 * top, (place + 1) % 2 * top]
+    rows += [0 * place + (1 << bit) for bit in range(shape.bits if top > 1 else 0)]
+    for alone in sorted({0, size - 1, min(31, size - 1), min(32, size - 1)}):
+        rows += [(place == alone) * top, (place != alone) * top]
+    rows += [place % (top + 1), *rng.integers(0, top + 1, (4, size))]
+    rows += [top * row for row in rng.integers(0, 2, (3, size))]
+    return np.array(rows).astype(np.uint8)
+
+
+class Chain:
+    """A network that grows op by op, together with the values that its inputs give."""
+
+    def __init__(self, seed: tuple[int, ...], shape: Ints) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.network = Network(shape, ())
+        self.inputs = hostile_inputs(shape, self.rng)
+        self.last = INPUT
+
+    @property
+    def tensor(self) -> Tensor:
+        return tensors(self.network)[self.last]
+
+    def values(self, name: str) -> NDArray[np.int64]:
+        images = reference.check_inputs(self.network, self.inputs)
+        return reference.trace(self.network, images)[name]
+
+    def add(self, op: Op) -> str:
+        self.network = Network(self.network.input, (*self.network.ops, op))
+        self.last = op.name
+        return op.name
+
+    def weights(self, *shape: int) -> NDArray[np.bool_]:
+        """Random ones; among the rows of many outputs one is all +1 and one all -1."""
+        drawn = self.rng.integers(0, 2, shape).astype(bool)
+        if len(shape) == 4 and shape[0] > 2:
+            drawn[shape[0] // 2], drawn[-1] = True, False
+        return drawn
+
+    def minima(self, values: NDArray[np.int64], low: int, high: int) -> NDArray[np.int32]:
+        """A limit a channel: a value that is met, or one more; in one channel never, in one always.
+
+        ``low`` and ``high`` are the least and the largest value that could be met.
+        """
+        seen = values.reshape(-1, values.shape[-1])
+        channels = np.arange(seen.shape[1])
+        limits = seen[self.rng.integers(0, len(seen), len(channels)), channels]
+        limits = limits + (self.rng.random(len(channels)) < 0.3)
+        if len(channels) > 2:
+            limits[1], limits[-1] = high + 1, low
+        return limits.astype(np.int32)
+
+    def head(self, kind: str, op: Dense | Conv | DepthwiseConv) -> Head:
+        """The head "threshold", "sums" or a form of scores for ``op``, which comes with Raw()."""
+        if kind == "sums":
+            return Raw()
+        trial = Network(self.network.input, (*self.network.ops, op))
+        result = tensors(trial)[op.name]
+        assert isinstance(result, Sums)
+        if kind == "threshold":
+            images = reference.check_inputs(trial, self.inputs)
+            dots = reference.trace(trial, images)[op.name]
+            return Threshold(self.minima(dots, result.low, result.high))
+        return scores(kind, result, self.rng)
+
+    def bits(self) -> None:
+        """The input, of one bit, as bits."""
+        channels = self.network.input.channels
+        ones, none = np.ones(channels, np.int32), np.zeros(channels, bool)
+        self.add(Binarize("feed", INPUT, ones, none))
+
+    def binarize(self, name: str, mask: str = "none") -> str:
+        source, tensor = self.last, self.tensor
+        assert isinstance(tensor, Ints | Sums)
+        ends = (0, 2**tensor.bits - 1) if isinstance(tensor, Ints) else (tensor.low, tensor.high)
+        minima = self.minima(self.values(source), *ends)
+        return self.add(Binarize(name, source, minima, self.mask(mask, tensor.channels)))
+
+    def mask(self, kind: str, channels: int) -> NDArray[np.bool_]:
+        """Of no, some or all channels."""
+        if kind == "some":
+            return np.array(self.rng.permutation(np.arange(channels) % 3 == 0))
+        return np.full(channels, kind == "all")
+
+    def see(self) -> None:
+        """Ends the network in scores that differ if any bit, or about any sum, does."""
+        tensor = self.tensor
+        if isinstance(tensor, Sums) and tensor.height * tensor.width == 1:
+            self.add(Score("seen", self.last, scores("plain", tensor, self.rng)))
+            return
+        if isinstance(tensor, Sums):
+            self.binarize("signs")
+            tensor = self.tensor
+        if isinstance(tensor, Bits):
+            shape = (_SEEN, tensor.height, tensor.width, tensor.channels)
+            head = Scores(np.ones(_SEEN, np.int32), np.zeros(_SEEN, np.int32), 0)
+            self.add(Dense("seen", self.last, self.rng.integers(0, 2, shape).astype(bool), head))
+
+    def case(self, label: str, prefer: tuple[str, ...] = ()) -> Case:
+        self.see()
+        return Case(label, self.network, self.inputs, prefer)
+
+
+def scores(form: str, dots: Sums, rng: np.random.Generator) -> Scores:
+    """A head of :data:`FORMS` for ``dots``; no score leaves 32 bits."""
+    n = dots.channels
+    factor, offset = np.ones(n, np.int64), rng.integers(-(2**14), 2**14, n)
+    match form:
+        case "plain":
+            offset = 0 * offset
+        case "offset":
+            offset[-1] = -1
+        case "shift":
+            factor <<= 5
+        case "shifts":
+            factor <<= rng.permutation(n) % 7
+        case "zero":
+            factor = (factor << (np.arange(n) % 6)) * (np.arange(n) % 3 != 1)
+        case "all zero":
+            factor *= 0
+        case "factors":
+            factor = rng.integers(-1000, 1000, n) | 1
+        case "wide":
+            most = min(2**20, (2**31 - 2**22) // dots.high)
+            factor = rng.integers(most // 2, most, n)
+            factor[0] = most
+            factor[::2] *= -1
+            offset = rng.integers(2**20, 2**21, n)
+            offset[::3] *= -1
+    return Scores(factor.astype(np.int32), offset.astype(np.int32), 4 if form != "plain" else 0)
+
+
+# --- the enumeration ------------------------------------------------------------------------------
+
+
+def spread(count: int, seed: int, **axes: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """``count`` rows that meet every value of every axis, as long as no axis is longer."""
+    rng = np.random.default_rng(seed)
+    columns = {}
+    for name, values in axes.items():
+        assert len(values) <= count, f"{count} rows do not meet {len(values)} values of {name}"
+        turns = -(-count // len(values))
+        picked = [values[i] for _ in range(turns) for i in rng.permutation(len(values))]
+        columns[name] = picked[:count]
+    for row in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, row, strict=True))
+
+
+def _image(row: dict[str, Any], single: bool) -> tuple[int, int]:
+    """Height and width that give the row's number of places; sets them to what is possible."""
+    if single:
+        row["places"] = (1, 1)
+        row["padding"] = tuple(
+            min(pad, (kernel - 1) // 2)
+            for pad, kernel in zip(row["padding"], row["kernel"], strict=True)
+        )
+    size = []
+    for places, kernel, stride, pad in zip(
+        row["places"], row["kernel"], row["stride"], row["padding"], strict=True
+    ):
+        exact = (places - 1) * stride + kernel - 2 * pad
+        while exact < 1:
+            exact += stride
+        # Floor mode: up to stride - 1 rows at the end are left over.
+        size.append(exact if single else exact + (exact + stride) % stride)
+    return size[0], size[1]
+
+
+HEADS = ("threshold", "threshold", "sums", *FORMS)
+
+
+def dense_on_ints() -> Iterator[Case]:
+    inputs = (*WIDTHS, 4, 5, 127, 128, 129, 255, 256, 257, 289, 512, 521)
+    rows = spread(27, 1, inputs=inputs, outputs=WIDTHS, bits=range(1, 9), kind=HEADS)
+    for number, row in enumerate(rows):
+        yield from _dense_on_ints(number, **row)
+    # Sums at both ends of 16 bits, and beyond them.
+    for number, (inputs, outputs) in enumerate(((128, 3), (129, 1), (200, 5), (128, 1)), 100):
+        yield from _dense_on_ints(number, inputs=inputs, outputs=outputs, bits=8, kind="sums")
+    yield from _dense_on_ints(110, inputs=257, outputs=33, bits=8, kind="threshold")
+    # Planes of each width of input that end before, with and behind a carry-save tree.
+    for number, (bits, inputs) in enumerate(product(range(1, 9), (33, 256, 289)), 200):
+        kind = ("threshold", "plain")[number % 2]
+        *_, by_planes = _dense_on_ints(number, inputs=inputs, outputs=4, bits=bits, kind=kind)
+        yield by_planes
+
+
+def _dense_on_ints(number: int, inputs: int, outputs: int, bits: int, kind: str) -> Iterator[Case]:
+    chain = Chain((1, number), Ints(1, 1, inputs, bits))
+    op = Dense("layer", INPUT, chain.weights(outputs, 1, 1, inputs), Raw())
+    chain.add(Dense(op.name, INPUT, op.weights, chain.head(kind, op)))
+    for way in ("subset_sums", "bit_planes"):
+        label = f"dense {inputs} x {bits} bits -> {outputs} {kind}, {way}"
+        yield chain.case(label, prefer=(way,))
+        chain = _again(chain)
+
+
+def _again(chain: Chain) -> Chain:
+    """The same network before it was ended."""
+    ops = tuple(op for op in chain.network.ops if op.name not in ("signs", "seen"))
+    chain.network, chain.last = Network(chain.network.input, ops), ops[-1].name
+    return chain
+
+
+def dense_on_bits() -> Iterator[Case]:
+    inputs = (*WIDTHS, 127, 255, 256, 257, 511, 512, 513, 545)
+    for number, row in enumerate(spread(22, 2, inputs=inputs, outputs=WIDTHS, kind=HEADS)):
+        chain = Chain((2, number), Ints(1, 1, row["inputs"], 1))
+        chain.bits()
+        _add_dense(chain, row["outputs"], row["kind"])
+        yield chain.case(f"dense {row['inputs']} bits -> {row['outputs']} {row['kind']}")
+    for number, size in enumerate(((2, 3, 33), (3, 1, 64)), 100):
+        chain = Chain((2, number), Ints(*size, 1))
+        chain.bits()
+        _add_dense(chain, 5, "threshold")
+        yield chain.case(f"dense {size} bits -> 5 threshold")
+    # Dots of 32 bits: more bits than an input would have, most of them from padding.
+    for number, outputs in enumerate((1, 3), 110):
+        chain = Chain((2, number), Ints(1, 1, 4, 1))
+        chain.bits()
+        grow = Conv("grow", "feed", chain.weights(35, 1, 1, 4), (1, 1), (15, 15), 1, Raw())
+        head = chain.head("threshold", grow)
+        chain.add(Conv("grow", "feed", grow.weights, (1, 1), (15, 15), 1, head))
+        _add_dense(chain, outputs, "sums")
+        yield chain.case(f"dense 33635 bits -> {outputs} sums")
+
+
+def _add_dense(chain: Chain, outputs: int, kind: str, name: str = "layer") -> None:
+    source, tensor = chain.last, chain.tensor
+    assert isinstance(tensor, Bits | Ints)
+    weights = chain.weights(outputs, tensor.height, tensor.width, tensor.channels)
+    head = chain.head(kind, Dense(name, source, weights, Raw()))
+    chain.add(Dense(name, source, weights, head))
+
+
+def _add_conv(chain: Chain, row: dict[str, Any], pad_value: int, name: str = "layer") -> None:
+    source, tensor = chain.last, chain.tensor
+    assert isinstance(tensor, Bits | Ints)
+    weights = chain.weights(row["outputs"], *row["kernel"], tensor.channels)
+    where = (row["stride"], row["padding"], pad_value)
+    head = chain.head(row["kind"], Conv(name, source, weights, *where, Raw()))
+    chain.add(Conv(name, source, weights, *where, head))
+
+
+def _add_depthwise(chain: Chain, row: dict[str, Any], pad_value: int) -> None:
+    source, tensor = chain.last, chain.tensor
+    assert isinstance(tensor, Bits | Ints)
+    weights = chain.weights(*row["kernel"], tensor.channels)
+    where = (row["stride"], row["padding"], pad_value)
+    head = chain.head(row["kind"], DepthwiseConv("layer", source, weights, *where, Raw()))
+    assert isinstance(head, Threshold | Raw)
+    chain.add(DepthwiseConv("layer", source, weights, *where, head))
+
+
+def _window_label(row: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in row.items())
+
+
+def conv_on_ints() -> Iterator[Case]:
+    axes: dict[str, Sequence[Any]] = {
+        "channels": WIDTHS,
+        "outputs": WIDTHS,
+        "kernel": KERNELS,
+        "stride": STRIDES,
+        "padding": PADDINGS,
+        "places": PLACES,
+        "bits": range(1, 9),
+        "kind": (*HEADS, "threshold", "sums"),
+    }
+    for number, row in enumerate(spread(18, 3, **axes)):
+        yield from _conv_on_ints(number, row)
+    plain = {**UNMOVED, "bits": 8, "kind": "sums"}
+    for number, padding in enumerate(PADDINGS, 50):
+        row = {"outputs": 33, "kernel": (3, 3), "stride": (1, 1), "padding": padding}
+        row |= {"channels": 2, "bits": 3, "places": (2, 3), "kind": "threshold"}
+        yield from _conv_on_ints(number, row)
+    # Sums of 32 bits, of one place and of more.
+    yield from _conv_on_ints(
+        100, {"channels": 65, "outputs": 3, "kernel": (1, 3), "places": (1, 1), **plain}
+    )
+    yield from _conv_on_ints(
+        101, {"channels": 33, "outputs": 33, "kernel": (2, 4), "places": (2, 1), **plain}
+    )
+    yield from _conv_on_ints(
+        102, {"channels": 65, "outputs": 1, "kernel": (1, 3), "places": (1, 2), **plain}
+    )
+
+
+def _conv_on_ints(number: int, row: dict[str, Any]) -> Iterator[Case]:
+    height, width = _image(row, row["kind"] in FORMS)
+    chain = Chain((3, number), Ints(height, width, row["channels"], row["bits"]))
+    _add_conv(chain, row, 0)
+    for way in ("subset_sums", "bit_planes"):
+        yield chain.case(f"conv {_window_label(row)}, {way}", prefer=(way,))
+        chain = _again(chain)
+
+
+def conv_on_bits() -> Iterator[Case]:
+    axes: dict[str, Sequence[Any]] = {
+        "channels": WIDTHS,
+        "outputs": WIDTHS,
+        "kernel": KERNELS,
+        "stride": STRIDES,
+        "padding": (*PADDINGS, *PADDINGS[1:]),
+        "places": PLACES,
+        "kind": (*HEADS, *HEADS[:4]),
+    }
+    for number, row in enumerate(spread(36, 4, **axes)):
+        height, width = _image(row, row["kind"] in FORMS)
+        chain = Chain((4, number), Ints(height, width, row["channels"], 1))
+        chain.bits()
+        _add_conv(chain, row, PAD_VALUES[number % 3])
+        yield chain.case(f"conv on bits {_window_label(row)}, pad {PAD_VALUES[number % 3]}")
+    # Every pad value against every tail of a pixel's last word.
+    for number, (channels, pad) in enumerate(
+        ((channels, pad) for channels in (1, 31, 32, 33, 64, 65) for pad in PAD_VALUES), 100
+    ):
+        row = {"outputs": 3, "kernel": (3, 3), "stride": (1, 1), "padding": (1, 1)}
+        row["kind"] = ("threshold", "sums")[number % 2]
+        chain = Chain((4, number), Ints(2, 3, channels, 1))
+        chain.bits()
+        _add_conv(chain, row, pad)
+        yield chain.case(f"conv on 2x3x{channels} bits, pad {pad}")
+    # Dots of 32 bits: a window much larger than its image.
+    for number, (pad, outputs, width) in enumerate(((0, 1, 1), (1, 2, 2)), 200):
+        row = {"outputs": outputs, "kernel": (33, 33), "stride": (1, 1), "padding": (16, 16)}
+        row["kind"] = "sums"
+        chain = Chain((4, number), Ints(1, width, 33, 1))
+        chain.bits()
+        _add_conv(chain, row, pad)
+        yield chain.case(f"conv 33x33 on 1x{width}x33 bits, pad {pad}")
+
+
+def depthwise() -> Iterator[Case]:
+    axes: dict[str, Sequence[Any]] = {
+        "channels": WIDTHS,
+        "kernel": KERNELS,
+        "stride": STRIDES,
+        "padding": PADDINGS,
+        "places": PLACES,
+        "bits": range(1, 9),
+        "kind": ("threshold", "sums"),
+    }
+    for number, row in enumerate(spread(12, 5, **axes)):
+        height, width = _image(row, False)
+        chain = Chain((5, number), Ints(height, width, row["channels"], row["bits"]))
+        _add_depthwise(chain, row, 0)
+        yield chain.case(f"depthwise {_window_label(row)}")
+    for number, row in enumerate(spread(27, 6, **(axes | {"bits": (1,)}))):
+        height, width = _image(row, False)
+        chain = Chain((6, number), Ints(height, width, row["channels"], 1))
+        chain.bits()
+        _add_depthwise(chain, row, PAD_VALUES[number % 3])
+        yield chain.case(f"depthwise on bits {_window_label(row)}, pad {PAD_VALUES[number % 3]}")
+    for number, (channels, pad) in enumerate(
+        ((channels, pad) for channels in (1, 31, 32, 33, 64, 65) for pad in PAD_VALUES), 100
+    ):
+        row = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1)}
+        row["kind"] = ("threshold", "sums")[number % 2]
+        chain = Chain((6, number), Ints(2, 3, channels, 1))
+        chain.bits()
+        _add_depthwise(chain, row, pad)
+        yield chain.case(f"depthwise on 2x3x{channels} bits, pad {pad}")
+    # An even number of sums behind a larger source: one too many leaves the arena.
+    row = {"kernel": (5, 5), "stride": (1, 1), "padding": (0, 0), "kind": "sums"}
+    chain = Chain((6, 190), Ints(5, 5, 34, 1))
+    chain.bits()
+    _add_depthwise(chain, row, 0)
+    yield chain.case("depthwise on 5x5x34 bits")
+    # Sums of 32 bits: 129 bytes a tap each, and more taps than a network should have.
+    for number, channels in enumerate((1, 3), 200):
+        row = {"kernel": (129, 1), **UNMOVED, "kind": "sums"}
+        chain = Chain((5, number), Ints(129 + number % 2, 1, channels, 8))
+        _add_depthwise(chain, row, 0)
+        yield chain.case(f"depthwise 129x1 on {channels} x 8 bits")
+    for number, pad in enumerate((0, 1), 210):
+        row = {"kernel": (182, 181), "stride": (1, 1), "padding": (91, 90), "kind": "sums"}
+        chain = Chain((6, number), Ints(1, 1, 1 + pad, 1))
+        chain.bits()
+        _add_depthwise(chain, row, pad)
+        yield chain.case(f"depthwise 182x181 on {1 + pad} bits, pad {pad}")
+
+
+def max_pool() -> Iterator[Case]:
+    axes: dict[str, Sequence[Any]] = {
+        "channels": WIDTHS,
+        "kernel": KERNELS,
+        "stride": STRIDES,
+        "padding": ((0, 0),),
+        "places": PLACES,
+        "mask": MASKS,
+    }
+    for number, row in enumerate(spread(15, 7, **axes)):
+        height, width = _image(row, False)
+        chain = Chain((7, number), Ints(height, width, row["channels"], 1))
+        chain.bits()
+        mask = chain.mask(row["mask"], row["channels"])
+        chain.add(MaxPool("layer", "feed", row["kernel"], row["stride"], mask))
+        yield chain.case(f"max-pool {_window_label(row)}")
+
+
+def _sums(seed: tuple[int, ...], pixels: int, channels: int, bits: int) -> Chain:
+    """Sums of 16 or 32 bits of every sign and size, ``pixels`` times ``channels`` of them."""
+    inputs = 128 if bits == 16 else 140
+    chain = Chain(seed, Ints(1, pixels, inputs, 8))
+    row = {"outputs": channels, "kernel": (1, 1), **UNMOVED}
+    if pixels == 1:
+        _add_dense(chain, channels, "sums", "feed")
+    else:
+        _add_conv(chain, row | {"kind": "sums"}, 0, "feed")
+    return chain
+
+
+def binarize() -> Iterator[Case]:
+    axes: dict[str, Sequence[Any]] = {
+        "channels": WIDTHS,
+        "pixels": (1, 2, 1, 3),
+        "bits": (*range(1, 9), 16, 32, 16, 32, 16, 32),
+        "mask": MASKS,
+    }
+    for number, row in enumerate(spread(27, 8, **axes)):
+        pixels, channels = row["pixels"], row["channels"]
+        if row["bits"] > 8:
+            chain = _sums((8, number), pixels, channels, row["bits"])
+        else:
+            chain = Chain((8, number), Ints(1, pixels, channels, row["bits"]))
+        chain.binarize("layer", row["mask"])
+        yield chain.case(f"binarize {_window_label(row)}")
+
+
+def add() -> Iterator[Case]:
+    """All widths of sums, over what is read again later and what is not."""
+    sizes = ((16, 16, 16), (16, 16, 32), (16, 32, 32), (32, 16, 32), (32, 32, 32))
+    odd, even = (1, 3, 31, 33, 63, 65), (2, 32, 64)
+    for number, (bits, pixels, widths) in enumerate(product(sizes, (1, 2), (odd, even))):
+        again = ("", "source", "other", "both")[(number + number // 4) % 4]
+        yield _add((9, number), widths[number // 2 % len(widths)], pixels, bits, again)
+    chain = Chain((9, 100), Ints(1, 1, 60, 8))
+    _add_dense(chain, 33, "sums", "feed")
+    chain.add(Add("layer", "feed", "feed"))
+    yield chain.case("add 33 sums to themselves")
+
+
+def _add(
+    seed: tuple[int, ...], channels: int, pixels: int, bits: tuple[int, int, int], again: str
+) -> Case:
+    # 60 bytes stay in 16 bits when doubled, 128 do not, and 140 do not as they are.
+    inputs = 60 if bits[2] == 16 else 128 if max(bits[:2]) == 16 else 140
+    chain = Chain(seed, Ints(1, pixels, inputs, 8))
+    row = {"outputs": channels, "kernel": (1, 1), "kind": "sums"}
+    for name, width in zip(("source", "other"), bits[:2], strict=True):
+        chain.last = INPUT
+        # Sums of bits: 140 at most. Beside others of 60 bytes, so that a lowest bit differs.
+        if width == 16 and (inputs == 140 or (inputs == 60 and name == "other")):
+            chain.binarize(f"{name}_bits")
+        _add_conv(chain, row | UNMOVED, 0, name)
+    chain.add(Add("layer", "source", "other"))
+    if again:
+        second = "other" if again == "both" else again
+        chain.add(Add("more", "layer", second))
+        if again == "both":
+            chain.add(Add("most", "source", "more"))
+    return chain.case(f"add {channels} x {pixels} of {bits}, read again: {again or 'none'}")
+
+
+def score() -> Iterator[Case]:
+    for number, (form, bits) in enumerate(product(FORMS, (16, 32))):
+        channels = WIDTHS[(2 * number + 3) % len(WIDTHS)]
+        chain = _sums((10, number), 1, channels, bits)
+        tensor = chain.tensor
+        assert isinstance(tensor, Sums)
+        chain.add(Score("layer", "feed", scores(form, tensor, chain.rng)))
+        yield chain.case(f"score {channels} sums of {bits} bits: {form}")
+
+
+@functools.cache
+def cases() -> tuple[Case, ...]:
+    """All of them, in an order that does not change."""
+    return (
+        *dense_on_ints(),
+        *dense_on_bits(),
+        *conv_on_ints(),
+        *conv_on_bits(),
+        *depthwise(),
+        *max_pool(),
+        *binarize(),
+        *add(),
+        *score(),
+    )
+
+
+# --- one program ----------------------------------------------------------------------------------
+
+
+def planned(case: Case, target: Target) -> Plan:
+    """The case with the way that it asks for."""
+    return plan(case.network, target, case.prefer)
+
+
+def case_library(number: int, target: Target) -> Library:
+    return c.generate(planned(cases()[number], target), f"k{number}")
+
+
+@contextmanager
+def changed_templates(texts: Mapping[str, str]) -> Iterator[None]:
+    """Generates from templates of which some, by name, have another text."""
+    plain = env._environment()
+    loader = jinja2.ChoiceLoader([jinja2.DictLoader(texts), plain.loader])
+    with mock.patch.object(env, "_environment", return_value=plain.overlay(loader=loader)):
+        yield
+
+
+def record_bytes() -> int:
+    return _HEAD_BYTES + max(case.network.input_bytes for case in cases())
+
+
+def program(libraries: dict[int, Library], target: str) -> Library:
+    """One library that holds ``libraries`` by their case's number.
+
+    An input of a case ends where the record ends, so that a read past it is a read past the record.
+    """
+    size, name = record_bytes(), "kernels"
+    numbers = sorted(libraries)
+    table = [
+        f"    {{ {n}u, {size - libraries[n].input_bytes}u, k{n}_scores, k{n}_predict }},"
+        for n in numbers
+    ]
+    source = [f'#include "{name}.h"', *(f'#include "k{n}.c"' for n in numbers)]
+    source += [_DISPATCH % "\n".join(table)]
+    files = {
+        header_path(name): _HEADER % (size, _CLASSES),
+        source_path(name): "\n".join(source).replace("UNWRITTEN", str(UNWRITTEN)),
+    }
+    for library in libraries.values():
+        files |= library.files
+    return Library(
+        name=name,
+        target=target,
+        files=files,
+        input_bytes=size,
+        num_classes=_CLASSES,
+        constant_bytes=sum(library.constant_bytes for library in libraries.values()),
+        arena_bytes=sum(library.arena_bytes for library in libraries.values()),
+    )
+
+
+_HEADER = """\
+#ifndef KERNELS_H
+#define KERNELS_H
+#include <stdint.h>
+#define KERNELS_INPUT_BYTES %du
+#define KERNELS_NUM_CLASSES %du
+void kernels_scores(const uint8_t *input, int32_t *scores);
+int kernels_predict(const uint8_t *input);
+#endif
+"""
+_DISPATCH = """
+static const struct one {
+    uint32_t number;
+    uint32_t start;
+    void (*scores)(const uint8_t *input, int32_t *scores);
+    int (*predict)(const uint8_t *input);
+} all[] = {
+%s
+};
+
+static const struct one *find(const uint8_t *input)
+{
+    const struct one *one = all;
+
+    while (one->number != (input[0] | (uint32_t)input[1] << 8)) {
+        one++;
+    }
+    return one;
+}
+
+void kernels_scores(const uint8_t *input, int32_t *scores)
+{
+    const struct one *const one = find(input);
+
+    for (uint32_t i = 0u; i < KERNELS_NUM_CLASSES; i++) {
+        scores[i] = UNWRITTEN;
+    }
+    one->scores(&input[one->start], scores);
+}
+
+int kernels_predict(const uint8_t *input)
+{
+    const struct one *const one = find(input);
+
+    return one->predict(&input[one->start]);
+}
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expected:
+    """Records of some cases and what the oracle makes of them."""
+
+    records: NDArray[np.uint8]
+    scores: NDArray[np.int32]
+    classes: NDArray[np.int32]
+    numbers: NDArray[np.int64]  # the case of each record
+
+    def of(self, keep: NDArray[np.bool_]) -> "Expected":
+        """Those records for which ``keep`` is true."""
+        return Expected(
+            self.records[keep], self.scores[keep], self.classes[keep], self.numbers[keep]
+        )
+
+
+@functools.cache
+def expected() -> Expected:
+    """For all records of all cases."""
+    size = record_bytes()
+    records, scores_, classes, numbers = [], [], [], []
+    for number, case in enumerate(cases()):
+        outputs = reference.run(case.network, case.inputs)
+        count, width = case.inputs.shape
+        record = np.zeros((count, size), np.uint8)
+        record[:, 0], record[:, 1] = number % 256, number // 256
+        record[:, size - width :] = case.inputs
+        padded = np.full((count, _CLASSES), UNWRITTEN, np.int32)
+        padded[:, : outputs.scores.shape[1]] = outputs.scores
+        records.append(record)
+        scores_.append(padded)
+        classes.append(outputs.classes)
+        numbers.append(np.full(count, number))
+    return Expected(
+        np.concatenate(records),
+        np.concatenate(scores_),
+        np.concatenate(classes),
+        np.concatenate(numbers),
+    )
+
+
+def differing(outputs: reference.Outputs, wanted: Expected) -> list[str]:
+    """The labels of the cases that did not give what the oracle gives."""
+    wrong = (outputs.scores != wanted.scores).any(axis=1) | (outputs.classes != wanted.classes)
+    return [f"k{n}: {cases()[n].label}" for n in np.unique(wanted.numbers[wrong])]

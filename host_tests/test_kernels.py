@@ -1,0 +1,399 @@
+"""Every kernel equals the oracle over shapes, heads and inputs that were chosen to break it.
+
+All cases of :mod:`kernel_cases` are one program a target. What the cases meet is asserted as well,
+so that nobody has to trust the enumeration; ``mutants.py`` shows that it finds faults.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import kernel_cases as enumeration
+import numpy as np
+import pytest
+from kernel_cases import PAD_VALUES, WIDTHS, Case, cases
+from numpy.typing import NDArray
+
+from edgebnn import reference
+from edgebnn.bits import Layout, layout
+from edgebnn.codegen.env import resource_dir
+from edgebnn.device import build, elf, host, qemu, unicorn
+from edgebnn.ir import (
+    Add,
+    Binarize,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Ints,
+    MaxPool,
+    Op,
+    Raw,
+    Sums,
+    Threshold,
+    fan_in,
+    tensors,
+)
+from edgebnn.kernels import KERNELS
+from edgebnn.kernels.base import BitsHead, ScoresHead, SumsHead
+from edgebnn.plan import Step
+from edgebnn.targets import Target, get_target
+
+
+def for_ops(*kinds: type[Op]) -> set[str]:
+    return {kernel.name for kernel in KERNELS if kernel.ops[0] in kinds}
+
+
+def reading(what: Layout) -> set[str]:
+    return {kernel.name for kernel in KERNELS if what in kernel.reads}
+
+
+# From these follows what a new kernel has to meet.
+ALL_HEADS = for_ops(Dense, Conv)
+WEIGHTED = for_ops(Dense, Conv, DepthwiseConv)
+WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool)
+PADDED = for_ops(Conv, DepthwiseConv)
+
+
+def program(target: Target):
+    libraries = {n: enumeration.case_library(n, target) for n in range(len(cases()))}
+    return enumeration.program(libraries, target.name)
+
+
+def third(which: int) -> enumeration.Expected:
+    """One in three records of every case."""
+    everything = enumeration.expected()
+    return everything.of(np.arange(len(everything.numbers)) % 3 == which)
+
+
+def test_on_this_computer(tmp_path: Path) -> None:
+    """Under sanitizers and as written: optimized code runs on the emulated CPUs."""
+    library = program(get_target("host"))
+    image = build.build_host(library, tmp_path, sanitize=True, optimize="-O0")
+    wanted = enumeration.expected()
+    assert enumeration.differing(host.run(image, wanted.records), wanted) == []
+
+
+@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4"])
+def test_on_emulated_cpus(target_name: str, tmp_path: Path) -> None:
+    """A third of the inputs in Unicorn on either CPU, and the last one in QEMU."""
+    # The micro:bit's memory does not hold the program; Unicorn takes any memory with any CPU.
+    target = replace(get_target(target_name), machine=get_target("cortex-m4").machine)
+    library = program(target)
+    image = build.build_firmware(library, target, tmp_path)
+    assert elf.undefined_symbols(image.model_object) == ()
+    assert elf.footprint(image.path).arena_bytes == library.arena_bytes
+    wanted = third(0 if target_name == "cortex-m0" else 1)
+    assert enumeration.differing(unicorn.run(image, wanted.records, counted=0), wanted) == []
+    if target_name == "cortex-m4":
+        wanted = third(2)
+        assert enumeration.differing(qemu.run(image, wanted.records), wanted) == []
+
+
+# --- what the cases meet --------------------------------------------------------------------------
+
+
+def layers() -> Iterator[tuple[Case, Step]]:
+    for case in cases():
+        scheduled = enumeration.planned(case, get_target("host"))
+        yield case, next(step for step in scheduled.steps if step.op.name == "layer")
+
+
+def met(what) -> dict[str, set[Any]]:
+    """For each kernel all that ``what(case, step)`` yields."""
+    seen: dict[str, set[Any]] = defaultdict(set)
+    for case, step in layers():
+        seen[step.kernel.name].update(what(case, step))
+    return seen
+
+
+def check(what, wanted: dict[str, set[Any]]) -> None:
+    seen = met(what)
+    missing = {name: items - seen[name] for name, items in wanted.items() if items - seen[name]}
+    assert not missing
+
+
+def test_every_kernel_at_both_sides_of_words() -> None:
+    """Inputs of a dense layer, channels of what else there is; and outputs."""
+
+    def inputs(_case, step):
+        yield fan_in(step.op) if isinstance(step.op, Dense) else step.source.channels
+
+    def outputs(_case, step):
+        yield len(step.op.weights) if step.kernel.name in ALL_HEADS else None
+
+    check(inputs, {kernel.name: set(WIDTHS) for kernel in KERNELS})
+    check(outputs, {name: set(WIDTHS) for name in ALL_HEADS})
+
+
+def test_every_width_of_input() -> None:
+    check(
+        lambda _case, step: [getattr(step.source, "bits", None)],
+        {name: set(range(1, 9)) for name in reading(Layout.BYTES)},
+    )
+
+
+def test_every_window() -> None:
+    """Of kernels that have one; padding where there can be any, also unequal and outside."""
+
+    def sizes(_case, step):
+        w = getattr(step.view, "window", None)
+        if w is not None:
+            yield "kernel", w.kernel_height, w.kernel_width
+            yield "stride down", w.stride_y
+            yield "stride right", w.stride_x
+            yield "places", min(w.out_height, 2), min(w.out_width, 2)
+            yield "padding", w.pad_y, w.pad_x
+
+    wanted: set[Any] = {("kernel", *size) for size in enumeration.KERNELS}
+    wanted |= {(way, stride) for way in ("stride down", "stride right") for stride in (1, 2, 3)}
+    wanted |= {("places", y, x) for y in (1, 2) for x in (1, 2)}
+    pads = {("padding", *pad) for pad in enumeration.PADDINGS}
+    check(sizes, {name: wanted | (pads if name in PADDED else set()) for name in WINDOWED})
+
+
+def test_every_pad_value_beside_every_tail() -> None:
+    def pads(_case, step):
+        w, channels = step.view.window, step.source.channels
+        tail = "whole" if channels % 32 == 0 else "tail"
+        if w.padded:
+            yield w.pad_value, tail, "words" if channels > 32 else "word"
+
+    wanted = {
+        (pad, tail, words)
+        for pad in PAD_VALUES
+        for tail in ("whole", "tail")
+        for words in ("word", "words")
+    }
+    seen = met(lambda case, step: pads(case, step) if hasattr(step.view, "window") else ())
+    for name in PADDED & reading(Layout.ROWS):
+        assert wanted <= seen[name]
+
+
+def head_of(step: Step) -> str:
+    """What the head of ``step`` does, as finely as its template tells."""
+    view: Any = step.view
+    if step.kernel.name == "depthwise_sliced":
+        return f"sums {view.sums.bits}" if view.sums else "bits"
+    match view.head:
+        case BitsHead(inverted=inverted):
+            return "inverted bits" if inverted else "bits"
+        case SumsHead(bits=bits):
+            return f"sums {bits}"
+        case ScoresHead(factors=True):
+            types = {table.suffix: table.ctype for table in view.head.tables}
+            return f"scores: {types['factor']} factors, {types['offset']} offsets"
+        case ScoresHead(zero_factors=True):
+            some = step.op.head.factor.any()
+            return "scores: shifts and zeros" if some else "scores: no factors"
+        case ScoresHead(shifts=True):
+            return "scores: shifts"
+        case ScoresHead(shift=shift) if shift:
+            return "scores: one shift"
+        case ScoresHead(offsets=True):
+            return "scores: offsets"
+    return "scores: plain"
+
+
+SCORES = {
+    "scores: plain",
+    "scores: offsets",
+    "scores: one shift",
+    "scores: shifts",
+    "scores: shifts and zeros",
+    "scores: no factors",
+    "scores: int16_t factors, int16_t offsets",
+    "scores: int32_t factors, int32_t offsets",
+}
+
+
+def test_every_head() -> None:
+    """Of every kernel; scores of the kernel for sums of either size."""
+
+    def heads(_case, step):
+        name = step.kernel.name
+        if name == "score":
+            yield f"{head_of(step)} of {step.view.bits}"
+        elif name not in ("add", "max_pool"):
+            yield head_of(step)
+
+    wanted = {name: {"bits", "sums 16", "sums 32"} for name in WEIGHTED}
+    for name in ALL_HEADS:
+        wanted[name] |= SCORES
+    wanted["binarize"] = {"bits", "inverted bits"}
+    wanted["score"] = {f"{form} of {bits}" for form in SCORES for bits in (16, 32)}
+    check(heads, wanted)
+
+
+def test_every_number_of_outputs_of_a_head() -> None:
+    """One, less than a word, whole words, and words with a tail; limits of either size."""
+    seen: dict[str, set[str]] = defaultdict(set)
+    limits = set()
+    for _case, step in layers():
+        head = getattr(step.view, "head", None)
+        if head is not None:
+            n = head.outputs
+            size = "one" if n == 1 else "few" if n < 32 else "tail" if n % 32 else "whole"
+            seen[head.kind].add(size)
+            limits |= {table.ctype for table in head.tables if table.suffix == "limits"}
+    assert all(seen[kind] == {"one", "few", "tail", "whole"} for kind in ("bits", "sums", "scores"))
+    assert limits == {"int16_t", "int32_t"}
+
+
+def test_every_kind_of_threshold() -> None:
+    """Never, always, and a tie and a miss by one that the inputs do meet."""
+
+    def kinds(case, step):
+        if step.kernel.name not in (*WEIGHTED, "binarize"):
+            return
+        values, low, high = compared(case, step)
+        limits = step.op.minimum if isinstance(step.op, Binarize) else step.op.head
+        if isinstance(limits, Threshold):
+            limits = limits.min_dot
+        if isinstance(limits, np.ndarray):
+            yield from ["never"] if (limits > high).any() else []
+            yield from ["always"] if (limits <= low).any() else []
+            yield from ["tie"] if (values == limits).any() else []
+            yield from ["below"] if ((values < limits) & (limits - 2 <= values)).any() else []
+
+    every = {"never", "always", "tie", "below"}
+    check(kinds, dict.fromkeys((*WEIGHTED, "binarize"), every))
+
+
+def compared(case: Case, step: Step) -> tuple[NDArray[np.int64], int, int]:
+    """What the layer compares with its limits, and the least and the largest that it could be."""
+    network, op = case.network, step.op
+    if isinstance(op, Binarize):
+        name = op.source
+    else:
+        before = network.ops[: [one.name for one in network.ops].index("layer")]
+        network, name = replace(network, ops=(*before, replace(op, head=Raw()))), "layer"
+    values = reference.trace(network, reference.check_inputs(network, case.inputs))[name]
+    tensor = tensors(network)[name]
+    if isinstance(tensor, Sums):
+        return values, tensor.low, tensor.high
+    assert isinstance(tensor, Ints)
+    return values, 0, 2**tensor.bits - 1
+
+
+def test_every_pool_and_mask() -> None:
+    """OR, AND and both, where a pixel has one word and where it has more."""
+
+    def masks(_case, step):
+        mask = step.op.all_set if step.kernel.name == "max_pool" else step.op.inverted
+        kind = "all" if mask.all() and len(mask) > 1 else "some" if mask.any() else "none"
+        yield kind, "words" if len(mask) > 32 else "word"
+
+    def only(case, step):
+        return masks(case, step) if step.kernel.name in ("max_pool", "binarize") else ()
+
+    wanted = {(kind, words) for kind in enumeration.MASKS for words in ("word", "words")}
+    check(only, {"max_pool": wanted, "binarize": wanted})
+
+
+def test_every_addition() -> None:
+    """All sizes of sums, over the source, over the other one, and beside both."""
+
+    def kinds(_case, step):
+        if not isinstance(step.op, Add):
+            return
+        view: Any = step.view
+        yield "bits", view.source_bits, view.other_bits, view.bits
+        over = [place == step.result_offset for place in step.source_offsets]
+        yield "over", *over
+        yield "odd", view.channels % 2, min(view.pixels, 2), view.bits
+
+    wanted: set[Any] = {
+        ("bits", 16, 16, 16),
+        ("bits", 16, 16, 32),
+        ("bits", 16, 32, 32),
+        ("bits", 32, 16, 32),
+        ("bits", 32, 32, 32),
+        ("over", True, False),
+        ("over", False, True),
+        ("over", False, False),
+        ("over", True, True),
+    }
+    wanted |= {("odd", odd, n, bits) for odd in (0, 1) for n in (1, 2) for bits in (16, 32)}
+    check(kinds, {"add": wanted})
+
+
+def test_rows_below_at_and_beyond_eight_words() -> None:
+    """Trips of a carry-save tree and of what it leaves: none, one and more of each."""
+
+    def trips(_case, step):
+        if step.kernel.name in ("dense_rows", "dense_bit_planes"):
+            view: Any = step.view
+            words = getattr(view, "planes", view).row_words
+            yield min(words // 8, 2), min(words % 8, 2)
+
+    wanted = {(0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (2, 1)}
+    check(trips, {"dense_rows": wanted, "dense_bit_planes": wanted})
+
+    def planes(_case, step):
+        if step.kernel.name == "dense_bit_planes":
+            words = step.view.planes.row_words
+            yield step.source.bits, words >= 8, words % 8 > 0
+
+    every = {(bits, *ends) for bits in range(1, 9) for ends in ((0, 1), (1, 0), (1, 1))}
+    check(planes, {"dense_bit_planes": every})
+
+
+def test_counts_of_taps() -> None:
+    """Taps inside the image and windows that cross its border, counted one by one."""
+    seen = set()
+    for case, step in layers():
+        w = getattr(step.view, "window", None)
+        if w is None:
+            continue
+        rows, columns = (
+            [
+                sum(0 <= place * stride - pad + tap < size for tap in range(kernel))
+                for place in range(places)
+            ]
+            for size, places, kernel, stride, pad in (
+                (w.height, w.out_height, w.kernel_height, w.stride_y, w.pad_y),
+                (w.width, w.out_width, w.kernel_width, w.stride_x, w.pad_x),
+            )
+        )
+        taps = [row * column for row in rows for column in columns]
+        assert w.inside == sum(taps), case.label
+        assert w.crossing == sum(n < w.taps for n in taps), case.label
+        seen |= {"none" if n == 0 else "all" if n == w.taps else "some" for n in taps}
+    assert seen == {"none", "some", "all"}
+
+
+def test_every_layout() -> None:
+    """Every kernel reads all that it says it can, and nothing else."""
+    seen = met(lambda _case, step: {layout(tensor) for tensor in step.sources})
+    assert seen == {kernel.name: set(kernel.reads) for kernel in KERNELS}
+
+
+def test_every_branch_of_every_template() -> None:
+    """A comment behind each tag that opens a branch is printed in some case."""
+    folder = resource_dir("templates")
+    texts, marks = {}, set()
+    for path in sorted((folder / "c").rglob("*.j2")):
+        name = path.relative_to(folder).as_posix()
+        if name.endswith(".h.j2"):
+            continue
+
+        def mark(match: re.Match[str], name: str = name) -> str:
+            at = f"/* {name}:{match.start()} */"
+            marks.add(at)
+            return f"{match.group()}{at}\n"
+
+        text = path.read_text(encoding="utf-8")
+        texts[name] = re.sub(r"^\{%-? (?:if|elif|else|for)\b.*%\}\n", mark, text, flags=re.M)
+    printed = set()
+    with enumeration.changed_templates(texts):
+        for number in range(len(cases())):
+            (source,) = (
+                text
+                for path, text in enumeration.case_library(number, get_target("host")).files.items()
+                if path.endswith(".c")
+            )
+            printed |= set(re.findall(r"/\* c/\S+:\d+ \*/", source))
+    assert marks - printed == set()
