@@ -620,6 +620,7 @@ def program(libraries: dict[int, Library], target: str) -> Library:
         num_classes=_CLASSES,
         constant_bytes=sum(library.constant_bytes for library in libraries.values()),
         arena_bytes=sum(library.arena_bytes for library in libraries.values()),
+        layers=(),
     )
 
 
