@@ -12,9 +12,10 @@ from edgebnn.codegen.library import Library
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import write_texts
 from edgebnn.packages import platformio
+from edgebnn.packages import project as whole_project
 from edgebnn.plan import plan
 from edgebnn.proof import prove
-from edgebnn.targets import get_target
+from edgebnn.targets import board_of, get_target
 
 __all__ = ["generate", "load", "read", "release", "save", "write"]
 
@@ -25,6 +26,7 @@ def generate(
     target: str = "host",
     name: str | None = None,
     first_layer: str = "auto",
+    project: bool = False,
 ) -> Library:
     """The C library of a model, as text: a folder for PlatformIO, or for any other build.
 
@@ -32,29 +34,33 @@ def generate(
 
     Args:
         model: a module in either mode, or the path of a model file.
-        target: a name from :data:`edgebnn.targets.TARGETS`.
+        target: a name from :data:`edgebnn.targets.TARGETS` or :data:`edgebnn.targets.BOARDS`.
         name: C prefix; the stem of the file by default, ``model`` for a module.
         first_layer: kernel of the layer on the input, a name from
             :data:`edgebnn.kernels.FIRST_LAYER`.
+        project: a whole PlatformIO project with the library in it, which makes a firmware.
 
     Raises:
         EdgebnnError: the file, the model or an argument cannot be used; says why.
     """
     chosen, prefer = get_target(target), kernels.first_layer_ways(first_layer)
+    board = board_of(target) if project else None
     metadata = Metadata()
     if isinstance(model, nn.Module):
         module, stem = model, "model"
     else:
         checkpoint = read(model)
         module, metadata, stem = checkpoint.model, checkpoint.metadata, Path(model).stem
+    network = prove(module).network
     library = c.generate(
-        plan(prove(module).network, chosen, prefer),
+        plan(network, chosen, prefer),
         stem if name is None else name,
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,
         input_steps=metadata.input_steps,
     )
-    return platformio.wrap(library)
+    library = platformio.wrap(library)
+    return library if board is None else whole_project.wrap(library, network, board.name)
 
 
 def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from networks import random_model
 import edgebnn.nn as bnn
 from edgebnn import api, kernels
 from edgebnn.codegen import c
+from edgebnn.codegen.library import header_path, source_path
 from edgebnn.device import build, elf, toolchain
+from edgebnn.errors import EdgebnnError
 from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
@@ -145,7 +148,15 @@ def test_only_the_promised_names_are_public(tmp_path: Path) -> None:
     with firmware.model_object.open("rb") as file:
         symbols = ELFFile(file).get_section_by_name(".symtab").iter_symbols()
         public = {s.name for s in symbols if s["st_info"]["bind"] == "STB_GLOBAL"}
-    assert public == {"net_predict", "net_scores"}
+    assert public == {"net_predict", "net_scores", "net_best"}
+
+
+def test_source_refuses_the_header_of_another_run(tmp_path: Path) -> None:
+    header, source = header_path("net"), source_path("net")
+    ours, other = library_of(2001, "cortex-m4"), library_of(2001, "cortex-m0")
+    mixed = replace(ours, files={header: other.files[header], source: ours.files[source]})
+    with pytest.raises(EdgebnnError, match="copy both again"):
+        build.build_host(mixed, tmp_path)
 
 
 def test_same_model_same_bytes(example_model: Path, tmp_path: Path) -> None:

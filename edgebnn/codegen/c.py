@@ -1,5 +1,7 @@
 """The C renderer: a plan goes in, the text of a C99 library comes out; nothing is written."""
 
+import zlib
+
 from edgebnn import ir
 from edgebnn._version import __version__
 from edgebnn.codegen import views
@@ -36,14 +38,15 @@ def generate(
     accuracy = "not recorded"
     if test_accuracy is not None:
         accuracy = f"{100.0 * test_accuracy:.2f} % (test set, recorded when the model was saved)"
-    shape = network.input
+    shape, sha256 = network.input, ir.sha256(network)
     view = views.LibraryView(
         name=name,
         prefix=prefix,
         macro=name.upper(),
         version=__version__,
         target=plan.target.name,
-        sha256=ir.sha256(network),
+        sha256=sha256,
+        interface=_interface(sha256, plan),
         accuracy=accuracy,
         input_steps=", then ".join(comment_text(step) for step in input_steps),
         classes=tuple(comment_text(text) for text in class_names),
@@ -52,7 +55,10 @@ def generate(
         helpers=tuple(f"c/helpers/{helper}.c.j2" for helper in helpers),
         input_bytes=network.input_bytes,
         input_shape=f"{shape.height} x {shape.width} x {shape.channels}",
-        input_range=f"0 to {2**shape.bits - 1}",
+        input_height=shape.height,
+        input_width=shape.width,
+        input_channels=shape.channels,
+        input_max=2**shape.bits - 1,
         num_classes=network.num_classes,
         fraction_bits=network.scores.fraction_bits,
         arena_words=plan.arena_words,
@@ -74,3 +80,9 @@ def generate(
         arena_bytes=plan.arena_bytes,
         layers=tuple(op.name for op in view.ops),
     )
+
+
+def _interface(sha256: str, plan: Plan) -> str:
+    """What header and source are checked to share: model, target, memory and this program."""
+    text = f"{__version__} {sha256} {plan.target.name} {plan.arena_bytes}"
+    return f"0x{zlib.crc32(text.encode()):08X}"

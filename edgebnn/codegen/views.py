@@ -58,6 +58,7 @@ class LibraryView:
     version: str
     target: str
     sha256: str
+    interface: str  # a number that header and source have to share
     accuracy: str
     input_steps: str  # "" where pixels are inputs as they are
     classes: tuple[str, ...]
@@ -66,7 +67,10 @@ class LibraryView:
     helpers: tuple[str, ...]
     input_bytes: int
     input_shape: str
-    input_range: str
+    input_height: int
+    input_width: int
+    input_channels: int
+    input_max: int
     num_classes: int
     fraction_bits: int
     arena_words: int

@@ -6,16 +6,18 @@ generates, builds and runs code only reads it.
 
 import importlib
 import pkgutil
+from dataclasses import replace
 
 from edgebnn.errors import EdgebnnError
 from edgebnn.targets.base import Target
+from edgebnn.targets.boards import BOARDS, Board
 
-__all__ = ["TARGETS", "Target", "get_target"]
+__all__ = ["BOARDS", "TARGETS", "Board", "Target", "board_of", "get_target"]
 
 
 def _found() -> dict[str, Target]:
     """This computer first, then architecture by architecture."""
-    names = {module.name for module in pkgutil.iter_modules(__path__)} - {"base", "host"}
+    names = {module.name for module in pkgutil.iter_modules(__path__)} - {"base", "boards", "host"}
     modules = [importlib.import_module(f"{__name__}.{name}") for name in ("host", *sorted(names))]
     return {target.name: target for module in modules for target in module.TARGETS}
 
@@ -24,13 +26,33 @@ TARGETS = _found()
 
 
 def get_target(name: str) -> Target:
-    """The target called ``name``.
+    """The target called ``name``, or the one of the board called so, with its flash and RAM.
 
     Raises:
         EdgebnnError: no such target; the message lists those there are.
     """
-    try:
+    if name in TARGETS:
         return TARGETS[name]
-    except KeyError:
-        known = ", ".join(TARGETS)
-        raise EdgebnnError(f"unknown target '{name}'; pick one of: {known}") from None
+    if name in BOARDS:
+        board = BOARDS[name]
+        target = TARGETS[board.target]
+        return replace(target, title=board.title, flash=board.flash, ram=board.ram)
+    raise EdgebnnError(
+        f"unknown target '{name}'; pick one of: {', '.join(TARGETS)}, "
+        f"or a board: {', '.join(BOARDS)}"
+    )
+
+
+def board_of(name: str) -> Board:
+    """The board called ``name``, or the emulated one that has the CPU called so.
+
+    Raises:
+        EdgebnnError: there is none; the message lists those there are.
+    """
+    get_target(name)
+    for board in BOARDS.values():
+        if board.name == name or (board.emulated and board.target == name):
+            return board
+    raise EdgebnnError(
+        f"no emulated board has a '{name}'; name a board as the target, one of: {', '.join(BOARDS)}"
+    )

@@ -12,6 +12,10 @@
  */
 #include "conv.h"
 
+#if CONV_INTERFACE != 0xF1D74BF0u
+#error "conv.h and conv.c are not of one run of edgebnn generate; copy both again"
+#endif
+
 /*
  * A layer is a function of its own: it has all registers to itself, and costs the same whatever
  * calls it. The inner loop is a part of it, so that the length of a row is a constant there.
@@ -270,16 +274,22 @@ void conv_scores(const uint8_t input[CONV_INPUT_BYTES],
     conv_dense1(&conv_arena[0], scores);
 }
 
-int conv_predict(const uint8_t input[CONV_INPUT_BYTES])
+int conv_best(const int32_t scores[CONV_NUM_CLASSES])
 {
-    int32_t scores[CONV_NUM_CLASSES];
     uint32_t best = 0u;
 
-    conv_scores(input, scores);
     for (uint32_t i = 1u; i < CONV_NUM_CLASSES; i++) {
         if (scores[i] > scores[best]) {
             best = i;
         }
     }
     return (int)best;
+}
+
+int conv_predict(const uint8_t input[CONV_INPUT_BYTES])
+{
+    int32_t scores[CONV_NUM_CLASSES];
+
+    conv_scores(input, scores);
+    return conv_best(scores);
 }

@@ -20,15 +20,25 @@ extern "C" {
  * 0 to 3; what is computed from other values is undefined.
  */
 #define CONV_INPUT_BYTES 24u
+#define CONV_INPUT_HEIGHT 4u
+#define CONV_INPUT_WIDTH 6u
+#define CONV_INPUT_CHANNELS 1u
+#define CONV_INPUT_MAX 3u
 
 /** Number of classes, hence of scores. */
 #define CONV_NUM_CLASSES 3u
+
+/** Fraction bits of a score: scores are logits times 2 to this power. */
+#define CONV_FRACTION_BITS 27u
 
 /** Bytes of static scratch memory that the network uses. */
 #define CONV_ARENA_BYTES 264u
 
 /** Digest of the model that this code computes. */
 #define CONV_MODEL_SHA256 "78dcc0fa302bcfed84e8cce8153ba9ad8dc47418d7e551243c987ce7c3981fbc"
+
+/* The source does not compile with the header of another model, target or generator. */
+#define CONV_INTERFACE 0xF1D74BF0u
 
 /**
  * Classify one input.
@@ -48,6 +58,14 @@ int conv_predict(const uint8_t input[CONV_INPUT_BYTES]);
  */
 void conv_scores(const uint8_t input[CONV_INPUT_BYTES],
     int32_t scores[CONV_NUM_CLASSES]);
+
+/**
+ * The class that scores stand for.
+ *
+ * @param scores  from conv_scores()
+ * @return        index of the largest; the lowest index among equals
+ */
+int conv_best(const int32_t scores[CONV_NUM_CLASSES]);
 
 #ifdef __cplusplus
 }

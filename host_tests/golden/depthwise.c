@@ -12,6 +12,10 @@
  */
 #include "depthwise.h"
 
+#if DEPTHWISE_INTERFACE != 0x1B702416u
+#error "depthwise.h and depthwise.c are not of one run of edgebnn generate; copy both again"
+#endif
+
 /*
  * A layer is a function of its own: it has all registers to itself, and costs the same whatever
  * calls it. The inner loop is a part of it, so that the length of a row is a constant there.
@@ -246,16 +250,22 @@ void depthwise_scores(const uint8_t input[DEPTHWISE_INPUT_BYTES],
     depthwise_dense1(&depthwise_arena[16], scores);
 }
 
-int depthwise_predict(const uint8_t input[DEPTHWISE_INPUT_BYTES])
+int depthwise_best(const int32_t scores[DEPTHWISE_NUM_CLASSES])
 {
-    int32_t scores[DEPTHWISE_NUM_CLASSES];
     uint32_t best = 0u;
 
-    depthwise_scores(input, scores);
     for (uint32_t i = 1u; i < DEPTHWISE_NUM_CLASSES; i++) {
         if (scores[i] > scores[best]) {
             best = i;
         }
     }
     return (int)best;
+}
+
+int depthwise_predict(const uint8_t input[DEPTHWISE_INPUT_BYTES])
+{
+    int32_t scores[DEPTHWISE_NUM_CLASSES];
+
+    depthwise_scores(input, scores);
+    return depthwise_best(scores);
 }

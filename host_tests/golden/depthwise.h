@@ -20,15 +20,25 @@ extern "C" {
  * 0 to 15; what is computed from other values is undefined.
  */
 #define DEPTHWISE_INPUT_BYTES 48u
+#define DEPTHWISE_INPUT_HEIGHT 4u
+#define DEPTHWISE_INPUT_WIDTH 4u
+#define DEPTHWISE_INPUT_CHANNELS 3u
+#define DEPTHWISE_INPUT_MAX 15u
 
 /** Number of classes, hence of scores. */
 #define DEPTHWISE_NUM_CLASSES 2u
+
+/** Fraction bits of a score: scores are logits times 2 to this power. */
+#define DEPTHWISE_FRACTION_BITS 0u
 
 /** Bytes of static scratch memory that the network uses. */
 #define DEPTHWISE_ARENA_BYTES 80u
 
 /** Digest of the model that this code computes. */
 #define DEPTHWISE_MODEL_SHA256 "790e4ca1e10d25a83de61376ac02fd25318825f8651a2c64fe482232378236d6"
+
+/* The source does not compile with the header of another model, target or generator. */
+#define DEPTHWISE_INTERFACE 0x1B702416u
 
 /**
  * Classify one input.
@@ -48,6 +58,14 @@ int depthwise_predict(const uint8_t input[DEPTHWISE_INPUT_BYTES]);
  */
 void depthwise_scores(const uint8_t input[DEPTHWISE_INPUT_BYTES],
     int32_t scores[DEPTHWISE_NUM_CLASSES]);
+
+/**
+ * The class that scores stand for.
+ *
+ * @param scores  from depthwise_scores()
+ * @return        index of the largest; the lowest index among equals
+ */
+int depthwise_best(const int32_t scores[DEPTHWISE_NUM_CLASSES]);
 
 #ifdef __cplusplus
 }

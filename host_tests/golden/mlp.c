@@ -12,6 +12,10 @@
  */
 #include "mlp.h"
 
+#if MLP_INTERFACE != 0xF6F0BC7Eu
+#error "mlp.h and mlp.c are not of one run of edgebnn generate; copy both again"
+#endif
+
 /*
  * A layer is a function of its own: it has all registers to itself, and costs the same whatever
  * calls it. The inner loop is a part of it, so that the length of a row is a constant there.
@@ -201,16 +205,22 @@ void mlp_scores(const uint8_t input[MLP_INPUT_BYTES],
     mlp_dense2(&mlp_arena[72], scores);
 }
 
-int mlp_predict(const uint8_t input[MLP_INPUT_BYTES])
+int mlp_best(const int32_t scores[MLP_NUM_CLASSES])
 {
-    int32_t scores[MLP_NUM_CLASSES];
     uint32_t best = 0u;
 
-    mlp_scores(input, scores);
     for (uint32_t i = 1u; i < MLP_NUM_CLASSES; i++) {
         if (scores[i] > scores[best]) {
             best = i;
         }
     }
     return (int)best;
+}
+
+int mlp_predict(const uint8_t input[MLP_INPUT_BYTES])
+{
+    int32_t scores[MLP_NUM_CLASSES];
+
+    mlp_scores(input, scores);
+    return mlp_best(scores);
 }

@@ -20,15 +20,25 @@ extern "C" {
  * 0 to 255; what is computed from other values is undefined.
  */
 #define MLP_INPUT_BYTES 16u
+#define MLP_INPUT_HEIGHT 1u
+#define MLP_INPUT_WIDTH 1u
+#define MLP_INPUT_CHANNELS 16u
+#define MLP_INPUT_MAX 255u
 
 /** Number of classes, hence of scores. */
 #define MLP_NUM_CLASSES 3u
+
+/** Fraction bits of a score: scores are logits times 2 to this power. */
+#define MLP_FRACTION_BITS 29u
 
 /** Bytes of static scratch memory that the network uses. */
 #define MLP_ARENA_BYTES 292u
 
 /** Digest of the model that this code computes. */
 #define MLP_MODEL_SHA256 "bb7d251cf9bbdf31af219c769d83e8e717897b23ff8f9ee85151fdc580251b9b"
+
+/* The source does not compile with the header of another model, target or generator. */
+#define MLP_INTERFACE 0xF6F0BC7Eu
 
 /**
  * Classify one input.
@@ -48,6 +58,14 @@ int mlp_predict(const uint8_t input[MLP_INPUT_BYTES]);
  */
 void mlp_scores(const uint8_t input[MLP_INPUT_BYTES],
     int32_t scores[MLP_NUM_CLASSES]);
+
+/**
+ * The class that scores stand for.
+ *
+ * @param scores  from mlp_scores()
+ * @return        index of the largest; the lowest index among equals
+ */
+int mlp_best(const int32_t scores[MLP_NUM_CLASSES]);
 
 #ifdef __cplusplus
 }

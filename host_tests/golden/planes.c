@@ -12,6 +12,10 @@
  */
 #include "planes.h"
 
+#if PLANES_INTERFACE != 0xEA95074Eu
+#error "planes.h and planes.c are not of one run of edgebnn generate; copy both again"
+#endif
+
 /*
  * A layer is a function of its own: it has all registers to itself, and costs the same whatever
  * calls it. The inner loop is a part of it, so that the length of a row is a constant there.
@@ -269,16 +273,22 @@ void planes_scores(const uint8_t input[PLANES_INPUT_BYTES],
     planes_dense1(&planes_arena[8], scores);
 }
 
-int planes_predict(const uint8_t input[PLANES_INPUT_BYTES])
+int planes_best(const int32_t scores[PLANES_NUM_CLASSES])
 {
-    int32_t scores[PLANES_NUM_CLASSES];
     uint32_t best = 0u;
 
-    planes_scores(input, scores);
     for (uint32_t i = 1u; i < PLANES_NUM_CLASSES; i++) {
         if (scores[i] > scores[best]) {
             best = i;
         }
     }
     return (int)best;
+}
+
+int planes_predict(const uint8_t input[PLANES_INPUT_BYTES])
+{
+    int32_t scores[PLANES_NUM_CLASSES];
+
+    planes_scores(input, scores);
+    return planes_best(scores);
 }

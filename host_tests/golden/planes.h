@@ -20,15 +20,25 @@ extern "C" {
  * 0 to 7; what is computed from other values is undefined.
  */
 #define PLANES_INPUT_BYTES 48u
+#define PLANES_INPUT_HEIGHT 4u
+#define PLANES_INPUT_WIDTH 6u
+#define PLANES_INPUT_CHANNELS 2u
+#define PLANES_INPUT_MAX 7u
 
 /** Number of classes, hence of scores. */
 #define PLANES_NUM_CLASSES 3u
+
+/** Fraction bits of a score: scores are logits times 2 to this power. */
+#define PLANES_FRACTION_BITS 27u
 
 /** Bytes of static scratch memory that the network uses. */
 #define PLANES_ARENA_BYTES 56u
 
 /** Digest of the model that this code computes. */
 #define PLANES_MODEL_SHA256 "ec467a25607a35aa8b0e094862118ef4686788a9e80410d5c0050605f1aa8d9b"
+
+/* The source does not compile with the header of another model, target or generator. */
+#define PLANES_INTERFACE 0xEA95074Eu
 
 /**
  * Classify one input.
@@ -48,6 +58,14 @@ int planes_predict(const uint8_t input[PLANES_INPUT_BYTES]);
  */
 void planes_scores(const uint8_t input[PLANES_INPUT_BYTES],
     int32_t scores[PLANES_NUM_CLASSES]);
+
+/**
+ * The class that scores stand for.
+ *
+ * @param scores  from planes_scores()
+ * @return        index of the largest; the lowest index among equals
+ */
+int planes_best(const int32_t scores[PLANES_NUM_CLASSES]);
 
 #ifdef __cplusplus
 }

@@ -13,6 +13,10 @@
  */
 #include "residual.h"
 
+#if RESIDUAL_INTERFACE != 0x90474E79u
+#error "residual.h and residual.c are not of one run of edgebnn generate; copy both again"
+#endif
+
 /*
  * A layer is a function of its own: it has all registers to itself, and costs the same whatever
  * calls it. The inner loop is a part of it, so that the length of a row is a constant there.
@@ -254,16 +258,22 @@ void residual_scores(const uint8_t input[RESIDUAL_INPUT_BYTES],
     residual_score1(&residual_arena[0], scores);
 }
 
-int residual_predict(const uint8_t input[RESIDUAL_INPUT_BYTES])
+int residual_best(const int32_t scores[RESIDUAL_NUM_CLASSES])
 {
-    int32_t scores[RESIDUAL_NUM_CLASSES];
     uint32_t best = 0u;
 
-    residual_scores(input, scores);
     for (uint32_t i = 1u; i < RESIDUAL_NUM_CLASSES; i++) {
         if (scores[i] > scores[best]) {
             best = i;
         }
     }
     return (int)best;
+}
+
+int residual_predict(const uint8_t input[RESIDUAL_INPUT_BYTES])
+{
+    int32_t scores[RESIDUAL_NUM_CLASSES];
+
+    residual_scores(input, scores);
+    return residual_best(scores);
 }

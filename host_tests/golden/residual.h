@@ -20,15 +20,25 @@ extern "C" {
  * 0 to 7; what is computed from other values is undefined.
  */
 #define RESIDUAL_INPUT_BYTES 24u
+#define RESIDUAL_INPUT_HEIGHT 1u
+#define RESIDUAL_INPUT_WIDTH 1u
+#define RESIDUAL_INPUT_CHANNELS 24u
+#define RESIDUAL_INPUT_MAX 7u
 
 /** Number of classes, hence of scores. */
 #define RESIDUAL_NUM_CLASSES 3u
+
+/** Fraction bits of a score: scores are logits times 2 to this power. */
+#define RESIDUAL_FRACTION_BITS 27u
 
 /** Bytes of static scratch memory that the network uses. */
 #define RESIDUAL_ARENA_BYTES 20u
 
 /** Digest of the model that this code computes. */
 #define RESIDUAL_MODEL_SHA256 "e38c64bb78815bb4f2cca348ec4f0d167ae71f22d4e7fc77d4c4a3a244e28b57"
+
+/* The source does not compile with the header of another model, target or generator. */
+#define RESIDUAL_INTERFACE 0x90474E79u
 
 /**
  * Classify one input.
@@ -48,6 +58,14 @@ int residual_predict(const uint8_t input[RESIDUAL_INPUT_BYTES]);
  */
 void residual_scores(const uint8_t input[RESIDUAL_INPUT_BYTES],
     int32_t scores[RESIDUAL_NUM_CLASSES]);
+
+/**
+ * The class that scores stand for.
+ *
+ * @param scores  from residual_scores()
+ * @return        index of the largest; the lowest index among equals
+ */
+int residual_best(const int32_t scores[RESIDUAL_NUM_CLASSES]);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,39 @@
+"""Boards: each has a CPU that is a target, and its own flash and RAM.
+
+A name is that of a PlatformIO environment in ``firmware/platformio.ini``, which is PlatformIO's
+name of the board where there is one.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A board, real or emulated; ``target`` is the CPU that code for it is generated for.
+
+    ``flash`` and ``ram`` are in bytes; None: as much as there is.
+    """
+
+    name: str
+    title: str
+    target: str
+    flash: int | None
+    ram: int | None
+    emulated: bool = False
+
+
+_K = 1024
+
+BOARDS = {
+    board.name: board
+    for board in (
+        Board("native", "this computer", "host", None, None, emulated=True),
+        Board("qemu_m0", "BBC micro:bit in QEMU", "cortex-m0", 128 * _K, 16 * _K, emulated=True),
+        Board("qemu_m4", "MPS2 AN386 in QEMU", "cortex-m4", 4096 * _K, 4096 * _K, emulated=True),
+        Board("nucleo_f446re", "ST Nucleo F446RE", "cortex-m4", 512 * _K, 128 * _K),
+        Board("nucleo_f030r8", "ST Nucleo F030R8", "cortex-m0", 64 * _K, 8 * _K),
+        Board("blackpill_f411ce", "WeAct Black Pill F411CE", "cortex-m4", 512 * _K, 128 * _K),
+        Board("pico", "Raspberry Pi Pico", "cortex-m0", 2048 * _K, 264 * _K),
+        Board("teensy41", "PJRC Teensy 4.1", "cortex-m7", 7936 * _K, 512 * _K),
+    )
+}
