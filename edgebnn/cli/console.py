@@ -23,7 +23,12 @@ out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, markup=False)
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file, either form.")]
-TargetName = Annotated[str, typer.Option("--target", "-t", help=f"One of: {', '.join(TARGETS)}.")]
+TargetName = Annotated[
+    str,
+    typer.Option(
+        "--target", "-t", help=f"One of: {', '.join(TARGETS)}; or a board of edgebnn targets."
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option("--data", help="Folder with the data sets; EDGEBNN_DATA names one too."),

@@ -6,21 +6,26 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from edgebnn.cli.console import FirstLayer, ModelFile, Name, TargetName, out
+from edgebnn.cli.console import FirstLayer, ModelFile, Name, TargetName, err, out
 from edgebnn.cli.inputs import open_model
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import EdgebnnError
 from edgebnn.kernels import first_layer_ways
-from edgebnn.targets import TARGETS, get_target
+from edgebnn.targets import BOARDS, TARGETS, get_target
 
 
 def targets() -> None:
-    """List the CPUs that edgebnn emits code for."""
+    """List the CPUs that edgebnn emits code for, and boards that have them."""
     for target in TARGETS.values():
         emulator = "runs here" if target.is_host else "no emulator"
         if target.emulators:
-            emulator = f"emulated ({target.emulators[0].label})"
-        out.print(f"{target.name:12} {target.title:16} {emulator}")
+            emulator = f"emulated in {' and '.join(one.title for one in target.emulators)}"
+        out.print(f"{target.name:18} {target.title:26} {target.cpu.word_bits} bits  {emulator}")
+    out.print("")
+    for board in BOARDS.values():
+        flash, ram = (spaced(size) if size else "" for size in (board.flash, board.ram))
+        sizes = f"flash {flash} bytes, RAM {ram} bytes" if board.flash else ""
+        out.print(f"{board.name:18} {board.title:26} {board.target:12} {sizes}".rstrip())
 
 
 def info(model: ModelFile, first_layer: FirstLayer = "auto") -> None:
@@ -70,22 +75,51 @@ def release(
 
 def generate(
     model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Empty or new folder.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Empty or new folder for the library.")
+    ] = None,
+    project: Annotated[
+        Path | None,
+        typer.Option(
+            "--project",
+            help="Empty or new folder for a PlatformIO project: the library and a firmware that "
+            "answers edgebnn check.",
+        ),
+    ] = None,
     target: TargetName = "cortex-m4",
     name: Name = None,
     first_layer: FirstLayer = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Replace files in OUTPUT.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files in the folder.")] = False,
 ) -> None:
     """Emit the model as a C99 library: no heap, no libc, no float."""
     from edgebnn import api
 
-    library = api.generate(model, target=target, name=name, first_layer=first_layer)
-    for path in api.write(library, output, force=force):
-        out.print(str(path))
+    if (output is None) == (project is None):
+        raise EdgebnnError("name a folder: -o for a library, or --project for a PlatformIO project")
+    chosen = get_target(target)
+    library = api.generate(
+        model, target=target, name=name, first_layer=first_layer, project=project is not None
+    )
+    if output is not None:
+        for path in api.write(library, output, force=force):
+            out.print(str(path))
+    if project is not None:
+        api.write(library, project, force=force)
+        out.print(f"{project}: the model is lib/{library.name}; build it by pio run -d {project}")
     out.print(
         f"flash {spaced(library.constant_bytes)} bytes of constants plus code, "
         f"static RAM {spaced(library.arena_bytes)} bytes"
     )
+    sizes = (
+        ("flash", chosen.flash, library.constant_bytes),
+        ("RAM", chosen.ram, library.arena_bytes),
+    )
+    for memory, there_is, needed in sizes:
+        if there_is is not None and needed > there_is:
+            err.print(
+                f"warning: {chosen.title} has {spaced(there_is)} bytes of {memory}, the network "
+                f"alone takes {spaced(needed)}; make it smaller or take another board"
+            )
 
 
 def predict(

@@ -15,7 +15,7 @@ from edgebnn.device import toolchain
 from edgebnn.device.toolchain import Compiler, find_compiler
 from edgebnn.errors import EdgebnnError
 from edgebnn.targets import TARGETS, Target
-from edgebnn.targets.base import Machine
+from edgebnn.targets.base import Machine, Qemu, Unicorn
 
 COUNT_BYTES = 4
 """The record count in front of the records in a machine's input region."""
@@ -42,20 +42,22 @@ class Image:
     model_object: Path  # the library alone, before linking
     library: Library
     target: Target
+    machine: Machine | None  # None: this computer
     compiler: Compiler
     flags: tuple[str, ...]  # those of the CPU and of optimization, for reports
 
 
-def machine_of(target: Target) -> Machine:
-    """The machine that images for ``target`` are linked for.
+def machine_of(target: Target, emulator: type[Unicorn | Qemu] | None = None) -> Machine:
+    """The machine of the first emulator of ``target``, or of the first one of a kind.
 
     Raises:
         EdgebnnError: it has none; the message lists the targets that have one.
     """
-    if target.machine is None:
-        known = ", ".join(t.name for t in TARGETS.values() if t.machine is not None)
-        raise EdgebnnError(f"{target.name} has no emulated machine; pick one of: {known}")
-    return target.machine
+    for one in target.emulators:
+        if emulator is None or isinstance(one, emulator):
+            return one.machine
+    known = ", ".join(t.name for t in TARGETS.values() if t.emulators)
+    raise EdgebnnError(f"{target.name} has no emulated machine; pick one of: {known}")
 
 
 def build_host(
@@ -86,7 +88,7 @@ def build_host(
         toolchain.compile_object(compiler, source, built, (*flags, f"-I{model.parent}"))
     program = directory / f"{library.name}_host"
     toolchain.link(compiler, objects, program, flags)
-    return Image(program, objects[0], library, target, compiler, flags)
+    return Image(program, objects[0], library, target, None, compiler, flags)
 
 
 def build_firmware(
@@ -94,10 +96,11 @@ def build_firmware(
     target: Target,
     directory: Path,
     *,
+    machine: Machine | None = None,
     optimize: str = "-O2",
     compiler: Compiler | None = None,
 ) -> Image:
-    """Build ``library`` into a bare-metal image for the machine of ``target``.
+    """Build ``library`` into a bare-metal image for ``machine``, that of the first emulator.
 
     The image runs on a whole machine by itself (see ``main.c.j2`` of its architecture in
     ``templates/harness``); Unicorn calls the library's functions in it. With gcc it is linked
@@ -110,7 +113,7 @@ def build_firmware(
             :data:`toolchain.WARNINGS`, or it does not fit the machine's flash or RAM (the message
             says by how many bytes).
     """
-    machine = machine_of(target)
+    machine = machine or machine_of(target)
     compiler = compiler or find_compiler(target)
     flags = (*toolchain.target_flags(compiler, target), optimize)
     model, main = _write_sources(
@@ -143,7 +146,7 @@ def build_firmware(
         if too_small is None:
             raise
         raise too_small from None
-    return Image(elf, objects[0], library, target, compiler, flags)
+    return Image(elf, objects[0], library, target, machine, compiler, flags)
 
 
 def _write_sources(

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.device.build import COUNT_BYTES, FAULT_STATUS, Image, machine_of
+from edgebnn.device.build import COUNT_BYTES, FAULT_STATUS, Image
 from edgebnn.device.run import Run, check_inputs
 from edgebnn.errors import EdgebnnError
-from edgebnn.targets import Target
-from edgebnn.targets.base import Qemu
+from edgebnn.targets.base import Machine, Qemu
 
 
 def run(
@@ -34,9 +33,9 @@ def run(
         EdgebnnError: QEMU is missing or has no such machine, the firmware faulted or did not
             finish, or one record does not fit the machine's input region.
     """
-    library, machine = image.library, machine_of(image.target)
+    library, settings = image.library, _settings(image)
+    machine = settings.machine
     check_inputs(inputs, library.input_bytes)
-    settings = _settings(image.target)
     program = shutil.which(settings.program)
     if program is None:
         raise EdgebnnError(f"{settings.program} is not on PATH; apt-get install {settings.package}")
@@ -49,28 +48,30 @@ def run(
     tables = []
     for start in range(0, len(inputs), room):
         batch = inputs[start : start + room]
-        tables.append(_run_batch((program, *settings.options), image, batch, seconds))
+        tables.append(_run_batch((program, *settings.options), image, machine, batch, seconds))
         if progress is not None:
             progress(start + len(batch))
     table = np.concatenate(tables)
     return Run(classes=table[:, 0].copy(), scores=table[:, 1:].copy())
 
 
-def _settings(target: Target) -> Qemu:
-    for emulator in target.emulators:
-        if isinstance(emulator, Qemu):
+def _settings(image: Image) -> Qemu:
+    for emulator in image.target.emulators:
+        if isinstance(emulator, Qemu) and emulator.machine == image.machine:
             return emulator
-    raise EdgebnnError(f"QEMU has no machine for {target.name}; use another of its emulators")
+    raise EdgebnnError(
+        f"{image.path.name} is not linked for a machine of QEMU; build it for one, or use another "
+        f"of the emulators of {image.target.name}"
+    )
 
 
 def _run_batch(
-    start: tuple[str, ...], image: Image, batch: NDArray[np.uint8], seconds: float
+    start: tuple[str, ...], image: Image, machine: Machine, batch: NDArray[np.uint8], seconds: float
 ) -> NDArray[np.int32]:
     """The class and the scores, int32 (N, 1 + num_classes), of one run of the machine.
 
     ``start`` is the program and the options that do not depend on the run.
     """
-    machine = machine_of(image.target)
     program = Path(start[0]).name
     with tempfile.TemporaryDirectory(prefix="edgebnn-") as folder:
         records = Path(folder) / "inputs.bin"

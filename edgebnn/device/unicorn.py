@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.device.build import Image, machine_of
+from edgebnn.device.build import Image
 from edgebnn.device.elf import read_memory
 from edgebnn.device.run import Run, check_inputs
 from edgebnn.errors import EdgebnnError
-from edgebnn.targets import Target
 from edgebnn.targets.base import Abi, Unicorn
 
 _PAGE = 0x1000
@@ -94,7 +93,8 @@ class _Cpu:
     """
 
     def __init__(self, image: Image, seconds: float, *, count_blocks: bool) -> None:
-        settings = _settings(image.target)
+        settings = _settings(image)
+        self._machine = settings.machine
         self._abi = settings.abi
         self._unicorn, self._constants = _import_unicorn(self._abi)
         self._seconds = seconds
@@ -119,14 +119,14 @@ class _Cpu:
         # An address that is executable and that no library function ever reaches by itself.
         self._back = memory.entry & ~self._abi.code_bit
         self._stack_bottom = self._symbols["stack_limit"]
-        self._scores = machine_of(image.target).ram.end - 4 * self._num_classes
+        self._scores = self._machine.ram.end - 4 * self._num_classes
         self._stack_top = self._scores & -self._abi.stack_align
         if count_blocks:
             self._uc.hook_add(self._unicorn.UC_HOOK_BLOCK, self._count_block)
         self._uc.hook_add(self._unicorn.UC_HOOK_MEM_INVALID, self._note_fault)
 
     def _start(self, image: Image, model: str) -> Any:
-        unicorn, machine = self._unicorn, machine_of(image.target)
+        unicorn, machine = self._unicorn, self._machine
         mode = 0
         for name in self._abi.modes:
             mode |= getattr(unicorn, name)
@@ -264,11 +264,14 @@ class _Cpu:
                 )
 
 
-def _settings(target: Target) -> Unicorn:
-    for emulator in target.emulators:
-        if isinstance(emulator, Unicorn):
+def _settings(image: Image) -> Unicorn:
+    for emulator in image.target.emulators:
+        if isinstance(emulator, Unicorn) and emulator.machine == image.machine:
             return emulator
-    raise EdgebnnError(f"Unicorn has no {target.title}; use another of its emulators")
+    raise EdgebnnError(
+        f"{image.path.name} is not linked for Unicorn; build it for that, or use another of the "
+        f"emulators of {image.target.name}"
+    )
 
 
 def _import_unicorn(abi: Abi) -> tuple[Any, Any]:

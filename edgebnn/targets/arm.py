@@ -32,11 +32,6 @@ _THUMB = Abi(
     wide_mask=0xF800,
     wide=(0xE800, 0xF000, 0xF800),
 )
-_QEMU = Qemu(
-    program="qemu-system-arm",
-    package="qemu-system-arm",
-    options=("-semihosting-config", "enable=on,target=native"),
-)
 
 _MPS2_AN386 = Machine(
     name="mps2-an386",
@@ -46,8 +41,25 @@ _MPS2_AN386 = Machine(
     uart="cmsdk",
     uart_base=0x4000_4000,
 )
+_MPS2_AN385 = replace(_MPS2_AN386, name="mps2-an385")
 # The same, but external memory lies elsewhere.
 _MPS2_AN500 = replace(_MPS2_AN386, name="mps2-an500", inputs=Region(0x6000_0000, 16 << 20))
+_MPS2_AN505 = Machine(
+    name="mps2-an505",
+    flash=Region(0x1000_0000, 4 << 20),
+    ram=Region(0x3800_0000, 4 << 20),
+    inputs=Region(0x8000_0000, 16 << 20),
+    uart="cmsdk",
+    uart_base=0x5020_0000,
+)
+_MPS3_AN547 = Machine(
+    name="mps3-an547",
+    flash=Region(0x0000_0000, 512 << 10),
+    ram=Region(0x2000_0000, 512 << 10),
+    inputs=Region(0x6000_0000, 16 << 20),
+    uart="cmsdk",
+    uart_base=0x5930_3000,
+)
 _MICROBIT = Machine(
     name="microbit",
     flash=Region(0x0000_0000, 0x0002_0000),
@@ -56,11 +68,26 @@ _MICROBIT = Machine(
     uart="nrf51",
     uart_base=0x4000_2000,
 )
+# In Unicorn any core has any memory; where QEMU's machine is a small one, this is not.
+_ROOMY = replace(_MPS2_AN386, name="4 MB of flash and of RAM")
 
 
-def _core(core: str, machine: Machine, *features: str) -> Target:
-    """The target of a core by the suffix of its name, such as "m4"."""
-    name, known_as = f"cortex-{core}", f"Cortex-{core.upper()}"
+def _core(
+    core: str, machine: Machine | None, *features: str, measured: Machine | None = None
+) -> Target:
+    """The target of a core by the suffix of its name, such as "m4".
+
+    ``machine`` is QEMU's, ``measured`` is Unicorn's; None: that emulator does not have the core.
+    """
+    name = f"cortex-{core}"
+    known_as = f"Cortex-{core.upper()}".replace("PLUS", "+")
+    emulators: tuple[Unicorn | Qemu, ...] = ()
+    if measured is not None:
+        model = "M0" if core == "m0plus" else core.upper()  # both are Armv6-M
+        emulators += (Unicorn(f"UC_CPU_ARM_CORTEX_{model}", _THUMB, measured),)
+    if machine is not None:
+        options = ("-semihosting-config", "enable=on,target=native")
+        emulators += (Qemu("qemu-system-arm", "qemu-system-arm", machine, options),)
     return Target(
         name=name,
         title=f"Arm {known_as}",
@@ -72,13 +99,16 @@ def _core(core: str, machine: Machine, *features: str) -> Target:
             gcc_flags=(f"-mcpu={name}", "-mthumb", "-mfloat-abi=soft"),
             zig_flags=("-target", "thumb-freestanding-eabi", f"-mcpu=cortex_{core}"),
         ),
-        machine=machine,
-        emulators=(Unicorn(f"UC_CPU_ARM_CORTEX_{core.upper()}", _THUMB), _QEMU),
+        emulators=emulators,
     )
 
 
 TARGETS = (
-    _core("m0", _MICROBIT),
-    _core("m4", _MPS2_AN386, "dsp"),
-    _core("m7", _MPS2_AN500, "dsp"),
+    _core("m0", _MICROBIT, measured=_ROOMY),
+    _core("m0plus", _MICROBIT, measured=_ROOMY),
+    _core("m3", _MPS2_AN385, measured=_MPS2_AN385),
+    _core("m4", _MPS2_AN386, "dsp", measured=_MPS2_AN386),
+    _core("m7", _MPS2_AN500, "dsp", measured=_MPS2_AN500),
+    _core("m33", _MPS2_AN505, "dsp", measured=_ROOMY),
+    _core("m55", _MPS3_AN547, "dsp"),
 )

@@ -4,6 +4,7 @@ Nothing here needs the compiler or the emulator that it names.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,40 +74,6 @@ class Abi:
 
 
 @dataclass(frozen=True, slots=True)
-class Unicorn:
-    """Unicorn, in this process: it counts instructions and measures the stack.
-
-    ``cpu`` is its name of the CPU model.
-    """
-
-    cpu: str
-    abi: Abi
-
-    @property
-    def label(self) -> str:
-        """What it emulates, in one word."""
-        return self.cpu
-
-
-@dataclass(frozen=True, slots=True)
-class Qemu:
-    """QEMU, which runs an image from reset to exit; it measures nothing.
-
-    ``package`` is the system package of ``program``; ``options`` are what it needs beside the
-    name of the machine, so that the image can end it with an exit status.
-    """
-
-    program: str
-    package: str
-    options: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        """What emulates, in one word."""
-        return self.program
-
-
-@dataclass(frozen=True, slots=True)
 class Region:
     """``size`` bytes of memory from address ``start`` on."""
 
@@ -121,10 +88,11 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A bare-metal memory map that emulators offer and test programs are linked for.
+    """A bare-metal memory map that an emulator offers and test programs are linked for.
 
-    ``name`` is QEMU's. Records are placed in ``inputs`` before the program starts. Results leave
-    through a UART at ``uart_base`` whose driver the harness of the architecture knows by ``uart``.
+    ``name`` is QEMU's where QEMU has it. Records are placed in ``inputs`` before the program
+    starts. Results leave through a UART at ``uart_base`` whose driver the harness of the
+    architecture knows by ``uart``.
     """
 
     name: str
@@ -136,20 +104,48 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class Unicorn:
+    """Unicorn, in this process: it counts instructions and measures the stack.
+
+    ``cpu`` is its name of the CPU model. It has whatever memory ``machine`` says.
+    """
+
+    cpu: str
+    abi: Abi
+    machine: Machine
+
+    title: ClassVar[str] = "Unicorn"
+
+
+@dataclass(frozen=True, slots=True)
+class Qemu:
+    """QEMU, which runs an image from reset to exit; it measures nothing.
+
+    ``package`` is the system package of ``program``; ``options`` are what it needs beside the
+    name of the ``machine``, so that the image can end it with an exit status.
+    """
+
+    program: str
+    package: str
+    machine: Machine
+    options: tuple[str, ...] = ()
+
+    title: ClassVar[str] = "QEMU"
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """Something that edgebnn emits code for.
 
     Being this computer is a matter of its toolchain; a target without emulators is still another
-    machine. ``machine`` is what its test programs are linked for and what all of its ``emulators``
-    emulate, the one that measures most first. ``flash`` and ``ram`` are what the device has, in
-    bytes; None for a CPU core, which comes with any amount.
+    machine. Of its ``emulators``, the one that measures most comes first. ``flash`` and ``ram``
+    are what the device has, in bytes; None for a CPU core, which comes with any amount.
     """
 
     name: str
     title: str
     cpu: Cpu
     toolchain: Native | Cross
-    machine: Machine | None = None
     emulators: tuple[Unicorn | Qemu, ...] = ()
     flash: int | None = None
     ram: int | None = None

@@ -33,7 +33,7 @@ BOARDS = {
         Board("nucleo_f446re", "ST Nucleo F446RE", "cortex-m4", 512 * _K, 128 * _K),
         Board("nucleo_f030r8", "ST Nucleo F030R8", "cortex-m0", 64 * _K, 8 * _K),
         Board("blackpill_f411ce", "WeAct Black Pill F411CE", "cortex-m4", 512 * _K, 128 * _K),
-        Board("pico", "Raspberry Pi Pico", "cortex-m0", 2048 * _K, 264 * _K),
+        Board("pico", "Raspberry Pi Pico", "cortex-m0plus", 2048 * _K, 264 * _K),
         Board("teensy41", "PJRC Teensy 4.1", "cortex-m7", 7936 * _K, 512 * _K),
     )
 }
