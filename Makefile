@@ -5,8 +5,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-TOOLS := arm-none-eabi-gcc qemu-system-arm clang
-PACKAGES := gcc-arm-none-eabi qemu-system-arm clang
+TOOLS := arm-none-eabi-gcc riscv64-unknown-elf-gcc qemu-system-arm qemu-system-riscv32 clang
+PACKAGES := gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc clang
 
 .DELETE_ON_ERROR:
 .PHONY: demo test lint format toolchains clean

@@ -4,8 +4,7 @@ A case is built as plain IR values. In front of its layer stands as little as ca
 or sums, behind it as little as can see each of them, and thresholds are taken from dots that its
 own inputs give, so that ties happen. Nothing here is random from run to run.
 
-All cases go into one library, ``kernels``, which is generated, built and run like any other: its
-records begin with the number of a case, and its scores are those of that case's own library.
+All cases go into one library, as :mod:`batches` has it.
 """
 
 import functools
@@ -16,13 +15,14 @@ from itertools import product
 from typing import Any
 from unittest import mock
 
+import batches
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn import reference
 from edgebnn.codegen import c, env
-from edgebnn.codegen.library import Library, header_path, source_path
+from edgebnn.codegen.library import Library
 from edgebnn.ir import (
     INPUT,
     Add,
@@ -56,12 +56,8 @@ PAD_VALUES = (-1, 0, 1)
 FORMS = ("plain", "offset", "shift", "shifts", "zero", "all zero", "factors", "wide")
 MASKS = ("none", "some", "all")
 UNMOVED: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0)}
-UNWRITTEN = 0x5A0F33C1
-"""What the program puts where a case must not write."""
 
 _SEEN = 8  # rows of the layer that looks at all bits
-_CLASSES = max(WIDTHS)
-_HEAD_BYTES = 2  # of a record: the number of its case
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -589,132 +585,18 @@ def changed_templates(texts: Mapping[str, str]) -> Iterator[None]:
         yield
 
 
-def record_bytes() -> int:
-    return _HEAD_BYTES + max(case.network.input_bytes for case in cases())
-
-
-def program(libraries: dict[int, Library], target: str) -> Library:
-    """One library that holds ``libraries`` by their case's number.
-
-    An input of a case ends where the record ends, so that a read past it is a read past the record.
-    """
-    size, name = record_bytes(), "kernels"
-    numbers = sorted(libraries)
-    table = [
-        f"    {{ {n}u, {size - libraries[n].input_bytes}u, k{n}_scores, k{n}_predict }},"
-        for n in numbers
-    ]
-    source = [f'#include "{name}.h"', *(f'#include "k{n}.c"' for n in numbers)]
-    source += [_DISPATCH % "\n".join(table)]
-    files = {
-        header_path(name): _HEADER % (size, _CLASSES),
-        source_path(name): "\n".join(source).replace("UNWRITTEN", str(UNWRITTEN)),
-    }
-    for library in libraries.values():
-        files |= library.files
-    return Library(
-        name=name,
-        target=target,
-        files=files,
-        input_bytes=size,
-        num_classes=_CLASSES,
-        constant_bytes=sum(library.constant_bytes for library in libraries.values()),
-        arena_bytes=sum(library.arena_bytes for library in libraries.values()),
-        layers=(),
-    )
-
-
-_HEADER = """\
-#ifndef KERNELS_H
-#define KERNELS_H
-#include <stdint.h>
-#define KERNELS_INPUT_BYTES %du
-#define KERNELS_NUM_CLASSES %du
-void kernels_scores(const uint8_t *input, int32_t *scores);
-int kernels_predict(const uint8_t *input);
-#endif
-"""
-_DISPATCH = """
-static const struct one {
-    uint32_t number;
-    uint32_t start;
-    void (*scores)(const uint8_t *input, int32_t *scores);
-    int (*predict)(const uint8_t *input);
-} all[] = {
-%s
-};
-
-static const struct one *find(const uint8_t *input)
-{
-    const struct one *one = all;
-
-    while (one->number != (input[0] | (uint32_t)input[1] << 8)) {
-        one++;
-    }
-    return one;
-}
-
-void kernels_scores(const uint8_t *input, int32_t *scores)
-{
-    const struct one *const one = find(input);
-
-    for (uint32_t i = 0u; i < KERNELS_NUM_CLASSES; i++) {
-        scores[i] = UNWRITTEN;
-    }
-    one->scores(&input[one->start], scores);
-}
-
-int kernels_predict(const uint8_t *input)
-{
-    const struct one *const one = find(input);
-
-    return one->predict(&input[one->start]);
-}
-"""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Expected:
-    """Records of some cases and what the oracle makes of them."""
-
-    records: NDArray[np.uint8]
-    scores: NDArray[np.int32]
-    classes: NDArray[np.int32]
-    numbers: NDArray[np.int64]  # the case of each record
-
-    def of(self, keep: NDArray[np.bool_]) -> "Expected":
-        """Those records for which ``keep`` is true."""
-        return Expected(
-            self.records[keep], self.scores[keep], self.classes[keep], self.numbers[keep]
-        )
+def program(libraries: Mapping[int, Library], target: str) -> Library:
+    """One library that holds ``libraries`` by their case's number."""
+    size = batches.record_bytes(case.network.input_bytes for case in cases())
+    return batches.program(libraries, target, size, max(WIDTHS))
 
 
 @functools.cache
-def expected() -> Expected:
+def expected() -> batches.Expected:
     """For all records of all cases."""
-    size = record_bytes()
-    records, scores_, classes, numbers = [], [], [], []
-    for number, case in enumerate(cases()):
-        outputs = reference.run(case.network, case.inputs)
-        count, width = case.inputs.shape
-        record = np.zeros((count, size), np.uint8)
-        record[:, 0], record[:, 1] = number % 256, number // 256
-        record[:, size - width :] = case.inputs
-        padded = np.full((count, _CLASSES), UNWRITTEN, np.int32)
-        padded[:, : outputs.scores.shape[1]] = outputs.scores
-        records.append(record)
-        scores_.append(padded)
-        classes.append(outputs.classes)
-        numbers.append(np.full(count, number))
-    return Expected(
-        np.concatenate(records),
-        np.concatenate(scores_),
-        np.concatenate(classes),
-        np.concatenate(numbers),
-    )
+    return batches.expected({n: (case.network, case.inputs) for n, case in enumerate(cases())})
 
 
-def differing(outputs: reference.Outputs, wanted: Expected) -> list[str]:
+def differing(outputs: reference.Outputs, wanted: batches.Expected) -> list[str]:
     """The labels of the cases that did not give what the oracle gives."""
-    wrong = (outputs.scores != wanted.scores).any(axis=1) | (outputs.classes != wanted.classes)
-    return [f"k{n}: {cases()[n].label}" for n in np.unique(wanted.numbers[wrong])]
+    return [f"k{n}: {cases()[n].label}" for n in batches.differing(outputs, wanted)]

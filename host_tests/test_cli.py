@@ -29,6 +29,7 @@ import edgebnn.nn as bnn
 from edgebnn import __version__, api
 from edgebnn.cli import app, main
 from edgebnn.codegen.names import check_prefix
+from edgebnn.targets import TARGETS
 from edgebnn.train import get_recipe, recipe_names
 
 COMMAND = [sys.executable, "-m", "edgebnn"]
@@ -155,7 +156,7 @@ def test_info_shows_layers_accuracy_and_targets(trained: Path, tmp_path: Path) -
     assert accuracy is not None
     for wanted in (f"{100 * accuracy:.2f} %", "8 x 8 x 1, 8 bits", "25 856", "dense3", "mlp-16k"):
         assert wanted in text
-    for target in ("host", "cortex-m0", "cortex-m4", "cortex-m7"):
+    for target in TARGETS:
         assert re.search(rf"{target} .*[\d ]+ bytes", text)
 
 
@@ -217,11 +218,11 @@ def test_verify_compares_the_whole_test_set(trained: Path, tmp_path: Path) -> No
     assert not list((tmp_path / "tmp").glob("edgebnn-*"))
 
 
-@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "cortex-m7"])
+@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "rv32imc"])
 def test_simulate_reports_what_a_run_costs(target: str, trained: Path, tmp_path: Path) -> None:
     simulate = output if target == "cortex-m4" else output_here
     text = simulate(tmp_path, "simulate", trained, "-t", target, "--images", "20", "--counted", "5")
-    assert re.search(r"emulated Cortex-M\d .*\(\d+/20\) +│ +0 │", text)
+    assert re.search(r"emulated (Cortex-M\d|RV32IMC) .*\(\d+/20\) +│ +0 │", text)
     for wanted in ("instructions an inference", "static RAM", "stack", "compiler", "flags"):
         assert wanted in text
     assert "every output is equal, bit for bit" in text
@@ -557,7 +558,7 @@ def test_training_that_cannot_begin(
         (("bench", "nothing"), "No such command 'nothing'"),
         (("train",), "Missing argument"),
         (("info",), "Missing argument 'MODEL'"),
-        (("generate", "model.pt"), "Missing option '--output'"),
+        (("generate", "model.pt"), "name a folder: -o for a library, or --project"),
         (("train", "digits", "--epochs", "0"), "--epochs"),
         (("train", "digits", "--seed", "x"), "--seed"),
         (("info", "one.pt", "two.pt"), "unexpected extra argument"),

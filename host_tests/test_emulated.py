@@ -1,63 +1,96 @@
-"""The same oracle against the C on emulated Cortex-M CPUs, in Unicorn and in QEMU."""
+"""The same oracle against the C on every emulated CPU, in Unicorn and in QEMU."""
 
+import functools
 from pathlib import Path
 
+import batches
 import numpy as np
 import pytest
 from networks import random_inputs, random_model
-from test_equality import FIRST_SHIFT_SEED, SHIFT_NETWORKS, check_scores_shift, device_inputs
-from torch import nn
+from numpy.typing import NDArray
+from test_equality import FIRST_SHIFT_SEED, check_scores_shift, device_inputs
 
 from edgebnn import kernels, measure, reference
 from edgebnn.checkpoint import read
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
-from edgebnn.device import build, host, qemu, unicorn
+from edgebnn.device import build, elf, host, qemu, unicorn
+from edgebnn.ir import Network
 from edgebnn.lower import lower
 from edgebnn.plan import plan
-from edgebnn.targets import Target, get_target
+from edgebnn.targets import TARGETS, Target, get_target
+from edgebnn.targets.base import Qemu, Unicorn
 
-NETWORKS = 60
-CHUNK = 10
-TARGETS = ("cortex-m0", "cortex-m4", "cortex-m7")
+NETWORKS, FIRST_SEED = 100, 1000
+CHUNK = 25
+EMULATED = [target for target in TARGETS.values() if target.emulators]
 
 
-def check_emulated(model: nn.Module, seed: int, target: Target, folder: Path) -> Library:
-    """Checks oracle = C in both emulators for one network; the library that ran."""
-    inputs = device_inputs(random_inputs(model, 12, seed))
-    network = lower(model)
-    expected = reference.run(network, inputs)
+@functools.cache
+def lowered(seed: int) -> tuple[Network, NDArray[np.uint8]]:
+    model = random_model(seed, shift_norms=seed >= FIRST_SHIFT_SEED)
+    return lower(model), device_inputs(random_inputs(model, 12, seed))
+
+
+def batch(seeds: range, target: Target) -> tuple[Library, batches.Expected]:
+    """The networks of ``seeds`` in one library, and what the oracle makes of their inputs."""
+    given = {seed: lowered(seed) for seed in seeds}
+    wanted = batches.expected(given)
+    libraries = {n: c.generate(plan(network, target), f"k{n}") for n, (network, _) in given.items()}
+    size, classes = wanted.records.shape[1], wanted.scores.shape[1]
+    return batches.program(libraries, target.name, size, classes), wanted
+
+
+@pytest.mark.parametrize("start", range(FIRST_SEED, FIRST_SEED + NETWORKS, CHUNK))
+@pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
+def test_random_networks(target: Target, start: int, tmp_path: Path) -> None:
+    """In each emulator that the target has, but for the micro:bit, which has no room for them."""
+    library, wanted = batch(range(start, start + CHUNK), target)
+    ran = 0
+    for emulator, settings in zip((unicorn, qemu), (Unicorn, Qemu), strict=True):
+        machines = [one.machine for one in target.emulators if isinstance(one, settings)]
+        for machine in machines:
+            if machine.name == "microbit":
+                continue
+            image = build.build_firmware(library, target, tmp_path, machine=machine)
+            assert elf.undefined_symbols(image.model_object) == ()
+            outputs = emulator.run(image, wanted.records, counted=1)
+            assert batches.differing(outputs, wanted) == [], settings.title
+            ran += 1
+    assert ran
+
+
+def check_in_qemu(network: Network, inputs: NDArray[np.uint8], target: Target, to: Path) -> Library:
+    """Checks oracle = C in QEMU, for one network; the library that ran."""
     library = c.generate(plan(network, target), "net")
-    firmware = build.build_firmware(library, target, folder)
-    runs = {"Unicorn": unicorn.run(firmware, inputs, counted=1), "QEMU": qemu.run(firmware, inputs)}
-    for engine, outputs in runs.items():
-        where = f"{engine}, network {seed}"
-        np.testing.assert_array_equal(outputs.scores, expected.scores, where)
-        np.testing.assert_array_equal(outputs.classes, expected.classes, where)
+    machine = build.machine_of(target, Qemu)
+    image = build.build_firmware(library, target, to, machine=machine)
+    outputs = qemu.run(image, inputs)
+    assert measure.differing(outputs, reference.run(network, inputs)) == 0
     return library
 
 
-@pytest.mark.parametrize("target_name", TARGETS)
-@pytest.mark.parametrize("start", range(0, NETWORKS, CHUNK))
-def test_random_networks(start: int, target_name: str, tmp_path: Path) -> None:
-    for seed in range(1000 + start, 1000 + start + CHUNK):
-        check_emulated(random_model(seed), seed, get_target(target_name), tmp_path / str(seed))
+def test_random_networks_on_a_micro_bit(tmp_path: Path) -> None:
+    for seed in range(FIRST_SEED, FIRST_SEED + 10):
+        check_in_qemu(*lowered(seed), get_target("cortex-m0"), tmp_path / str(seed))
 
 
-@pytest.mark.parametrize("start", range(0, SHIFT_NETWORKS // 4, CHUNK))
-def test_shift_norm_networks(start: int, tmp_path: Path) -> None:
+def test_shift_norm_networks(tmp_path: Path) -> None:
     """Of the networks that test_equality runs in torch and on this computer the first ones.
 
     On these CPUs, test_kernels has every kernel of scores in every form of them.
     """
-    for seed in range(FIRST_SHIFT_SEED + start, FIRST_SHIFT_SEED + start + CHUNK):
-        model = random_model(seed, shift_norms=True)
-        library = check_emulated(model, seed, get_target("cortex-m4"), tmp_path / str(seed))
-        check_scores_shift(lower(model), library)
+    target, seeds = get_target("cortex-m4"), range(FIRST_SHIFT_SEED, FIRST_SHIFT_SEED + CHUNK)
+    library, wanted = batch(seeds, target)
+    image = build.build_firmware(library, target, tmp_path)
+    assert batches.differing(unicorn.run(image, wanted.records, counted=1), wanted) == []
+    for seed in seeds:
+        network, _ = lowered(seed)
+        check_scores_shift(network, c.generate(plan(network, target), "net"))
 
 
-@pytest.mark.parametrize("target_name", TARGETS)
-def test_example_models(example_model: Path, target_name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
+def test_example_models(example_model: Path, target: Target, tmp_path: Path) -> None:
     """What the repository ships: torch = oracle = C under sanitizers = C on the emulated CPU."""
     checkpoint = read(example_model)
     network = lower(checkpoint.model)
@@ -67,12 +100,12 @@ def test_example_models(example_model: Path, target_name: str, tmp_path: Path) -
     library = c.generate(plan(network, get_target("host")), "net")
     built = build.build_host(library, tmp_path / "host", sanitize=True)
     assert measure.differing(host.run(built, trial.inputs), trial.expected) == 0
-    (chip,) = measure.run_on(trial, [get_target(target_name)], tmp_path, counted=1)
+    (chip,) = measure.run_on(trial, [target], tmp_path, counted=1)
     assert chip.differing == 0
 
 
 @pytest.mark.parametrize("first_layer", ["auto", "bit-planes"])
-@pytest.mark.parametrize("target_name", TARGETS)
+@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4", "cortex-m7"])
 def test_example_models_on_whole_machines(
     example_model: Path, target_name: str, first_layer: str, tmp_path: Path
 ) -> None:
@@ -83,9 +116,10 @@ def test_example_models_on_whole_machines(
     expected = reference.run(network, inputs)
     prefer = kernels.first_layer_ways(first_layer)
     library = c.generate(plan(network, target, prefer), "net")
-    firmware = build.build_firmware(library, target, tmp_path)
-    assert measure.differing(qemu.run(firmware, inputs), expected) == 0
-    assert measure.differing(unicorn.run(firmware, inputs, counted=1), expected) == 0
+    for emulator, settings in ((unicorn, Unicorn), (qemu, Qemu)):
+        machine = build.machine_of(target, settings)
+        image = build.build_firmware(library, target, tmp_path, machine=machine)
+        assert measure.differing(emulator.run(image, inputs, counted=1), expected) == 0
 
 
 def test_instruction_count_is_repeatable(tmp_path: Path) -> None:

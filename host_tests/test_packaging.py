@@ -58,19 +58,20 @@ def from_wheel(installed: Path, folder: Path, *arguments: str) -> subprocess.Com
     )
 
 
-def test_wheel_carries_every_template(wheel: Path) -> None:
-    templates = resource_dir("templates")
+@pytest.mark.parametrize("kind", ["templates", "firmware"])
+def test_wheel_carries_every_template(kind: str, wheel: Path) -> None:
+    folder = resource_dir(kind)
     wanted = {
-        f"edgebnn/_data/templates/{path.relative_to(templates).as_posix()}": path.read_bytes()
-        for path in templates.rglob("*")
-        if path.is_file()
+        f"edgebnn/_data/{kind}/{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not {".pio", "__pycache__"} & set(path.parts)
     }
-    assert len(wanted) > 10
+    assert len(wanted) > 5
     with zipfile.ZipFile(wheel) as archive:
         packed = {
             name: archive.read(name)
             for name in archive.namelist()
-            if name.startswith("edgebnn/_data/templates/")
+            if name.startswith(f"edgebnn/_data/{kind}/")
         }
     assert packed == wanted
 
@@ -92,7 +93,7 @@ def test_sdist_carries_what_its_makefile_needs(built: Path) -> None:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"pyproject.toml", "Makefile", "LICENSE", "README.md", "CHANGELOG.md"} <= names
     assert "constraints.txt" in names  # make installs with it
-    for folder in ("edgebnn", "templates", "host_tests", "examples"):
+    for folder in ("edgebnn", "templates", "firmware", "host_tests", "examples"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert path.relative_to(ROOT).as_posix() in names

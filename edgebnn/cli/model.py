@@ -95,7 +95,7 @@ def generate(
     from edgebnn import api
 
     if (output is None) == (project is None):
-        raise EdgebnnError("name a folder: -o for a library, or --project for a PlatformIO project")
+        raise typer.BadParameter("name a folder: -o for a library, or --project for a project")
     chosen = get_target(target)
     library = api.generate(
         model, target=target, name=name, first_layer=first_layer, project=project is not None

@@ -1,0 +1,145 @@
+"""Many networks as one library: one build and one run of an emulator for all of them.
+
+The library, ``batch``, is built and run like any other. Its records begin with the number of a
+network, and its scores and classes are those of that network's own library, ``k<number>``.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebnn import reference
+from edgebnn.codegen.library import Library, header_path, source_path
+from edgebnn.ir import Network
+
+UNWRITTEN = 0x5A0F33C1
+"""What the program puts where a network must not write."""
+
+_NAME = "batch"
+_HEAD_BYTES = 2  # of a record: the number of its network
+
+
+def record_bytes(widths: Iterable[int]) -> int:
+    """Of a batch of networks with inputs of so many bytes."""
+    return _HEAD_BYTES + max(widths)
+
+
+def program(libraries: Mapping[int, Library], target: str, size: int, classes: int) -> Library:
+    """One library that holds ``libraries``, each called k<number>, by their numbers.
+
+    An input ends where the record of ``size`` bytes ends, so that a read past it is a read past
+    the record. There are ``classes`` scores.
+    """
+    numbers = sorted(libraries)
+    table = [
+        f"    {{ {n}u, {size - libraries[n].input_bytes}u, k{n}_scores, k{n}_predict }},"
+        for n in numbers
+    ]
+    source = [f'#include "{_NAME}.h"', *(f'#include "k{n}.c"' for n in numbers)]
+    source += [_DISPATCH % "\n".join(table)]
+    files = {
+        header_path(_NAME): _HEADER % (size, classes),
+        source_path(_NAME): "\n".join(source).replace("UNWRITTEN", str(UNWRITTEN)),
+    }
+    for library in libraries.values():
+        files |= library.files
+    return Library(
+        name=_NAME,
+        target=target,
+        files=files,
+        input_bytes=size,
+        num_classes=classes,
+        constant_bytes=sum(library.constant_bytes for library in libraries.values()),
+        arena_bytes=sum(library.arena_bytes for library in libraries.values()),
+        layers=(),
+    )
+
+
+_HEADER = """\
+#ifndef BATCH_H
+#define BATCH_H
+#include <stdint.h>
+#define BATCH_INPUT_BYTES %du
+#define BATCH_NUM_CLASSES %du
+void batch_scores(const uint8_t *input, int32_t *scores);
+int batch_predict(const uint8_t *input);
+#endif
+"""
+_DISPATCH = """
+static const struct one {
+    uint32_t number;
+    uint32_t start;
+    void (*scores)(const uint8_t *input, int32_t *scores);
+    int (*predict)(const uint8_t *input);
+} all[] = {
+%s
+};
+
+static const struct one *find(const uint8_t *input)
+{
+    const struct one *one = all;
+
+    while (one->number != (input[0] | (uint32_t)input[1] << 8)) {
+        one++;
+    }
+    return one;
+}
+
+void batch_scores(const uint8_t *input, int32_t *scores)
+{
+    const struct one *const one = find(input);
+
+    for (uint32_t i = 0u; i < BATCH_NUM_CLASSES; i++) {
+        scores[i] = UNWRITTEN;
+    }
+    one->scores(&input[one->start], scores);
+}
+
+int batch_predict(const uint8_t *input)
+{
+    const struct one *const one = find(input);
+
+    return one->predict(&input[one->start]);
+}
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expected:
+    """Records of some networks and what the oracle makes of them."""
+
+    records: NDArray[np.uint8]
+    scores: NDArray[np.int32]
+    classes: NDArray[np.int32]
+    numbers: NDArray[np.int64]  # the network of each record
+
+    def of(self, keep: NDArray[np.bool_]) -> "Expected":
+        """Those records for which ``keep`` is true."""
+        return Expected(
+            self.records[keep], self.scores[keep], self.classes[keep], self.numbers[keep]
+        )
+
+
+def expected(given: Mapping[int, tuple[Network, NDArray[np.uint8]]]) -> Expected:
+    """For networks by their numbers, each with its inputs (N, input_bytes)."""
+    size = record_bytes(network.input_bytes for network, _ in given.values())
+    width = max(network.num_classes for network, _ in given.values())
+    parts: list[tuple[NDArray[np.generic], ...]] = []
+    for number, (network, inputs) in given.items():
+        outputs = reference.run(network, inputs)
+        count = len(inputs)
+        record = np.zeros((count, size), np.uint8)
+        record[:, 0], record[:, 1] = number % 256, number // 256
+        record[:, size - inputs.shape[1] :] = inputs
+        scores = np.full((count, width), UNWRITTEN, np.int32)
+        scores[:, : network.num_classes] = outputs.scores
+        parts.append((record, scores, outputs.classes, np.full(count, number)))
+    return Expected(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def differing(outputs: reference.Outputs, wanted: Expected) -> list[int]:
+    """The numbers of the networks that did not give what the oracle gives."""
+    wrong = (outputs.scores != wanted.scores).any(axis=1) | (outputs.classes != wanted.classes)
+    return np.unique(wanted.numbers[wrong]).tolist()
