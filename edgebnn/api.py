@@ -10,9 +10,9 @@ from edgebnn.checkpoint import Checkpoint, Metadata, load, read, save
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
 from edgebnn.errors import EdgebnnError
-from edgebnn.files import write_texts
-from edgebnn.packages import platformio
+from edgebnn.files import write_texts, write_zip
 from edgebnn.packages import project as whole_project
+from edgebnn.packages import wrap
 from edgebnn.plan import plan
 from edgebnn.proof import prove
 from edgebnn.targets import board_of, get_target
@@ -26,9 +26,10 @@ def generate(
     target: str = "host",
     name: str | None = None,
     first_layer: str = "auto",
+    form: str = "all",
     project: bool = False,
 ) -> Library:
-    """The C library of a model, as text: a folder for PlatformIO, or for any other build.
+    """The C library of a model, as text: a folder for any build.
 
     What the model computes is compared with the emitted network (see :mod:`edgebnn.proof`) first.
 
@@ -38,7 +39,8 @@ def generate(
         name: C prefix; the stem of the file by default, ``model`` for a module.
         first_layer: kernel of the layer on the input, a name from
             :data:`edgebnn.kernels.FIRST_LAYER`.
-        project: a whole PlatformIO project with the library in it, which makes a firmware.
+        form: the files beside the C, a name from :data:`edgebnn.packages.FORMATS`.
+        project: instead of that, a whole PlatformIO project: the library and a firmware around it.
 
     Raises:
         EdgebnnError: the file, the model or an argument cannot be used; says why.
@@ -59,8 +61,9 @@ def generate(
         test_accuracy=metadata.test_accuracy,
         input_steps=metadata.input_steps,
     )
-    library = platformio.wrap(library)
-    return library if board is None else whole_project.wrap(library, network, board.name)
+    if board is not None:
+        return whole_project.wrap(wrap(library, "platformio"), network, board.name)
+    return wrap(library, form)
 
 
 def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
@@ -84,12 +87,18 @@ def write(library: Library, folder: str | os.PathLike[str], *, force: bool = Fal
     """Write the library's files into ``folder``, all or none; returns their paths.
 
     Args:
-        force: replace files of the same names in a folder that is not empty.
+        folder: one that ends in ``.zip`` is an archive instead, as the Arduino IDE takes it.
+        force: replace an archive, or files of the same names in a folder that is not empty.
 
     Raises:
         EdgebnnError: the folder is not empty, or cannot be written to.
     """
     folder = Path(folder)
+    if folder.suffix == ".zip":
+        if not force and folder.exists():
+            raise EdgebnnError(f"{folder} exists; add --force to replace it")
+        write_zip(folder, library.name, library.files)
+        return [folder]
     if folder.exists() and not folder.is_dir():
         raise EdgebnnError(f"{folder} is a file; give a folder for the library")
     if not force and folder.is_dir() and any(folder.iterdir()):

@@ -6,6 +6,7 @@ exception, Ctrl-C included, leaves the old file as it was and nothing beside it.
 
 import contextlib
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -58,6 +59,22 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
         for path in paths:
             _remove(_partial(path))
     return paths
+
+
+def write_zip(path: Path, folder: str, texts: Mapping[str, str]) -> None:
+    """``texts`` (relative path -> text) below ``folder`` in the archive ``path``.
+
+    The same texts give the same bytes: entries have no date.
+
+    Raises:
+        EdgebnnError: as :func:`replacing`.
+    """
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, text in texts.items():
+            entry = zipfile.ZipInfo(f"{folder}/{name}")  # of 1980, the first day there is
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, text.encode())
 
 
 def _partial(path: Path) -> Path:

@@ -11,6 +11,7 @@ from edgebnn.cli.inputs import open_model
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import EdgebnnError
 from edgebnn.kernels import first_layer_ways
+from edgebnn.packages import FORMATS
 from edgebnn.targets import BOARDS, TARGETS, get_target
 
 
@@ -76,7 +77,10 @@ def release(
 def generate(
     model: ModelFile,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Empty or new folder for the library.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Empty or new folder for the library, or a .zip for Arduino."
+        ),
     ] = None,
     project: Annotated[
         Path | None,
@@ -88,6 +92,9 @@ def generate(
     ] = None,
     target: TargetName = "cortex-m4",
     name: Name = None,
+    form: Annotated[
+        str, typer.Option("--format", help=f"Files beside the C, one of: {', '.join(FORMATS)}.")
+    ] = "all",
     first_layer: FirstLayer = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace files in the folder.")] = False,
 ) -> None:
@@ -98,7 +105,12 @@ def generate(
         raise typer.BadParameter("name a folder: -o for a library, or --project for a project")
     chosen = get_target(target)
     library = api.generate(
-        model, target=target, name=name, first_layer=first_layer, project=project is not None
+        model,
+        target=target,
+        name=name,
+        first_layer=first_layer,
+        form=form,
+        project=project is not None,
     )
     if output is not None:
         for path in api.write(library, output, force=force):
