@@ -301,7 +301,17 @@ def test_unicorn_equals_the_model(images: Images, target: str, kind: str) -> Non
 @pytest.mark.parametrize(("target", "kind"), built(EMULATED))
 def test_qemu_equals_the_model(images: Images, target: str, kind: str) -> None:
     inputs = records(20)
-    assert_right(qemu.run(images[target, kind, Qemu], inputs), inputs)
+    simulation = qemu.run(images[target, kind, Qemu], inputs, counted=3)
+    assert_right(simulation, inputs)
+    assert len(simulation.instructions) == 3
+    if target in MEASURED:
+        other = unicorn.run(images[target, kind, Unicorn], inputs, counted=3)
+        assert simulation.instructions == other.instructions
+        assert simulation.stack_bytes == other.stack_bytes
+    else:
+        assert 50 < min(simulation.instructions) <= max(simulation.instructions) < 500
+        assert 0 < simulation.stack_bytes < 200
+    assert_right(qemu.run(images[target, kind, Qemu], inputs), inputs)  # and without counting
 
 
 @pytest.mark.parametrize(("target", "kind"), built(MEASURED))
@@ -479,11 +489,13 @@ def test_a_fault_ends_qemu(tmp_path: Path) -> None:
 def test_qemu_runs_in_batches(images: Images) -> None:
     firmware, inputs = images["cortex-m0", "gcc", Qemu], records(10)
     done: list[int] = []
-    small = with_inputs(firmware, 4 + 3 * 8 + 5)
-    assert_right(qemu.run(small, inputs, progress=done.append), inputs)
+    small = with_inputs(firmware, 8 + 3 * 8 + 5)
+    simulation = qemu.run(small, inputs, counted=5, progress=done.append)
+    assert_right(simulation, inputs)
+    assert len(simulation.instructions) == 5
     assert done == [3, 6, 9, 10]
-    none = with_inputs(firmware, 11)
-    with pytest.raises(EdgebnnError, match="one input of 8 bytes does not fit the 11 bytes"):
+    none = with_inputs(firmware, 15)
+    with pytest.raises(EdgebnnError, match="one input of 8 bytes does not fit the 15 bytes"):
         qemu.run(none, inputs)
 
 

@@ -71,6 +71,6 @@ def bench_models(
                 )
                 progress.advance(task)
     print(report.markdown(rows))
-    print("\nInstructions: exact, a whole predict call, counted in Unicorn.")
+    print("\nInstructions: exact, a whole predict call, counted by the emulator.")
     for compiler in sorted(compilers):
         print(compiler)

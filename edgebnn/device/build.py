@@ -17,8 +17,8 @@ from edgebnn.errors import EdgebnnError
 from edgebnn.targets import TARGETS, Target
 from edgebnn.targets.base import Machine, Qemu, Unicorn
 
-COUNT_BYTES = 4
-"""The record count in front of the records in a machine's input region."""
+HEAD_BYTES = 8
+"""Two counts in front of the records in a machine's input region."""
 FAULT_STATUS = 70
 """The exit status of a bare-metal image after a CPU fault."""
 STACK_BYTES = 1024
@@ -124,7 +124,7 @@ def build_firmware(
         uart=machine.uart,
         uart_base=f"0x{machine.uart_base:08X}",
         input_address=f"0x{machine.inputs.start:08X}",
-        records_address=f"0x{machine.inputs.start + COUNT_BYTES:08X}",
+        records_address=f"0x{machine.inputs.start + HEAD_BYTES:08X}",
         fault_status=FAULT_STATUS,
         entry=_ENTRY,
     )

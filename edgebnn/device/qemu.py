@@ -4,15 +4,20 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.device.build import COUNT_BYTES, FAULT_STATUS, Image
+from edgebnn.device.build import FAULT_STATUS, HEAD_BYTES, Image
 from edgebnn.device.run import Run, check_inputs
 from edgebnn.errors import EdgebnnError
 from edgebnn.targets.base import Machine, Qemu
+
+_SHIFT = 8  # an instruction takes 2**_SHIFT ns of the time that a clock shows
+_NOTHING, _INTERRUPT = 2, 5  # instructions of the harness's functions of these names
+_COST_WORDS = 7  # a line of costs: the stack, and twice ticks (high, low) and interrupts
 
 
 def run(
@@ -25,9 +30,10 @@ def run(
 ) -> Run:
     """Run ``image`` under QEMU on ``inputs``, uint8 (N, input_bytes).
 
-    Nothing is measured, whatever is to be ``counted``. The machine is started once for each batch
-    that fits its input region; ``progress`` is told the number of inputs done after each, and
-    ``seconds`` limits each.
+    Instructions are counted for the first ``counted`` inputs: each takes the same time on a clock
+    of the machine. The machine is started once for each batch that fits
+    its input region; ``progress`` is told the number of inputs done after each, and ``seconds``
+    limits each.
 
     Raises:
         EdgebnnError: QEMU is missing or has no such machine, the firmware faulted or did not
@@ -39,20 +45,45 @@ def run(
     program = shutil.which(settings.program)
     if program is None:
         raise EdgebnnError(f"{settings.program} is not on PATH; apt-get install {settings.package}")
-    room = (machine.inputs.size - COUNT_BYTES) // library.input_bytes
+    room = (machine.inputs.size - HEAD_BYTES) // library.input_bytes
     if room == 0:
         raise EdgebnnError(
             f"one input of {library.input_bytes} bytes does not fit the {machine.inputs.size} "
             f"bytes that {machine.name} has for inputs; use Unicorn instead"
         )
-    tables = []
+    tables, measured = [], []
     for start in range(0, len(inputs), room):
         batch = inputs[start : start + room]
-        tables.append(_run_batch((program, *settings.options), image, machine, batch, seconds))
+        wanted = min(max(counted - start, 0), len(batch))
+        command = (program, *settings.options, *(_counting(machine) if wanted else ()))
+        results, costs = _run_batch(command, image, machine, batch, wanted, seconds)
+        tables.append(results)
+        measured.append(costs)
         if progress is not None:
             progress(start + len(batch))
-    table = np.concatenate(tables)
-    return Run(classes=table[:, 0].copy(), scores=table[:, 1:].copy())
+    table, costs = np.concatenate(tables), np.concatenate(measured)
+    return Run(
+        classes=table[:, 0].copy(),
+        scores=table[:, 1:].copy(),
+        instructions=tuple(_instructions(row.tolist(), machine) for row in costs),
+        stack_bytes=int(costs[:, 0].max()) if len(costs) else None,
+    )
+
+
+def _counting(machine: Machine) -> tuple[str, str]:
+    """QEMU's option; a counter of instructions counts nanoseconds in some versions of it."""
+    return "-icount", f"shift={_SHIFT if machine.clock_hz else 0},sleep=off"
+
+
+def _instructions(cost: list[int], machine: Machine) -> int:
+    """Of a call, from what the harness measured: see its ``put_time``."""
+    _, *words = cost
+    ticks = Fraction(machine.clock_hz << _SHIFT, 10**9) if machine.clock_hz else 1
+    spent = []
+    for high, low, interrupts in (words[:3], words[3:]):
+        spent.append((high << 32 | low) / ticks - _INTERRUPT * interrupts)
+    nothing, call = spent
+    return round(call - nothing) + _NOTHING
 
 
 def _settings(image: Image) -> Qemu:
@@ -66,16 +97,22 @@ def _settings(image: Image) -> Qemu:
 
 
 def _run_batch(
-    start: tuple[str, ...], image: Image, machine: Machine, batch: NDArray[np.uint8], seconds: float
-) -> NDArray[np.int32]:
+    start: tuple[str, ...],
+    image: Image,
+    machine: Machine,
+    batch: NDArray[np.uint8],
+    counted: int,
+    seconds: float,
+) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
     """The class and the scores, int32 (N, 1 + num_classes), of one run of the machine.
 
-    ``start`` is the program and the options that do not depend on the run.
+    And costs, uint32 (counted, words), as the harness writes them. ``start`` is the program and
+    the options that do not depend on the batch.
     """
     program = Path(start[0]).name
     with tempfile.TemporaryDirectory(prefix="edgebnn-") as folder:
         records = Path(folder) / "inputs.bin"
-        records.write_bytes(len(batch).to_bytes(COUNT_BYTES, "little") + batch.tobytes())
+        records.write_bytes(np.array([len(batch), counted], "<u4").tobytes() + batch.tobytes())
         loader = f"loader,file={records},addr={machine.inputs.start:#x},force-raw=on"
         command = [*start, "-machine", machine.name, "-nographic", "-monitor", "none"]
         command += ["-serial", "stdio", "-kernel", str(image.path), "-device", loader]
@@ -94,7 +131,9 @@ def _run_batch(
                 f"{image.path.name} did not finish {len(batch)} inputs on {machine.name} "
                 f"within {seconds:g} s; raise the timeout or look for an endless loop"
             ) from None
-    lines = result.stdout.splitlines()
+    written = result.stdout.splitlines()
+    lines = [line for line in written if not line.startswith("#")]
+    costs = [line[1:] for line in written if line.startswith("#")]
     if result.returncode != 0:
         reason = f"{program} ended with status {result.returncode}"
         if result.returncode == FAULT_STATUS:
@@ -105,14 +144,21 @@ def _run_batch(
             f"{image.path.name} on {machine.name}: {reason} after {len(lines)} of "
             f"{len(batch)} inputs"
         )
-    try:
-        words = [[int(word, 16) for word in line.split()] for line in lines]
-        table = np.array(words, dtype=np.uint32)
-    except ValueError:
-        table = np.empty((0, 0), np.uint32)
-    if table.shape != (len(batch), 1 + image.library.num_classes):
+    table = _hex_table(lines, len(batch), 1 + image.library.num_classes)
+    cost = _hex_table(costs, counted, _COST_WORDS)
+    if table is None or cost is None:
         raise EdgebnnError(
             f"{image.path.name} on {machine.name} answered {len(batch)} inputs with "
             f"{len(lines)} lines that are not all results; its UART output is garbled"
         )
-    return table.view(np.int32)
+    return table.view(np.int32), cost
+
+
+def _hex_table(lines: list[str], rows: int, columns: int) -> NDArray[np.uint32] | None:
+    """Lines of hex words as a table; None: they are not one of that size."""
+    try:
+        words = [[int(word, 16) for word in line.split()] for line in lines]
+        table = np.array(words, dtype=np.uint32).reshape(-1, columns)
+    except (ValueError, OverflowError):
+        return None
+    return table if len(table) == rows else None

@@ -40,6 +40,7 @@ _MPS2_AN386 = Machine(
     inputs=Region(0x2100_0000, 16 << 20),
     uart="cmsdk",
     uart_base=0x4000_4000,
+    clock_hz=25_000_000,
 )
 _MPS2_AN385 = replace(_MPS2_AN386, name="mps2-an385")
 # The same, but external memory lies elsewhere.
@@ -51,6 +52,7 @@ _MPS2_AN505 = Machine(
     inputs=Region(0x8000_0000, 16 << 20),
     uart="cmsdk",
     uart_base=0x5020_0000,
+    clock_hz=20_000_000,
 )
 _MPS3_AN547 = Machine(
     name="mps3-an547",
@@ -59,6 +61,7 @@ _MPS3_AN547 = Machine(
     inputs=Region(0x6000_0000, 16 << 20),
     uart="cmsdk",
     uart_base=0x5930_3000,
+    clock_hz=32_000_000,
 )
 _MICROBIT = Machine(
     name="microbit",
@@ -67,6 +70,7 @@ _MICROBIT = Machine(
     inputs=Region(0x0002_0000, 0x0002_0000),
     uart="nrf51",
     uart_base=0x4000_2000,
+    clock_hz=16_000_000,
 )
 # In Unicorn any core has any memory; where QEMU's machine is a small one, this is not.
 _ROOMY = replace(_MPS2_AN386, name="4 MB of flash and of RAM")

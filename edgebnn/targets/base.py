@@ -92,7 +92,8 @@ class Machine:
 
     ``name`` is QEMU's where QEMU has it. Records are placed in ``inputs`` before the program
     starts. Results leave through a UART at ``uart_base`` whose driver the harness of the
-    architecture knows by ``uart``.
+    architecture knows by ``uart``. ``clock_hz`` is that of the clock that the harness reads; 0: it
+    counts instructions.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Machine:
     inputs: Region
     uart: str
     uart_base: int
+    clock_hz: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Unicorn:
 
 @dataclass(frozen=True, slots=True)
 class Qemu:
-    """QEMU, which runs an image from reset to exit; it measures nothing.
+    """QEMU, which runs an image from reset to exit.
 
     ``package`` is the system package of ``program``; ``options`` are what it needs beside the
     name of the ``machine``, so that the image can end it with an exit status.

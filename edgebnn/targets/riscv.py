@@ -37,6 +37,7 @@ _VIRT = Machine(
     inputs=Region(0x8100_0000, 16 << 20),
     uart="16550",
     uart_base=0x1000_0000,
+    clock_hz=0,
 )
 
 
