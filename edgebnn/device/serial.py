@@ -8,8 +8,11 @@ import errno
 import itertools
 import os
 import random
+import socket
+import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +31,23 @@ if TYPE_CHECKING:
     import serial
 
 BAUD = 115200
-FLASH = "edgebnn generate MODEL --project -o DIR, then pio run -t upload there"
 
 _T = TypeVar("_T")
-_SLICE = 0.01  # seconds that one read waits
+_SLICE = 0.01  # seconds that one read waits at most
 _CHUNK = 4096  # bytes that one read takes at most
-_QUIET = 0.05  # seconds without a byte after which nothing more of an answer is on its way
 _BIT_TIMES = 10  # of a byte on the wire: 8N1
 _INFO_SECONDS = 0.5
+_WRITE_SECONDS = 10.0
+_OF_LATE = 31
 _SAMPLE = 32  # bytes of a stranger's that an error shows
 _EMULATED = "pio run -t upload starts an emulated board"
+
+
+def flashing(model: str = "MODEL") -> str:
+    """The commands that put a model on a board."""
+    return (
+        f"edgebnn generate {model} --project --target BOARD -o DIR, then pio run -t upload in DIR"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +55,15 @@ class Patience:
     """How long to wait, and how often to ask again.
 
     Nothing is known of a board at first: it gets ``first`` seconds to say what it runs, and as many
-    for each inference until one was answered. From then on it gets ``factor`` times the slowest,
-    but at least ``least`` seconds. The time on the wire comes on top. ``tries`` is how often a
-    request is sent.
+    for each inference until one was answered. From then on it gets ``factor`` times the median of
+    late, but from ``least`` to ``first`` seconds. The time on the wire comes on top. ``quiet`` is
+    how long an adapter may keep what it has got; ``tries`` is how often a request is sent.
     """
 
     first: float = 10.0
     least: float = 0.25
     factor: float = 4.0
+    quiet: float = 0.05
     tries: int = 5
 
 
@@ -99,7 +110,7 @@ def ports() -> tuple[Port, ...]:
         raise EdgebnnError(wire.INSTALL) from None
 
     def clean(text: str | None) -> str:
-        return "" if text in (None, "n/a") else wire.printable(str(text).encode())
+        return "" if text in (None, "n/a") else _shown(text)
 
     found = (
         Port(one.device, clean(one.description), one.vid, one.pid, clean(one.serial_number))
@@ -137,15 +148,18 @@ class Board:
     """
 
     def __init__(self, port: str, *, baud: int = BAUD, patience: Patience | None = None) -> None:
-        self.port = port
+        self.port = _shown(port)
         self.retries = 0
+        self._address = port
         self._baud = baud
         self._patience = Patience() if patience is None else patience
         self._line: serial.Serial | None = None
         self._info: wire.Info | None = None
         # Ids begin anywhere, so that an answer to somebody before us is to no request of ours.
         self._ids = itertools.count(random.randrange(wire.LAST_ID))
-        self._slowest = 0.0  # inference so far, in seconds
+        # Seconds of inferences of late. An answer that was kept back, as by a closing zero that got
+        # lost, must not make the next limit longer.
+        self._took: deque[float] = deque(maxlen=_OF_LATE)
         self._pending = b""
         self._heard = 0  # bytes
         self._sample = b""
@@ -153,10 +167,12 @@ class Board:
         self._echoes = False
 
     def __enter__(self) -> Self:
-        self._line = _open(self.port, self._baud, self._patience)
+        self._line = _open(self._address, self._baud, self._patience)
         try:
             until = time.monotonic() + self._patience.first
-            self._info, _ = self._ask(Kind.INFO, b"", wire.info_of, _INFO_SECONDS, until)
+            self._info, _ = self._ask(
+                Kind.INFO, b"", wire.info_of, _INFO_SECONDS, wire.longest(), until
+            )
         except BaseException:
             self.close()
             raise
@@ -174,11 +190,10 @@ class Board:
         """Give the port back."""
         line, self._line = self._line, None
         if line is not None:
-            # pyserial forgets to close a socket whose other end has.
-            socket = getattr(line, "_socket", None)
+            below = _socket_of(line)
             line.close()
-            if socket is not None:
-                socket.close()
+            if below is not None:
+                below.close()  # pyserial forgets one whose other end is closed
 
     def info(self) -> wire.Info:
         """What the board runs, as it said when it was opened."""
@@ -188,9 +203,11 @@ class Board:
     def self_test(self) -> wire.SelfTest:
         """Have the board compute its golden vectors."""
         limit = golden.COUNT * self._limit()
-        result, seconds = self._ask(Kind.SELF_TEST, b"", wire.self_test_of, limit)
+        result, seconds = self._ask(
+            Kind.SELF_TEST, b"", wire.self_test_of, limit, wire.transmitted(3)
+        )
         if result.vectors:
-            self._slowest = max(self._slowest, seconds / result.vectors)
+            self._took.append(seconds / result.vectors)
         return result
 
     def classify(self, values: NDArray[np.uint8]) -> Reply:
@@ -208,17 +225,19 @@ class Board:
             return wire.inference_of(body, info.num_classes, scores)
 
         body = np.asarray(values, np.uint8).tobytes()
-        found, seconds = self._ask(kind, body, parse, self._limit())
-        self._slowest = max(self._slowest, seconds)
+        answer_bytes = wire.transmitted(7 + 4 * scores)
+        found, seconds = self._ask(kind, body, parse, self._limit(), answer_bytes)
+        self._took.append(seconds)
         known = info.unit is not Unit.NONE and (not info.hz or seconds < 2**32 / info.hz)
         return Reply(found.best, found.scores, found.ticks if known else None, seconds)
 
     def _limit(self) -> float:
         """Seconds for an inference."""
         patience = self._patience
-        if not self._slowest:
+        if not self._took:
             return patience.first
-        return max(patience.least, patience.factor * self._slowest)
+        learnt = patience.factor * statistics.median(self._took)
+        return min(max(patience.least, learnt), patience.first)
 
     def _ask(
         self,
@@ -226,11 +245,13 @@ class Board:
         body: bytes,
         parse: Callable[[bytes], _T],
         limit: float,
+        answer_bytes: int,
         until: float = 0.0,
     ) -> tuple[_T, float]:
         """The answer to a request, and how long it took; asks until then, and as often as it may.
 
-        An answer to an earlier try is as good: all of them ask the same.
+        The board gets ``limit`` seconds, and what an answer of so many bytes takes on the wire. An
+        answer to an earlier try is as good: all of them ask the same.
         """
         asked: dict[int, float] = {}
         heard, trouble = self._heard, ""
@@ -238,8 +259,8 @@ class Board:
             number = 1 + next(self._ids) % wire.LAST_ID
             sent = self._write(wire.encode(wire.Frame(kind, number, body)))
             asked[number] = time.monotonic()
-            on_wire = sent + _BIT_TIMES * self._room() / self._baud
-            found, said = self._listen(kind, parse, asked, sent, limit + on_wire)
+            back = self._patience.quiet + _BIT_TIMES * answer_bytes / self._baud
+            found, said = self._listen(kind, parse, asked, sent + limit + back, (sent, back))
             if found is not None:
                 return found
             trouble = said or trouble
@@ -248,8 +269,9 @@ class Board:
             self.retries += 1
             # A board that polls hears nothing while it answers. What it has taken for the begin of
             # a frame ends with this zero, and what it says to that before the next request.
-            pause = _QUIET + self._write(b"\0") + _BIT_TIMES * wire.transmitted(5) / self._baud
-            found, _ = self._listen(kind, parse, asked, 0.0, pause)
+            sent = self._write(b"\0")
+            back = self._patience.quiet + _BIT_TIMES * wire.transmitted(5) / self._baud
+            found, _ = self._listen(kind, parse, asked, sent + back, (sent, back))
             if found is not None:
                 return found
         raise AssertionError
@@ -259,14 +281,15 @@ class Board:
         kind: Kind,
         parse: Callable[[bytes], _T],
         asked: dict[int, float],
-        sent: float,
         limit: float,
+        wires: tuple[float, float],
     ) -> tuple[tuple[_T, float] | None, str]:
         """The first good answer to one of ``asked`` within ``limit`` seconds, or what came instead.
 
-        After a damaged frame it is not waited for longer than it can be on its way, but ``sent``
-        seconds at least, which our own frame needs.
+        After a damaged frame it is not waited for longer than it can be on its way; ``wires`` are
+        the seconds that our own frame takes on the wire, and an answer.
         """
+        there, back = wires
         begin = time.monotonic()
         end, trouble = begin + limit, ""
         while time.monotonic() < end:
@@ -278,7 +301,7 @@ class Board:
                         return (parse(answer.body), seconds), ""
                 except wire.Damaged as error:
                     trouble = str(error)
-                    end = min(end, max(begin + sent, time.monotonic()) + _QUIET)
+                    end = min(end, max(begin + there, time.monotonic()) + back)
         return None, trouble
 
     def _answer(self, piece: bytes, asked: dict[int, float]) -> wire.Answer | None:
@@ -312,7 +335,9 @@ class Board:
             case Status.VERSION:
                 return self._other_version(answer.detail)
             case Status.KIND:
-                why = f"does not know a request of kind {answer.detail}; flash it again: {FLASH}"
+                why = (
+                    f"does not know requests of kind {answer.detail}; flash it again: {flashing()}"
+                )
             case Status.SIZE:
                 why = f"takes a request of {answer.detail} bytes; give it an input of its own model"
             case Status.INPUT:
@@ -326,7 +351,7 @@ class Board:
         return EdgebnnError(f"{self.port}: the board {why}")
 
     def _other_version(self, version: int) -> EdgebnnError:
-        fix = f"flash it again: {FLASH}" if version < wire.VERSION else "update edgebnn"
+        fix = f"flash it again: {flashing()}" if version < wire.VERSION else "update edgebnn"
         return EdgebnnError(
             f"{self.port}: the board speaks version {version} of the protocol, this edgebnn "
             f"version {wire.VERSION}; {fix}"
@@ -352,10 +377,11 @@ class Board:
         if heard:
             return EdgebnnError(
                 f"{where}: what answers is not edgebnn, {heard} bytes such as "
-                f"'{wire.printable(self._sample)}'; flash the board ({FLASH}), or give its --baud"
+                f"'{wire.printable(self._sample)}'; flash the board ({flashing()}), or give its "
+                f"--baud"
             )
         return EdgebnnError(
-            f"{where}: nothing answers; flash the board ({FLASH}), or name another --port"
+            f"{where}: nothing answers; flash the board ({flashing()}), or name another --port"
         )
 
     def _room(self) -> int:
@@ -389,7 +415,7 @@ class Board:
 
     def _gone(self, error: OSError) -> EdgebnnError:
         return EdgebnnError(
-            f"{self.port}: the board is gone ({wire.printable(str(error).encode())}); plug it in "
+            f"{self.port}: the board is gone ({_shown(error)}); plug it in "
             f"again, or start it again, and repeat"
         )
 
@@ -399,22 +425,36 @@ def _open(port: str, baud: int, patience: Patience) -> "serial.Serial":
         import serial
     except ModuleNotFoundError:
         raise EdgebnnError(wire.INSTALL) from None
-    wait = max(patience.first, 10.0)
     try:
-        return serial.serial_for_url(
-            port, baudrate=baud, timeout=_SLICE, write_timeout=wait, exclusive=True
+        line = serial.serial_for_url(
+            port,
+            baudrate=baud,
+            timeout=min(_SLICE, patience.quiet / 2),
+            write_timeout=max(patience.first, _WRITE_SECONDS),
+            exclusive=True,
         )
     except Exception as error:  # beside its own, pyserial lets many pass: termios.error, ValueError
         raise _not_opened(port, baud, error) from None
+    below = _socket_of(line)
+    if below is not None:  # a lone zero must not have the next frame wait for its acknowledgement
+        below.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return line
+
+
+def _socket_of(line: "serial.Serial") -> socket.socket | None:
+    """What pyserial has opened for ``socket://``."""
+    below = getattr(line, "_socket", None)
+    return below if isinstance(below, socket.socket) else None
 
 
 def _not_opened(port: str, baud: int, error: Exception) -> EdgebnnError:
+    device, port = port, _shown(port)
     # pyserial makes its own of the system's, not always with the number.
     number = getattr(error, "errno", None) or getattr(error.__context__, "errno", None)
     if "://" in port:
         if number == errno.ECONNREFUSED:
             return EdgebnnError(f"nothing listens on {port}; {_EMULATED}")
-        reason = wire.printable(str(error.__context__ or error).encode())
+        reason = _shown(error.__context__ or error)
         return EdgebnnError(
             f"{port} does not open ({reason}); an emulated board is socket://127.0.0.1:5554, a "
             f"plugged one /dev/ttyACM0 or COM3"
@@ -424,21 +464,27 @@ def _not_opened(port: str, baud: int, error: Exception) -> EdgebnnError:
         there = ", ".join(one.device for one in ports()) or f"none; {_EMULATED}"
         return EdgebnnError(f"there is no port {port}; there are: {there}")
     if number in (errno.EBUSY, errno.EAGAIN) or "PermissionError" in text:
-        return EdgebnnError(f"{port} is in use{_by_whom(port)}; close what uses it, say a monitor")
+        return EdgebnnError(
+            f"{port} is in use{_by_whom(device)}; close what uses it, say a monitor"
+        )
     if number in (errno.EACCES, errno.EPERM):
         fix = "sudo usermod -aG dialout $USER, then log in again"
         if not sys.platform.startswith("linux"):
             fix = "close what uses it, say a monitor"
         return EdgebnnError(f"no permission to open {port}; {fix}")
-    reason = wire.printable(text.encode())
+    reason = _shown(text)
     return EdgebnnError(
         f"{port} is no serial port that runs at {baud} baud ({reason}); edgebnn ports lists them"
     )
 
 
-def _by_whom(port: str) -> str:
+def _shown(text: object) -> str:
+    return wire.printable(str(text).encode(errors="replace"))
+
+
+def _by_whom(device: str) -> str:
     """Whose open files tell it: " by minicom (process 123)"; else nothing."""
-    device, own = os.path.realpath(port), str(os.getpid())
+    device, own = os.path.realpath(device), str(os.getpid())
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         process = link.parent.parent
         try:
