@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import queue
 import random
 import re
 import select
@@ -380,6 +381,73 @@ def test_noise_that_does_not_end(program: Path) -> None:
         pytest.raises(EdgebnnError, match=why),
     ):
         ask_on(board)
+
+
+SLOW_BAUD = 9600
+
+
+@contextlib.contextmanager
+def polled(noise: bytes) -> Iterator[tuple[str, list[int]]]:
+    """A board that hears nothing while it answers, on a line as slow as :data:`SLOW_BAUD`.
+
+    Once it has said what it runs, ``noise`` comes, between two zeros or not. The list holds how
+    many bytes were lost.
+    """
+    byte_seconds = 10 / SLOW_BAUD
+    lost = [0]
+
+    def serve(line: socket.socket) -> None:
+        chunks: queue.Queue[tuple[float, bytes]] = queue.Queue()
+
+        def receive() -> None:
+            data = b"x"
+            with contextlib.suppress(OSError):
+                while data:
+                    data = line.recv(4096)
+                    chunks.put((time.monotonic(), data))
+            chunks.put((0.0, b""))
+
+        thread = threading.Thread(target=receive)
+        thread.start()
+        arrived, busy, pending = 0.0, 0.0, b""
+        while True:
+            came, chunk = chunks.get()
+            if not chunk:
+                break
+            for byte in chunk:
+                arrived = max(arrived, came) + byte_seconds
+                if arrived < busy:
+                    lost[0] += 1
+                    continue
+                if byte:
+                    pending += bytes([byte])
+                    continue
+                piece, pending = pending, b""
+                if not piece:
+                    continue
+                said = wire.encode(wire.answer(Kind.NONE, 0, Status.BAD_FRAME, bytes(4)))
+                with contextlib.suppress(wire.Damaged):
+                    frame = wire.decode(piece)
+                    said = good(frame)
+                    pending = noise if frame.kind == Kind.INFO else b""
+                busy = arrived + len(said) * byte_seconds
+                time.sleep(max(0.0, busy - time.monotonic()))
+                with contextlib.suppress(OSError):
+                    line.sendall(said)
+        thread.join(10)
+
+    with serving(serve) as url:
+        yield url, lost
+
+
+@pytest.mark.parametrize("size", [1, 60])
+def test_noise_before_a_request_does_not_cost_the_next_one_too(size: int) -> None:
+    """A board that answers noise does not hear the request behind it; the one after it does."""
+    with polled(b"\x55" * size) as (port, lost), Board(port, baud=SLOW_BAUD) as board:
+        found = board.scores(np.zeros(100, np.uint8))
+        assert found.scores.tolist() == list(range(10))
+        assert board.retries == 1
+    assert lost[0] > 5
 
 
 def test_random_frames_do_not_stop_a_board(program: Path) -> None:
