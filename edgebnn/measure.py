@@ -1,7 +1,7 @@
 """Does every backend compute what the model computes, and at what cost?
 
-The one loop that runs a model on backends: torch in eval mode, the NumPy oracle, and the emitted C
-on targets. Comparisons are exact, output by output.
+The one loop that runs a model on backends: torch in eval mode, the NumPy oracle, the emitted C on
+targets, and a board on a serial port. Comparisons are exact, output by output.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +21,10 @@ from edgebnn.device.build import Image, build_firmware, build_host
 from edgebnn.device.elf import Footprint, footprint
 from edgebnn.device.emulator import Emulator, emulator_of
 from edgebnn.device.run import Run
+from edgebnn.device.serial import Board, flashing
+from edgebnn.device.wire import Info
 from edgebnn.errors import EdgebnnError
-from edgebnn.ir import Network
+from edgebnn.ir import Network, sha256
 from edgebnn.nn import Input
 from edgebnn.plan import plan
 from edgebnn.reference import Outputs
@@ -83,6 +85,20 @@ class OnTarget(Backend):
     def arena_bytes(self) -> int | None:
         """Static RAM."""
         return None if self.footprint is None else self.footprint.arena_bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OnBoard(Backend):
+    """The emitted C on a board that was asked over its port, and how long it took.
+
+    ``ticks`` are those of each input that the board's clock measured, ``seconds`` the round trips
+    of all; ``retries`` requests had to be sent again.
+    """
+
+    info: Info
+    ticks: tuple[int, ...]
+    seconds: tuple[float, ...]
+    retries: int
 
 
 def preprocess(pixels: NDArray[np.uint8], right_shift: int) -> NDArray[np.uint8]:
@@ -224,6 +240,55 @@ def run_on(
             footprint=None if target.is_host else footprint(image.path),
             compiler=image.compiler.version,
             flags=" ".join(image.flags),
+        )
+
+
+def run_board(given: Trial, board: Board, progress: Callable[[int], None] | None = None) -> OnBoard:
+    """Ask an open ``board`` for the scores of every input; ``progress`` is told how many are done.
+
+    Raises:
+        EdgebnnError: the board runs another network, or cannot be asked.
+    """
+    info, before = board.info(), board.retries
+    check_board(given.network, info, board.port)
+    replies = []
+    for done, values in enumerate(given.inputs, 1):
+        replies.append(board.scores(values))
+        if progress is not None:
+            progress(done)
+    outputs = Outputs(
+        np.stack([reply.scores for reply in replies]),
+        np.array([reply.best for reply in replies], np.int32),
+    )
+    return OnBoard(
+        name=f"{info.target} on {board.port}",
+        outputs=outputs,
+        differing=differing(outputs, given.expected),
+        info=info,
+        ticks=tuple(reply.ticks for reply in replies if reply.ticks is not None),
+        seconds=tuple(reply.seconds for reply in replies),
+        retries=board.retries - before,
+    )
+
+
+def check_board(network: Network, info: Info, port: str, model: str = "MODEL") -> None:
+    """Check that what a board says of itself is ``network``, which the file ``model`` holds.
+
+    Raises:
+        EdgebnnError: it is not; says how to flash the right one.
+    """
+    own = sha256(network)
+    if info.sha256 != own:
+        raise EdgebnnError(
+            f"{port}: the board runs another model, {info.name} (sha256 {info.sha256[:12]}...), "
+            f"not {model} (sha256 {own[:12]}...); flash it: {flashing(model)}"
+        )
+    said = (info.input_bytes, info.num_classes, info.input_max, info.fraction_bits)
+    shape = (network.input_bytes, network.num_classes, 2**network.input.bits - 1)
+    if said != (*shape, network.scores.fraction_bits):
+        raise EdgebnnError(
+            f"{port}: the board says that it runs {model}, but with other sizes; flash it again: "
+            f"{flashing(model)}"
         )
 
 

@@ -9,9 +9,11 @@ from rich.table import Table
 from edgebnn.checkpoint import Checkpoint
 from edgebnn.codegen.views import spaced
 from edgebnn.cost import Cost, cost, weight_bits
+from edgebnn.device.serial import Port
+from edgebnn.device.wire import Info, SelfTest, Unit
 from edgebnn.filters import Repeats
 from edgebnn.ir import Network
-from edgebnn.measure import Backend, OnTarget
+from edgebnn.measure import Backend, OnBoard, OnTarget
 from edgebnn.plan import plan
 from edgebnn.targets import TARGETS
 
@@ -144,4 +146,62 @@ def chip_table(chip: OnTarget) -> Table:
     table.add_row("stack (measured high-water mark)", size(chip.stack_bytes, "bytes"))
     table.add_row("compiler", f"{chip.compiler}")
     table.add_row("  flags", chip.flags)
+    return table
+
+
+def clock(info: Info) -> str:
+    """What counts the ticks of a board."""
+    rate = f"{info.hz / 1e6:g} MHz"
+    match info.unit:
+        case Unit.NONE:
+            return "none; only the round trip is known"
+        case Unit.CYCLES:
+            return f"cycles, by the CPU's own counter at {rate}"
+        case Unit.TIMER:
+            return f"ticks of a timer at {rate}"
+        case Unit.INSTRUCTIONS:
+            return "instructions, counted by an emulator: no time"
+
+
+def latency(ticks: int, info: Info) -> str:
+    """Ticks with their unit, and in milliseconds where they are a time."""
+    names = {Unit.CYCLES: "cycles", Unit.INSTRUCTIONS: "instructions"}
+    text = f"{spaced(ticks)} {names.get(info.unit, 'ticks')}"
+    return f"{text}, {1000 * ticks / info.hz:.3f} ms" if info.hz else text
+
+
+def board_table(board: OnBoard, self_test: SelfTest) -> Table:
+    """What a board runs, and what it took there."""
+    info = board.info
+    table = _table(board.name, "board", "")
+    table.add_row("model", f"{info.name}, sha256 {info.sha256[:12]}...")
+    table.add_row("code for", info.target)
+    table.add_row("compiler", info.compiler)
+    table.add_row("static RAM of the network", size(info.arena_bytes, "bytes"))
+    passed = self_test.vectors - self_test.failed
+    table.add_row("self-test", f"{passed} of {self_test.vectors} golden vectors")
+    table.add_row("clock", clock(info))
+    ticks = sorted(board.ticks)
+    for name, value in zip(("least", "median", "most"), _spread(ticks), strict=True):
+        shown = _NOT_MEASURED if value is None else latency(int(value), info)
+        table.add_row(f"  an inference, {name}", shown)
+    least, median, most = (1000 * (value or 0.0) for value in _spread(sorted(board.seconds)))
+    table.add_row("round trip", f"{median:.1f} ms ({least:.1f} to {most:.1f})")
+    table.add_row("sent again", f"{board.retries} requests")
+    return table
+
+
+def _spread(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    """The first, the middle and the last of sorted values."""
+    if not values:
+        return None, None, None
+    return values[0], values[(len(values) - 1) // 2], values[-1]
+
+
+def port_table(ports: Sequence[Port]) -> Table:
+    """The serial ports of this computer."""
+    table = _table("Serial ports", "port", "what it is", "USB", "serial number")
+    for port in ports:
+        usb = "-" if port.vid is None or port.pid is None else f"{port.vid:04X}:{port.pid:04X}"
+        table.add_row(port.device, port.title or "-", usb, port.serial_number or "-")
     return table

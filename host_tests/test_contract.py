@@ -184,11 +184,13 @@ def test_same_model_same_bytes(example_model: Path, tmp_path: Path) -> None:
 
 BLOCKED = """
 import sys
-sys.modules["torch"] = sys.modules["unicorn"] = sys.modules["ziglang"] = None
+for name in ("torch", "unicorn", "ziglang", "serial", "cobs"):
+    sys.modules[name] = None
 import edgebnn, edgebnn.ir, edgebnn.reference, edgebnn.plan, edgebnn.cost, edgebnn.kernels
 import edgebnn.filters, edgebnn.data, edgebnn.data.transforms, edgebnn.files
 import edgebnn.packages.platformio, edgebnn.importers
 import edgebnn.codegen.c, edgebnn.device.host, edgebnn.device.emulator
+import edgebnn.device.wire, edgebnn.device.serial
 """
 
 

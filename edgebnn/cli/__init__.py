@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from edgebnn._version import __version__
-from edgebnn.cli import bench, model, proof, study, train
+from edgebnn.cli import bench, board, model, proof, study, train
 from edgebnn.errors import EdgebnnError
 
 app = typer.Typer(
@@ -84,6 +84,9 @@ for command in (
     proof.verify,
     proof.simulate,
     proof.demo,
+    board.ports,
+    board.check,
+    board.monitor,
     study.compare,
     study.frontier,
     study.redraw,

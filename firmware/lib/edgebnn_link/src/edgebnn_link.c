@@ -73,7 +73,7 @@ static uint8_t *put_text(uint8_t *to, const char *text, const uint8_t *end, uint
 {
     uint8_t *const length = to++;
 
-    while (*text != '\0' && to + reserved < end) {
+    while (*text != '\0' && to + reserved < end && to - length <= 255) {
         *to++ = (uint8_t)*text++;
     }
     *length = (uint8_t)(to - length - 1);
@@ -101,7 +101,7 @@ static void send(struct edgebnn_link *link, uint8_t *end)
         }
         at += run;
         more = at < end;
-        at += run < 254u; /* a block that is not full stands for the zero behind it, too */
+        at += more && run < 254u; /* a block that is not full stands for the zero behind it, too */
     }
     port_put(0u);
 }
@@ -188,6 +188,9 @@ static void handle(struct edgebnn_link *link, uint32_t size)
     const uint32_t wanted =
         kind == KIND_CLASSIFY || kind == KIND_SCORES ? link->model->input_bytes : 0u;
 
+    if ((kind & ANSWER) != 0u) {
+        return; /* our own, sent back: who answers answers never ends */
+    }
     if (frame[AT_VERSION] != EDGEBNN_LINK_VERSION) {
         refuse(link, KIND_NONE, STATUS_VERSION, EDGEBNN_LINK_VERSION);
     } else if (kind < KIND_INFO || kind > KIND_SCORES) {
