@@ -72,7 +72,7 @@ def upload(source, target, env):
         )
     except virtual_board.BoardError as error:
         return fail(error)
-    print(f"The board runs; its serial line is {url}")
+    print(f"The board runs, its serial line is {url}; -t stop ends it")
     return 0
 
 

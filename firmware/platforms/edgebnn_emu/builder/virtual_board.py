@@ -151,6 +151,8 @@ class _Board:
             while not self.wait(line):
                 pass
             connection, _ = line.accept()
+            if self.end is not None:
+                line.close()
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with _running(command, stdin=connection, stdout=connection) as process:
                 connection.close()

@@ -32,8 +32,10 @@ def set_up(core: Path) -> dict[str, str]:
     }
     _add_scons(core / "packages" / "tool-scons")
     install = [sys.executable, "-m", "platformio", "pkg", "install", "--global", "--silent"]
-    platform = f"symlink://{_HERE / 'stand_ins' / 'ststm32'}"
-    subprocess.run([*install, "--platform", platform], env=environment, check=True, timeout=120)
+    stand_in = _HERE / "stand_ins" / "ststm32"
+    subprocess.run(
+        [*install, "--platform", f"symlink://{stand_in}"], env=environment, check=True, timeout=120
+    )
     return environment
 
 
