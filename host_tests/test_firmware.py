@@ -36,13 +36,24 @@ from edgebnn.targets import BOARDS
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "examples" / "models" / "fashion_mlp.pt"
 STAND_INS = Path(__file__).resolve().parent / "stand_ins"
-PORT = ROOT / "firmware" / "lib" / "edgebnn_port" / "src"
+FIRMWARE = ROOT / "firmware"
+PORT = FIRMWARE / "lib" / "edgebnn_port" / "src"
 VIRTUAL = ("native", "qemu_m0", "qemu_m4")
-TESTS = ("crc", "golden_vectors", "info_is_answered", "broken_request_is_refused")
+TESTS = (
+    "crc",
+    "golden_vectors",
+    "clock_does_not_go_back",
+    "info_is_answered",
+    "broken_request_is_refused",
+)
 SECONDS = 60.0
 
 INFO, SCORES = 1, 4
 TIMER, INSTRUCTIONS = 2, 3
+
+
+sys.path.append(str(FIRMWARE / "platforms" / "edgebnn_emu" / "builder"))
+import board_process  # noqa: E402
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +120,7 @@ def make(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[str]
 
     yield project
     for one in made:
-        if one.board in VIRTUAL:
-            stopped = one.pio("run", "-t", "stop", PATH=environment["PATH"])
-            assert stopped.returncode == 0, stopped.stdout
-            assert not listens(one.port)
+        board_process.stop(one.folder / ".pio" / "build" / one.board)
 
 
 def free_port() -> int:
@@ -122,9 +130,17 @@ def free_port() -> int:
         return port
 
 
-def listens(port: int) -> bool:
+def listens(port: int, host: str = "127.0.0.1") -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0
+
+
+def wait_for_end(port: int) -> None:
+    """Wait until no virtual board is there any more."""
+    patience = time.monotonic() + SECONDS
+    while listens(port):
+        assert time.monotonic() < patience
+        time.sleep(0.1)
 
 
 def frame(kind: int, number: int, body: bytes = b"") -> bytes:
@@ -222,7 +238,7 @@ def test_golden_vectors_on_the_board(board: str, make: Callable[[str], Project])
     for name in TESTS:
         assert re.search(rf"test_main\.c:\d+: test_{name}\t\[PASSED\]", done.stdout), done.stdout
     assert f"{len(TESTS)} test cases: {len(TESTS)} succeeded" in done.stdout
-    assert not listens(project.port)  # a board that has stopped is gone
+    wait_for_end(project.port)
 
 
 def test_wrong_golden_vector_fails(make: Callable[[str], Project]) -> None:
@@ -236,14 +252,16 @@ def test_wrong_golden_vector_fails(make: Callable[[str], Project]) -> None:
     assert f"{len(TESTS)} test cases: 1 failed, {len(TESTS) - 1} succeeded" in done.stdout
 
 
-@pytest.mark.parametrize("board", ["native", "qemu_m0"])
-def test_board_that_ends_early_fails(board: str, make: Callable[[str], Project]) -> None:
+@pytest.mark.parametrize(
+    ("board", "way"),
+    [("native", "port_stop(0);"), ("qemu_m0", "port_stop(0);"), ("qemu_m4", "for (;;) { }")],
+)
+def test_board_without_results_fails(board: str, way: str, make: Callable[[str], Project]) -> None:
+    """One that ends early and one that hangs, and is ended when its time is over."""
     project = make(board)
-    project.change(
-        "test/test_model/test_main.c",
-        "    RUN_TEST(test_info",
-        "    port_stop(0);\n    RUN_TEST(test_info",
-    )
+    project.change("platformio.ini", "custom_test_seconds = 120", "custom_test_seconds = 3")
+    run = "    RUN_TEST(test_info"
+    project.change("test/test_model/test_main.c", run, f"    {way}\n{run}")
     done = project.pio("test")
     assert done.returncode != 0
     assert "The board has not sent all results" in done.stdout
@@ -263,6 +281,10 @@ def test_virtual_board_answers(
             line.write(frame(SCORES, 9, bytes(784))[:400])  # goes away within a request
         if unit == INSTRUCTIONS:
             assert max(ticks) - min(ticks) < 20  # SysTick's interrupt, the best class, rounding
+    assert not listens(project.port, "127.0.0.2")  # nor any other address of this computer
+    stopped = project.pio("run", "-t", "stop")
+    assert stopped.returncode == 0, stopped.stdout
+    assert not listens(project.port)
 
 
 def test_nucleo_answers(make: Callable[[str], Project], network: Network) -> None:
@@ -299,10 +321,7 @@ def test_board_goes_with_its_build_folder(make: Callable[[str], Project]) -> Non
     project.upload()
     assert listens(project.port)
     shutil.rmtree(project.folder / ".pio")
-    patience = time.monotonic() + SECONDS
-    while listens(project.port):
-        assert time.monotonic() < patience
-        time.sleep(0.1)
+    wait_for_end(project.port)
 
 
 def test_taken_port_is_named(make: Callable[[str], Project]) -> None:
@@ -343,7 +362,7 @@ ARDUINO = ("-DARDUINO=10819", f"-I{STAND_INS / 'arduino'}", f"-I{PORT}")
 
 
 @pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m4", "cortex-m7"])
-@pytest.mark.parametrize("core", ["-DF_CPU_ACTUAL=600000000", "-DARDUINO_ARCH_STM32"])
+@pytest.mark.parametrize("core", ["-DARDUINO_ARCH_STM32", "-DARDUINO_ARCH_RP2040"])
 def test_arduino_port_compiles(cpu: str, core: str) -> None:
     """With the cycle counter, which is of the core, whatever Arduino is."""
     flags = ["-mthumb", f"-mcpu={cpu}", core, "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]

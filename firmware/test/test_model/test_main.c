@@ -26,6 +26,23 @@ static void test_golden_vectors(void)
     TEST_ASSERT_EQUAL_UINT(0u, edgebnn_self_test(&model, buffer, scores));
 }
 
+/* Long enough for SysTick to start again a few times. */
+static void test_clock_does_not_go_back(void)
+{
+    const uint32_t start = port_ticks();
+    uint32_t before = start;
+    uint32_t backwards = 0u;
+
+    for (uint32_t i = 0u; i < 200000u; i++) {
+        const uint32_t now = port_ticks();
+
+        backwards += now - before > UINT32_MAX / 2u;
+        before = now;
+    }
+    TEST_ASSERT_EQUAL_UINT(0u, backwards);
+    TEST_ASSERT_EQUAL_UINT(port_unit() != PORT_NO_CLOCK, before != start);
+}
+
 /* Send the request to the link; its answer, decoded, is then in the buffer. */
 static void ask(void)
 {
@@ -70,6 +87,7 @@ void app_start(void)
     UNITY_BEGIN();
     RUN_TEST(test_crc);
     RUN_TEST(test_golden_vectors);
+    RUN_TEST(test_clock_does_not_go_back);
     RUN_TEST(test_info_is_answered);
     RUN_TEST(test_broken_request_is_refused);
     port_stop(UNITY_END());

@@ -29,10 +29,8 @@ uint32_t port_hz(void)
     if (!dwt_counts) {
         return 1000000u;
     }
-#if defined(F_CPU_ACTUAL)
-    return F_CPU_ACTUAL; /* Teensy 4 */
-#elif defined(ARDUINO_ARCH_STM32)
-    return SystemCoreClock; /* F_CPU is what the board could do */
+#if defined(ARDUINO_ARCH_STM32)
+    return SystemCoreClock; /* F_CPU is what the board could run at */
 #else
     return F_CPU;
 #endif

@@ -11,7 +11,7 @@ env = DefaultEnvironment()
 board = env.BoardConfig()
 cpu = board.get("build.cpu", "")  # none for this computer
 sys.path.insert(0, str(Path(env.PioPlatform().get_dir(), "builder")))
-import virtual_board  # noqa: E402
+import board_process  # noqa: E402
 
 
 def use_compiler(prefix, packages, *names):
@@ -60,9 +60,9 @@ def upload(source, target, env):
     program = str(Path(env.subst("$PROGPATH")).resolve())
     machine = board.get("emulator", {})
     # A test that hangs must not do so for good: when the board ends, so does "pio test".
-    seconds = int(env.GetProjectOption("custom_test_seconds", "120"))
+    seconds = int(env.GetProjectOption("custom_test_seconds"))
     try:
-        virtual_board.start(
+        board_process.start(
             program,
             Path(env.subst("$BUILD_DIR")).resolve(),
             port.port,
@@ -70,7 +70,7 @@ def upload(source, target, env):
             machine=machine.get("machine", ""),
             test_seconds=seconds if "__test" in COMMAND_LINE_TARGETS else 0,
         )
-    except virtual_board.BoardError as error:
+    except board_process.BoardError as error:
         return fail(error)
     print(f"The board runs, its serial line is {url}; -t stop ends it")
     return 0
@@ -79,8 +79,8 @@ def upload(source, target, env):
 def stop(source, target, env):
     """End the virtual board, if it runs."""
     try:
-        virtual_board.stop(Path(env.subst("$BUILD_DIR")).resolve())
-    except virtual_board.BoardError as error:
+        board_process.stop(Path(env.subst("$BUILD_DIR")).resolve())
+    except board_process.BoardError as error:
         return fail(error)
     return 0
 
