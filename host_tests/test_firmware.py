@@ -1,0 +1,407 @@
+"""The PlatformIO project of a model builds, and its firmware answers as docs/protocol.md says.
+
+PlatformIO is cut off from all networks. A stand-in for its platform builds the real board without a
+framework, which then runs on the machine of QEMU that is nearest to it. Everything is compiled
+under the warnings of the emitted C.
+"""
+
+import contextlib
+import io
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import serial
+from cobs import cobs
+from numpy.typing import NDArray
+from pio_offline import set_up
+from platformio.project.config import ProjectConfig
+
+from edgebnn import api, reference
+from edgebnn.checkpoint import read
+from edgebnn.device.toolchain import WARNINGS
+from edgebnn.ir import Network
+from edgebnn.proof import prove
+from edgebnn.targets import BOARDS
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = ROOT / "examples" / "models" / "fashion_mlp.pt"
+STAND_INS = Path(__file__).resolve().parent / "stand_ins"
+FIRMWARE = ROOT / "firmware"
+PORT = FIRMWARE / "lib" / "edgebnn_port" / "src"
+VIRTUAL = ("native", "qemu_m0", "qemu_m4")
+TESTS = (
+    "crc",
+    "golden_vectors",
+    "clock_does_not_go_back",
+    "info_is_answered",
+    "broken_request_is_refused",
+)
+SECONDS = 60.0
+
+INFO, SCORES = 1, 4
+TIMER, INSTRUCTIONS = 2, 3
+
+
+sys.path.append(str(FIRMWARE / "platforms" / "edgebnn_emu" / "builder"))
+import board_process  # noqa: E402
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The generated project of a board; ``port`` is that of the virtual board."""
+
+    folder: Path
+    board: str
+    port: int
+    environment: dict[str, str]
+
+    def pio(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "platformio", *arguments, "-e", self.board],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
+        )
+
+    def upload(self) -> None:
+        uploaded = self.pio("run", "-t", "upload")
+        assert uploaded.returncode == 0, uploaded.stdout
+        assert f"socket://127.0.0.1:{self.port}" in uploaded.stdout
+
+    def change(self, file: str, old: str, new: str) -> None:
+        path = self.folder / file
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables under which PlatformIO runs."""
+    variables = set_up(tmp_path_factory.mktemp("core"))
+    return variables | {"PLATFORMIO_BUILD_FLAGS": " ".join(WARNINGS)}
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return prove(read(MODEL).model).network
+
+
+@pytest.fixture
+def make(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[str], Project]]:
+    """Makes the project of a board, and ends the board after the test."""
+    made: list[Project] = []
+
+    def project(board: str) -> Project:
+        folder, port = tmp_path / board, free_port()
+        api.write(api.generate(MODEL, target=board, project=True), folder)
+        ini = folder / "platformio.ini"
+        text, count = re.subn(r"(socket://127\.0\.0\.1):\d+", rf"\1:{port}", ini.read_text())
+        assert count == len(VIRTUAL)
+        ini.write_text(text)
+        made.append(Project(folder, board, port, environment))
+        return made[-1]
+
+    yield project
+    for one in made:
+        board_process.stop(one.folder / ".pio" / "build" / one.board)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
+def wait_for_end(port: int) -> None:
+    """Wait until no virtual board is there any more."""
+    patience = time.monotonic() + SECONDS
+    while listens(port):
+        assert time.monotonic() < patience
+        time.sleep(0.1)
+
+
+def frame(kind: int, number: int, body: bytes = b"") -> bytes:
+    content = bytes([1, kind, *number.to_bytes(2, "little")]) + body
+    content += zlib.crc32(content).to_bytes(4, "little")
+    return b"\0" + cobs.encode(content) + b"\0"
+
+
+def answer(line: serial.SerialBase | io.BytesIO, kind: int, number: int) -> bytes | None:
+    """The body of an answer, behind its status, which is that all is well; None if none comes.
+
+    What else comes in is dropped: the text of a board that has just started, the answer to a
+    request of which an earlier connection has sent only a part.
+    """
+    while True:
+        received = b""
+        while not received.endswith(b"\0"):
+            byte = line.read(1)
+            if not byte:
+                return None
+            received += byte
+        with contextlib.suppress(cobs.DecodeError):
+            content = cobs.decode(received[:-1])
+            if content[2:4] == number.to_bytes(2, "little"):
+                assert zlib.crc32(content[:-4]).to_bytes(4, "little") == content[-4:]
+                assert content[:5] == bytes([1, kind | 0x80, *number.to_bytes(2, "little"), 0])
+                return content[5:-4]
+
+
+@contextlib.contextmanager
+def connected(port: int) -> Iterator[serial.SerialBase]:
+    with serial.serial_for_url(f"socket://127.0.0.1:{port}", timeout=SECONDS) as line:
+        yield line
+
+
+def check_info(line: serial.SerialBase, unit: int, hz: int, target: str) -> None:
+    line.timeout = 1.0
+    body, number = None, 0x100
+    while body is None and number < 0x120:  # a UART that is not on yet hears nothing
+        number += 1
+        line.write(frame(INFO, number))
+        body = answer(line, INFO, number)
+    line.timeout = SECONDS
+    assert body is not None
+    assert body[0] == unit
+    assert int.from_bytes(body[1:5], "little") == hz
+    assert int.from_bytes(body[5:9], "little") == 784
+    texts, rest = [], body[17:]
+    while rest:
+        texts.append(rest[1 : 1 + rest[0]].decode())
+        rest = rest[1 + rest[0] :]
+    assert len(texts[0]) == 64
+    assert texts[1:3] == [target, "fashion_mlp"]
+    assert texts[3].startswith(("gcc ", "clang "))
+
+
+def check_scores(line: serial.SerialBase, network: Network, *, count: int = 4) -> list[int]:
+    """Compare the answers of random inputs with the reference; returns the ticks they took.
+
+    All requests are sent at once. A board that runs at the speed of its serial line would lose
+    some, but these must not: an emulator waits for its machine.
+    """
+    random = np.random.default_rng(20)
+    inputs = random.integers(0, 256, (count, network.input_bytes), dtype=np.uint8)
+    wanted = reference.run(network, inputs)
+    line.write(b"".join(frame(SCORES, i, row.tobytes()) for i, row in enumerate(inputs)))
+    ticks = []
+    for i in range(count):
+        body = answer(line, SCORES, i)
+        assert body is not None
+        ticks.append(int.from_bytes(body[:4], "little"))
+        assert int.from_bytes(body[4:6], "little") == wanted.classes[i]
+        scores: NDArray[np.int32] = np.frombuffer(body[6:], "<i4")
+        assert scores.tolist() == wanted.scores[i].tolist()
+    return ticks
+
+
+def test_environments_are_the_boards(make: Callable[[str], Project]) -> None:
+    ini = make("nucleo_f446re").folder / "platformio.ini"
+    assert ProjectConfig.lint(str(ini)) == {"errors": [], "warnings": []}
+    config = ProjectConfig(str(ini))
+    assert config.envs() == list(BOARDS)
+    assert config.default_envs() == ["nucleo_f446re"]
+    for board in BOARDS:
+        options = config.items(env=board, as_dict=True)
+        assert options["build_unflags"] == ["-Os"]
+        assert "-O2 -Wall -Wextra" in options["build_flags"][0]
+
+
+@pytest.mark.parametrize("board", VIRTUAL)
+def test_golden_vectors_on_the_board(board: str, make: Callable[[str], Project]) -> None:
+    project = make(board)
+    done = project.pio("test")
+    assert done.returncode == 0, done.stdout
+    for name in TESTS:
+        assert re.search(rf"test_main\.c:\d+: test_{name}\t\[PASSED\]", done.stdout), done.stdout
+    assert f"{len(TESTS)} test cases: {len(TESTS)} succeeded" in done.stdout
+    wait_for_end(project.port)
+
+
+def test_wrong_golden_vector_fails(make: Callable[[str], Project]) -> None:
+    project = make("qemu_m4")
+    header = (project.folder / "include" / "edgebnn_model.h").read_text()
+    value = re.findall(r"0x[0-9A-F]{8}u", header)[-1]
+    project.change("include/edgebnn_model.h", value, f"0x{int(value[:-1], 16) ^ 1:08X}u")
+    done = project.pio("test")
+    assert done.returncode != 0
+    assert re.search(r"test_golden_vectors: Expected 0x0+ Was 0x0+1\t\[FAILED\]", done.stdout)
+    assert f"{len(TESTS)} test cases: 1 failed, {len(TESTS) - 1} succeeded" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("board", "way"),
+    [("native", "port_stop(0);"), ("qemu_m0", "port_stop(0);"), ("qemu_m4", "for (;;) { }")],
+)
+def test_board_without_results_fails(board: str, way: str, make: Callable[[str], Project]) -> None:
+    """One that ends early and one that hangs, and is ended when its time is over."""
+    project = make(board)
+    project.change("platformio.ini", "custom_test_seconds = 120", "custom_test_seconds = 3")
+    run = "    RUN_TEST(test_info"
+    project.change("test/test_model/test_main.c", run, f"    {way}\n{run}")
+    done = project.pio("test")
+    assert done.returncode != 0
+    assert "The board has not sent all results" in done.stdout
+
+
+@pytest.mark.parametrize("board", VIRTUAL)
+def test_virtual_board_answers(
+    board: str, make: Callable[[str], Project], network: Network
+) -> None:
+    project = make(board)
+    project.upload()
+    unit, hz = (TIMER, 10**9) if board == "native" else (INSTRUCTIONS, 0)
+    for _ in range(2):  # the second connection finds the board as the first has left it
+        with connected(project.port) as line:
+            check_info(line, unit, hz, BOARDS[board].target)
+            ticks = check_scores(line, network)
+            line.write(frame(SCORES, 9, bytes(784))[:400])  # goes away within a request
+        if unit == INSTRUCTIONS:
+            assert max(ticks) - min(ticks) < 20  # SysTick's interrupt, the best class, rounding
+    assert not listens(project.port, "127.0.0.2")  # nor any other address of this computer
+    stopped = project.pio("run", "-t", "stop")
+    assert stopped.returncode == 0, stopped.stdout
+    assert not listens(project.port)
+
+
+def test_nucleo_answers(make: Callable[[str], Project], network: Network) -> None:
+    """On the STM32F405 of QEMU, where the cycle counter stands still and SysTick takes over."""
+    project = make("nucleo_f446re")
+    built = project.pio("run", "-v")
+    assert built.returncode == 0, built.stdout
+    compiled = [line for line in built.stdout.splitlines() if " -c " in line]
+    assert len(compiled) > len(list(PORT.glob("*.c")))
+    assert all(" -O2 " in line and " -Os " not in line for line in compiled)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        machine = [
+            *("qemu-system-arm", "-M", "netduinoplus2", "-display", "none", "-monitor", "none"),
+            *("-kernel", str(project.folder / ".pio/build/nucleo_f446re/firmware.elf")),
+            *("-chardev", f"socket,id=line,fd={listener.fileno()},server=on,wait=on,nodelay=on"),
+            *("-serial", "null", "-serial", "chardev:line"),
+        ]
+        quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        qemu = subprocess.Popen(machine, pass_fds=[listener.fileno()], **quiet)
+        try:
+            for _ in range(2):
+                with connected(listener.getsockname()[1]) as line:
+                    check_info(line, TIMER, 16_000_000, "cortex-m4")
+                    check_scores(line, network)
+        finally:
+            qemu.terminate()
+            qemu.wait(SECONDS)
+
+
+def test_board_goes_with_its_build_folder(make: Callable[[str], Project]) -> None:
+    project = make("native")
+    project.upload()
+    assert listens(project.port)
+    shutil.rmtree(project.folder / ".pio")
+    wait_for_end(project.port)
+
+
+def test_taken_port_is_named(make: Callable[[str], Project]) -> None:
+    project = make("qemu_m4")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", project.port))
+        listener.listen(1)
+        done = project.pio("run", "-t", "upload")
+    assert done.returncode != 0
+    assert (
+        f"Error: 127.0.0.1:{project.port} cannot be used (Address already in use); " in done.stdout
+    )
+
+
+def test_missing_tools_are_named(make: Callable[[str], Project], tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    project = make("qemu_m4")
+    done = project.pio("run", PATH=str(tools))
+    assert done.returncode != 0
+    assert (
+        "Error: arm-none-eabi-gcc is not on PATH; apt-get install gcc-arm-none-eabi\n"
+        in done.stdout
+    )
+    for name in ("sh", *(f"arm-none-eabi-{tool}" for tool in ("gcc", "ar", "ranlib", "size"))):
+        path = shutil.which(name)
+        assert path is not None
+        (tools / name).symlink_to(path)
+    done = project.pio("run", "-t", "upload", PATH=str(tools))
+    assert done.returncode != 0
+    assert "Error: qemu-system-arm is not on PATH; apt-get install qemu-system-arm\n" in done.stdout
+    done = make("native").pio("run", PATH=str(tools))
+    assert done.returncode != 0
+    assert "Error: gcc is not on PATH; apt-get install gcc\n" in done.stdout
+
+
+ARDUINO = ("-DARDUINO=10819", f"-I{STAND_INS / 'arduino'}", f"-I{PORT}")
+
+
+@pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m4", "cortex-m7"])
+@pytest.mark.parametrize("core", ["-DARDUINO_ARCH_STM32", "-DARDUINO_ARCH_RP2040"])
+def test_arduino_port_compiles(cpu: str, core: str) -> None:
+    """With the cycle counter, which is of the core, whatever Arduino is."""
+    flags = ["-mthumb", f"-mcpu={cpu}", core, "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    command = ["arm-none-eabi-g++", *flags, *ARDUINO, str(PORT / "port_arduino.cpp")]
+    subprocess.run(command, check=True, timeout=SECONDS)
+
+
+def test_arduino_port_answers(tmp_path: Path, network: Network) -> None:
+    """In a core of a few lines, which has standard input and output for a serial line."""
+    library = api.generate(MODEL, target="native", project=True)
+    api.write(library, tmp_path)
+    libraries = [tmp_path / "lib" / name / "src" for name in ("edgebnn_link", "fashion_mlp")]
+    folders = [tmp_path / "include", tmp_path / "lib" / "edgebnn_port" / "src", *libraries]
+    include = [f"-I{folder}" for folder in folders]
+    sources = [
+        tmp_path / "src" / "main.c",
+        *(file for one in libraries for file in one.glob("*.c")),
+    ]
+    objects = []
+    for source in sources:
+        objects.append(str(tmp_path / f"{source.stem}.o"))
+        compile_c = ["clang", "-O2", "-c", *include, str(source), "-o", objects[-1]]
+        subprocess.run(compile_c, check=True, timeout=SECONDS)
+    program = str(tmp_path / "firmware")
+    sketch = [str(PORT / "port_arduino.cpp"), str(STAND_INS / "arduino" / "main.cpp")]
+    warnings = ["-Wall", "-Wextra", "-Werror"]
+    link = ["clang++", "-O2", *warnings, *ARDUINO, *sketch, *objects, "-o", program]
+    subprocess.run(link, check=True, timeout=SECONDS)
+
+    image = np.random.default_rng(21).integers(0, 256, (1, network.input_bytes), dtype=np.uint8)
+    requests = frame(INFO, 1) + frame(SCORES, 2, image.tobytes())
+    done = subprocess.run(
+        [program], input=requests, capture_output=True, timeout=SECONDS, check=True
+    )
+    line = io.BytesIO(done.stdout)
+    body = answer(line, INFO, 1)
+    assert body is not None
+    assert body[:5] == bytes([TIMER]) + (10**6).to_bytes(4, "little")
+    body = answer(line, SCORES, 2)
+    assert body is not None
+    wanted = reference.run(network, image).scores[0].tolist()
+    assert np.frombuffer(body[6:], "<i4").tolist() == wanted
