@@ -805,7 +805,7 @@ def test_addresses_that_are_none(port: str) -> None:
     message = refusal(port)
     assert message.isprintable()
     assert "does not open" in message
-    assert "an emulated board is socket://127.0.0.1:5554" in message
+    assert "an emulated board is socket://127.0.0.1:5552" in message
 
 
 def test_pyserial_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -905,7 +905,7 @@ def test_check_refuses_another_model(program: Path, tmp_path: Path) -> None:
                 f"edgebnn: {port}: the board runs another model, tiny (sha256 "
                 f"{ir.sha256(NETWORK)[:12]}...), not other.pt (sha256 "
                 f"{ir.sha256(lower(other))[:12]}...); flash it: edgebnn generate other.pt "
-                f"--project --target BOARD -o DIR, then pio run -t upload in DIR\n"
+                f"--target BOARD --project DIR, then pio run -d DIR -t upload\n"
             )
 
 

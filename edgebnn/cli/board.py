@@ -37,7 +37,7 @@ PortName = Annotated[
     typer.Option(
         "--port",
         "-p",
-        help="/dev/ttyACM0, COM3, or socket://127.0.0.1:5554 for an emulated board; "
+        help="/dev/ttyACM0, COM3, or socket://127.0.0.1:5552 for an emulated board; "
         "without it, the one board that is plugged in. edgebnn ports lists them.",
     ),
 ]
@@ -64,8 +64,8 @@ def ports() -> None:
 
     \b
     A board answers once a project of a model is flashed:
-      edgebnn generate model.pt --project --target nucleo_f446re -o DIR
-      cd DIR && pio run -t upload
+      edgebnn generate model.pt --target nucleo_f446re --project DIR
+      pio run -d DIR -t upload
       edgebnn check model.pt --port /dev/ttyACM0
     """
     from edgebnn import report
@@ -78,7 +78,7 @@ def ports() -> None:
         out.print(
             "no board is on USB: plug one in (with a cable that carries data, not power alone), or "
             "start an emulated one with pio run -t upload in a project, and name it: "
-            "--port socket://127.0.0.1:5554"
+            "--port socket://127.0.0.1:5552"
         )
 
 
@@ -101,8 +101,8 @@ def check(
 
     \b
     The board has to run MODEL, and no monitor may hold its port:
-      edgebnn generate model.pt --project --target nucleo_f446re -o DIR
-      cd DIR && pio run -t upload
+      edgebnn generate model.pt --target nucleo_f446re --project DIR
+      pio run -d DIR -t upload
       edgebnn check model.pt --port /dev/ttyACM0
     """
     from edgebnn import measure, report

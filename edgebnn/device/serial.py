@@ -46,7 +46,7 @@ _EMULATED = "pio run -t upload starts an emulated board"
 def flashing(model: str = "MODEL") -> str:
     """The commands that put a model on a board."""
     return (
-        f"edgebnn generate {model} --project --target BOARD -o DIR, then pio run -t upload in DIR"
+        f"edgebnn generate {model} --target BOARD --project DIR, then pio run -d DIR -t upload"
     )
 
 
@@ -132,7 +132,7 @@ def only_port() -> str:
         raise EdgebnnError(f"name the board with --port, one of: {', '.join(found)}")
     raise EdgebnnError(
         f"no board is plugged in; plug one in, or {_EMULATED}, and name it: "
-        f"--port socket://127.0.0.1:5554"
+        f"--port socket://127.0.0.1:5552"
     )
 
 
@@ -456,7 +456,7 @@ def _not_opened(port: str, baud: int, error: Exception) -> EdgebnnError:
             return EdgebnnError(f"nothing listens on {port}; {_EMULATED}")
         reason = _shown(error.__context__ or error)
         return EdgebnnError(
-            f"{port} does not open ({reason}); an emulated board is socket://127.0.0.1:5554, a "
+            f"{port} does not open ({reason}); an emulated board is socket://127.0.0.1:5552, a "
             f"plugged one /dev/ttyACM0 or COM3"
         )
     text = str(error)
