@@ -28,10 +28,12 @@ from platformio.project.config import ProjectConfig
 
 from edgebnn import api, reference
 from edgebnn.checkpoint import read
+from edgebnn.device import unicorn
+from edgebnn.device.build import build_firmware
 from edgebnn.device.toolchain import WARNINGS
 from edgebnn.ir import Network
 from edgebnn.proof import prove
-from edgebnn.targets import BOARDS
+from edgebnn.targets import BOARDS, get_target
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "examples" / "models" / "fashion_mlp.pt"
@@ -197,18 +199,22 @@ def check_info(line: serial.SerialBase, unit: int, hz: int, target: str) -> None
     assert texts[3].startswith(("gcc ", "clang "))
 
 
-def check_scores(line: serial.SerialBase, network: Network, *, count: int = 4) -> list[int]:
+def random_inputs(network: Network) -> NDArray[np.uint8]:
+    random = np.random.default_rng(20)
+    return random.integers(0, 256, (4, network.input_bytes), dtype=np.uint8)
+
+
+def check_scores(line: serial.SerialBase, network: Network) -> list[int]:
     """Compare the answers of random inputs with the reference; returns the ticks they took.
 
     All requests are sent at once. A board that runs at the speed of its serial line would lose
     some, but these must not: an emulator waits for its machine.
     """
-    random = np.random.default_rng(20)
-    inputs = random.integers(0, 256, (count, network.input_bytes), dtype=np.uint8)
+    inputs = random_inputs(network)
     wanted = reference.run(network, inputs)
     line.write(b"".join(frame(SCORES, i, row.tobytes()) for i, row in enumerate(inputs)))
     ticks = []
-    for i in range(count):
+    for i in range(len(inputs)):
         body = answer(line, SCORES, i)
         assert body is not None
         ticks.append(int.from_bytes(body[:4], "little"))
@@ -269,18 +275,21 @@ def test_board_without_results_fails(board: str, way: str, make: Callable[[str],
 
 @pytest.mark.parametrize("board", VIRTUAL)
 def test_virtual_board_answers(
-    board: str, make: Callable[[str], Project], network: Network
+    board: str, make: Callable[[str], Project], network: Network, tmp_path: Path
 ) -> None:
     project = make(board)
     project.upload()
+    target = get_target(board)
     unit, hz = (TIMER, 10**9) if board == "native" else (INSTRUCTIONS, 0)
     for _ in range(2):  # the second connection finds the board as the first has left it
         with connected(project.port) as line:
-            check_info(line, unit, hz, BOARDS[board].target)
+            check_info(line, unit, hz, target.name)
             ticks = check_scores(line, network)
             line.write(frame(SCORES, 9, bytes(784))[:400])  # goes away within a request
-        if unit == INSTRUCTIONS:
-            assert max(ticks) - min(ticks) < 20  # SysTick's interrupt, the best class, rounding
+        if unit == INSTRUCTIONS:  # exactly those, and a few of the link, the clock, its interrupt
+            image = build_firmware(api.generate(MODEL, target=board), target, tmp_path / "image")
+            exact = unicorn.run(image, random_inputs(network), counted=len(ticks)).instructions
+            assert all(0 <= ours - its < 64 for ours, its in zip(ticks, exact, strict=True))
     assert not listens(project.port, "127.0.0.2")  # nor any other address of this computer
     stopped = project.pio("run", "-t", "stop")
     assert stopped.returncode == 0, stopped.stdout
@@ -392,7 +401,7 @@ def test_arduino_port_answers(tmp_path: Path, network: Network) -> None:
     link = ["clang++", "-O2", *warnings, *ARDUINO, *sketch, *objects, "-o", program]
     subprocess.run(link, check=True, timeout=SECONDS)
 
-    image = np.random.default_rng(21).integers(0, 256, (1, network.input_bytes), dtype=np.uint8)
+    image = random_inputs(network)[:1]
     requests = frame(INFO, 1) + frame(SCORES, 2, image.tobytes())
     done = subprocess.run(
         [program], input=requests, capture_output=True, timeout=SECONDS, check=True
