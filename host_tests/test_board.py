@@ -462,7 +462,7 @@ def test_silence() -> None:
         begin = time.monotonic()
         message = failure(port)
         assert 0.5 < time.monotonic() - begin < 5
-    assert "nothing answers; flash the board (edgebnn generate MODEL --project" in message
+    assert "nothing answers; flash the board (edgebnn generate MODEL --target" in message
 
 
 def test_echo() -> None:
