@@ -19,7 +19,7 @@ class Layout(enum.Enum):
 
     BYTES = "integers"  # a byte each
     ROWS = "bits"  # the channels of a pixel side by side
-    SUMS16 = "sums of 16 bits"  # in two's complement
+    SUMS16 = "sums of 16 bits"  # in two's complement, the least significant part first
     SUMS32 = "sums of 32 bits"
     SCORES = "scores"  # 32 bits each, the caller's
 
@@ -43,12 +43,12 @@ def sum_bits(tensor: Sums) -> int:
     return 16 if layout(tensor) is Layout.SUMS16 else 32
 
 
-def words(bits: int, word_bits: int = 32) -> int:
+def words(bits: int, word_bits: int) -> int:
     """Words that a row of ``bits`` bits takes."""
     return -(-bits // word_bits)
 
 
-def pixel_words(tensor: Tensor, word_bits: int = 32) -> int:
+def pixel_words(tensor: Tensor, word_bits: int) -> int:
     """Words from one pixel of ``tensor`` to the next, in the arena; 0 for what the caller holds."""
     match tensor:
         case Bits():
@@ -59,14 +59,14 @@ def pixel_words(tensor: Tensor, word_bits: int = 32) -> int:
             return 0
 
 
-def tensor_words(tensor: Tensor, word_bits: int = 32) -> int:
+def tensor_words(tensor: Tensor, word_bits: int) -> int:
     """Words that ``tensor`` takes in the arena; input and scores are the caller's."""
     if isinstance(tensor, ScoreVector):
         return 0
     return tensor.height * tensor.width * pixel_words(tensor, word_bits)
 
 
-def pack(bits: BoolArray, word_bits: int = 32) -> NDArray[np.unsignedinteger]:
+def pack(bits: BoolArray, word_bits: int) -> NDArray[np.unsignedinteger]:
     """(..., n) booleans -> (..., words(n)) unsigned words; tail bits are zero."""
     count = words(bits.shape[-1], word_bits)
     padded = np.zeros((*bits.shape[:-1], count * word_bits), dtype=np.uint8)
@@ -76,6 +76,6 @@ def pack(bits: BoolArray, word_bits: int = 32) -> NDArray[np.unsignedinteger]:
     return packed.view(word).astype(word.newbyteorder("=")).reshape(*bits.shape[:-1], count)
 
 
-def tail_mask(bits: int, word_bits: int = 32) -> int:
+def tail_mask(bits: int, word_bits: int) -> int:
     """The last word of a row of ``bits`` bits that are all 1."""
     return int((1 << (bits % word_bits or word_bits)) - 1)

@@ -98,7 +98,8 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
         prefer: ways of kernels to take, wherever they can be, before all others.
 
     Raises:
-        EdgebnnError: an op has no kernel, or a kernel to prefer takes no op of the network.
+        EdgebnnError: an op has no kernel, or a kernel to prefer takes no op of the network, or none
+            on this target.
     """
     shapes = tensors(network)
     last_read = {name: step for step, op in enumerate(network.ops) for name in sources(op)}
@@ -131,10 +132,12 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
             buffers.append(Buffer(view.scratch_words, step, step))
     for way in prefer:
         if all(kernel.way != way for _, kernel, _ in choices):
-            raise EdgebnnError(
-                f"kernel {way} is for {kernels.takes(way)}, and the network has no such layer; "
-                "leave the choice to the target"
-            )
+            given = zip(network.ops, choices, strict=True)
+            known = (one for op, (inputs, *_) in given for one in kernels.candidates((op,), inputs))
+            reason = f"is for {kernels.takes(way)}, and the network has no such layer"
+            if any(one.way == way for one in known):
+                reason = f"is not for target '{target.name}'"
+            raise EdgebnnError(f"kernel {way} {reason}; leave the choice to the target")
     offsets, arena_words = place(buffers)
 
     def offset(name: str, what: str) -> int | None:

@@ -10,7 +10,7 @@ All cases go into one library, as :mod:`batches` has it.
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 from unittest import mock
@@ -44,10 +44,13 @@ from edgebnn.ir import (
     Threshold,
     tensors,
 )
+from edgebnn.kernels import dense_bit_planes
 from edgebnn.plan import Plan, plan
-from edgebnn.targets import Target
+from edgebnn.targets import Target, get_target
+from edgebnn.targets.base import Cpu
 
 WIDTHS = (1, 2, 3, 31, 32, 33, 63, 64, 65)
+BYTES = (7, 8, 9, 16)  # beside 1, 2 and 3, what words of 8 bits straddle
 KERNELS = ((1, 1), (1, 3), (3, 1), (3, 3), (2, 4), (5, 5))
 STRIDES = ((1, 1), (2, 1), (1, 2), (3, 2), (2, 3))
 PADDINGS = ((0, 0), (1, 1), (0, 2), (2, 0), (1, 0), (0, 1), (2, 1), (2, 2))
@@ -56,6 +59,12 @@ PAD_VALUES = (-1, 0, 1)
 FORMS = ("plain", "offset", "shift", "shifts", "zero", "all zero", "factors", "wide")
 MASKS = ("none", "some", "all")
 UNMOVED: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0)}
+#: This computer as a CPU with words of 8 bits, addresses of 16, and no multiplication of 32.
+NARROW = replace(
+    get_target("host"),
+    name="narrow",
+    cpu=Cpu("8-bit words", arch="host", word_bits=8, index="uint16_t"),
+)
 
 _SEEN = 8  # rows of the layer that looks at all bits
 
@@ -548,6 +557,43 @@ def score() -> Iterator[Case]:
         yield chain.case(f"score {channels} sums of {bits} bits: {form}")
 
 
+def around_bytes() -> Iterator[Case]:
+    """Every kernel with channels and outputs of about one byte, every pad value and mask."""
+    window = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1)}
+    for number, (n, pad) in enumerate(product(BYTES, PAD_VALUES)):
+        kind, other = HEADS[number % len(HEADS)], ("sums", "threshold")[number % 2]
+        yield from _dense_on_ints(1000 + number, inputs=n, outputs=n, bits=8, kind=kind)
+        yield from _dense_on_ints(1100 + number, inputs=11 + n, outputs=n, bits=7, kind=other)
+        bits = 8 - number % 2
+        row = {"channels": n, "outputs": n, "places": (2, 3), "bits": bits, "kind": other}
+        yield from _conv_on_ints(1000 + number, row | window)
+        for outputs, kind in ((n, "threshold"), (3, "sums")):
+            chain = Chain((4, 1000 + 10 * number + outputs), Ints(2, 3, n, 1))
+            chain.bits()
+            _add_conv(chain, window | {"outputs": outputs, "kind": kind}, pad)
+            yield chain.case(f"conv on 2x3x{n} bits -> {outputs} {kind}, pad {pad}")
+        for kind in ("threshold", "sums"):
+            chain = Chain((6, 1000 + 2 * number + (kind == "sums")), Ints(2, 3, n, 1))
+            chain.bits()
+            _add_depthwise(chain, window | {"kind": kind}, pad)
+            yield chain.case(f"depthwise on 2x3x{n} bits {kind}, pad {pad}")
+        chain = Chain((5, 1000 + number), Ints(2, 3, n, 8))
+        _add_depthwise(chain, window | {"kind": other}, 0)
+        yield chain.case(f"depthwise on 2x3x{n} integers {other}")
+        chain = Chain((2, 1000 + number), Ints(1, 1, 8 * n + pad, 1))
+        chain.bits()
+        _add_dense(chain, n, other)
+        yield chain.case(f"dense {8 * n + pad} bits -> {n} {other}")
+        mask = MASKS[number % 3]
+        chain = Chain((7, 1000 + number), Ints(3, 4, n, 1))
+        chain.bits()
+        chain.add(MaxPool("layer", "feed", (2, 2), (1, 2), chain.mask(mask, n)))
+        yield chain.case(f"max-pool 2x2 of {n} channels, mask {mask}")
+        chain = Chain((8, 1000 + number), Ints(1, 2, n, 8))
+        chain.binarize("layer", mask)
+        yield chain.case(f"binarize 2 x {n} integers, mask {mask}")
+
+
 @functools.cache
 def cases() -> tuple[Case, ...]:
     """All of them, in an order that does not change."""
@@ -561,7 +607,19 @@ def cases() -> tuple[Case, ...]:
         *binarize(),
         *add(),
         *score(),
+        *around_bytes(),
     )
+
+
+def meant_for(target: Target) -> list[int]:
+    """The numbers of the cases that ask for no way that ``target`` has not, nor for too much."""
+    planes, most = dense_bit_planes.fits(target.cpu), target.cpu.largest_array
+    return [
+        n
+        for n, case in enumerate(cases())
+        if (planes or "bit_planes" not in case.prefer)
+        and c.largest_array(planned(case, target)) <= most
+    ]
 
 
 # --- one program ----------------------------------------------------------------------------------

@@ -27,8 +27,10 @@ from edgebnn.codegen.env import resource_dir
 from edgebnn.codegen.library import Library
 from edgebnn.device import build, host, toolchain
 from edgebnn.errors import EdgebnnError
-from edgebnn.targets import get_target
+from edgebnn.targets import Target, get_target
 
+TARGETS = (get_target("host"), enumeration.NARROW)
+COLUMNS = ("survived", "killed", "harmless", "void", "unused")  # the worst first
 FIRST = 20  # cases of a mutant that run before all do
 FOLDERS = ("helpers", "parts", "windows", "heads", "kernels")
 CHANGES = (
@@ -61,7 +63,8 @@ CHANGES = (
     (r" \+ 0x8000|- 0x8000", ""),
 )
 # Numbers that the view gives, as sizes, indices and arguments.
-GIVEN = r"(?<=[<*\-,] )\{\{ (?!op\.comment)[\w.]+ \}\}u?|(?<=\[)\{\{ [\w. *]+ \}\}(?=\])"
+_TYPES = r"(?!op\.comment|cpu\.(?:word|index|place|constant) )"
+GIVEN = rf"(?<=[<*\-,] )\{{\{{ {_TYPES}[\w.]+ \}}\}}u?|(?<=\[)\{{\{{ [\w. *]+ \}}\}}(?=\])"
 _PLANES, _SLICED = "c/helpers/bit_planes.c.j2", "c/kernels/depthwise_sliced.c.j2"
 _TAIL = "what tail lanes count is never read, and limits of 0 keep their bits at 0"
 #: Mutants that are no faults: a template, a part of the changed line, and why nobody can tell.
@@ -73,7 +76,7 @@ HARMLESS = {
     ("c/kernels/conv_bit_planes.c.j2", "bits }}u + 1)"): (
         "a plane that is never read, over the part of the window that has been read"
     ),
-    ("c/kernels/conv_subset_sums.c.j2", "outputs }} + 1)"): (
+    ("c/kernels/conv_subset_sums.c.j2", "sums_words }} + 1)"): (
         "tables a word further, over the part of the window that has been read"
     ),
     (_SLICED, "(w < {{ px.words }}u) ?"): _TAIL,
@@ -128,17 +131,16 @@ def mutants(name: str) -> Iterator[Mutant]:
             yield Mutant(name, line, text[first:last].strip(), after.strip(), changed)
 
 
-def generated(texts: dict[str, str], numbers: range | list[int]) -> dict[int, Library]:
-    target = get_target("host")
+def generated(texts: dict[str, str], target: Target, numbers: list[int]) -> dict[int, Library]:
     with enumeration.changed_templates(texts):
         return {n: enumeration.case_library(n, target) for n in numbers}
 
 
-def users(name: str) -> list[int]:
+def users(name: str, target: Target) -> list[int]:
     """The cases whose code has anything of the template in it."""
     text = (resource_dir("templates") / name).read_text(encoding="utf-8")
-    numbers = range(len(enumeration.cases()))
-    marked = generated({name: f"{text}/* marked */\n"}, numbers)
+    numbers = enumeration.meant_for(target)
+    marked = generated({name: f"{text}/* marked */\n"}, target, numbers)
     return [n for n in numbers if "marked" in marked[n].files[f"src/k{n}.c"]]
 
 
@@ -160,9 +162,9 @@ def red(libraries: dict[int, Library], *, sanitize: bool) -> bool | None:
     return bool(enumeration.differing(outputs, wanted))
 
 
-def outcome(mutant: Mutant, numbers: list[int], plain: dict[int, Library]) -> str:
+def outcome(mutant: Mutant, target: Target, plain: dict[int, Library]) -> str:
     try:
-        libraries = generated({mutant.template: mutant.text}, numbers)
+        libraries = generated({mutant.template: mutant.text}, target, list(plain))
     except (jinja2.TemplateError, TypeError, ValueError):
         return "void"
     changed = {n: one for n, one in libraries.items() if one.files != plain[n].files}
@@ -180,11 +182,12 @@ def outcome(mutant: Mutant, numbers: list[int], plain: dict[int, Library]) -> st
 
 
 def examine(name: str) -> list[tuple[Mutant, str]]:
-    numbers = users(name)
-    plain = generated({}, numbers)
+    """The worst outcome of each mutant of a template with words of 32 and of 8 bits."""
+    plain = [(target, generated({}, target, users(name, target))) for target in TARGETS]
     results = []
     for mutant in mutants(name):
-        results.append((mutant, outcome(mutant, numbers, plain)))
+        outcomes = {outcome(mutant, target, libraries) for target, libraries in plain}
+        results.append((mutant, next(one for one in COLUMNS if one in outcomes)))
         if results[-1][1] in ("survived", "unused"):
             print(f"{results[-1][1]}: {name}:{mutant.line}\n  {mutant.before}\n  {mutant.after}")
             sys.stdout.flush()
@@ -212,12 +215,11 @@ def main() -> int:
             counts[name] = Counter(result for _, result in results)
             print(f"{name}: {dict(counts[name])}")
             sys.stdout.flush()
-    columns = ("killed", "survived", "harmless", "unused", "void")
-    print(f"\n{'template':36}" + "".join(f"{column:>10}" for column in columns))
+    print(f"\n{'template':36}" + "".join(f"{column:>10}" for column in COLUMNS))
     for name, count in counts.items():
-        print(f"{name:36}" + "".join(f"{count[column]:10}" for column in columns))
+        print(f"{name:36}" + "".join(f"{count[column]:10}" for column in COLUMNS))
     total = sum(counts.values(), Counter())
-    print(f"{'all':36}" + "".join(f"{total[column]:10}" for column in columns))
+    print(f"{'all':36}" + "".join(f"{total[column]:10}" for column in COLUMNS))
     return int(total["survived"] + total["unused"] > 0)
 
 

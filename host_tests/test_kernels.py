@@ -58,8 +58,14 @@ WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool)
 PADDED = for_ops(Conv, DepthwiseConv)
 
 
+# With words of either size; the second has no multiplication either.
+HOSTS = (get_target("host"), enumeration.NARROW)
+on_hosts = pytest.mark.parametrize("target", HOSTS, ids=lambda target: target.name)
+
+
 def program(target: Target):
-    libraries = {n: enumeration.case_library(n, target) for n in range(len(cases()))}
+    numbers = enumeration.meant_for(target)
+    libraries = {n: enumeration.case_library(n, target) for n in numbers}
     return enumeration.program(libraries, target.name)
 
 
@@ -69,11 +75,12 @@ def third(which: int) -> batches.Expected:
     return everything.of(np.arange(len(everything.numbers)) % 3 == which)
 
 
-def test_on_this_computer(tmp_path: Path) -> None:
+@on_hosts
+def test_on_this_computer(target: Target, tmp_path: Path) -> None:
     """Under sanitizers and as written: optimized code runs on the emulated CPUs."""
-    library = program(get_target("host"))
-    image = build.build_host(library, tmp_path, sanitize=True, optimize="-O0")
+    image = build.build_host(program(target), tmp_path, sanitize=True, optimize="-O0")
     wanted = enumeration.expected()
+    wanted = wanted.of(np.isin(wanted.numbers, enumeration.meant_for(target)))
     assert enumeration.differing(host.run(image, wanted.records), wanted) == []
 
 
@@ -96,22 +103,23 @@ def test_on_emulated_cpus(target_name: str, tmp_path: Path) -> None:
 # --- what the cases meet --------------------------------------------------------------------------
 
 
-def layers() -> Iterator[tuple[Case, Step]]:
-    for case in cases():
-        scheduled = enumeration.planned(case, get_target("host"))
-        yield case, next(step for step in scheduled.steps if step.op.name == "layer")
+def layers(target: Target = HOSTS[0]) -> Iterator[tuple[Case, Step]]:
+    for number in enumeration.meant_for(target):
+        scheduled = enumeration.planned(cases()[number], target)
+        step = next(step for step in scheduled.steps if step.op.name == "layer")
+        yield cases()[number], step
 
 
-def met(what) -> dict[str, set[Any]]:
+def met(what, target: Target = HOSTS[0]) -> dict[str, set[Any]]:
     """For each kernel all that ``what(case, step)`` yields."""
     seen: dict[str, set[Any]] = defaultdict(set)
-    for case, step in layers():
+    for case, step in layers(target):
         seen[step.kernel.name].update(what(case, step))
     return seen
 
 
-def check(what, wanted: dict[str, set[Any]]) -> None:
-    seen = met(what)
+def check(what, wanted: dict[str, set[Any]], target: Target = HOSTS[0]) -> None:
+    seen = met(what, target)
     missing = {name: items - seen[name] for name, items in wanted.items() if items - seen[name]}
     assert not missing
 
@@ -155,12 +163,15 @@ def test_every_window() -> None:
     check(sizes, {name: wanted | (pads if name in PADDED else set()) for name in WINDOWED})
 
 
-def test_every_pad_value_beside_every_tail() -> None:
+@on_hosts
+def test_every_pad_value_beside_every_tail(target: Target) -> None:
+    word = target.cpu.word_bits
+
     def pads(_case, step):
         w, channels = step.view.window, step.source.channels
-        tail = "whole" if channels % 32 == 0 else "tail"
+        tail = "whole" if channels % word == 0 else "tail"
         if w.padded:
-            yield w.pad_value, tail, "words" if channels > 32 else "word"
+            yield w.pad_value, tail, "words" if channels > word else "word"
 
     wanted = {
         (pad, tail, words)
@@ -168,7 +179,7 @@ def test_every_pad_value_beside_every_tail() -> None:
         for tail in ("whole", "tail")
         for words in ("word", "words")
     }
-    seen = met(lambda case, step: pads(case, step) if hasattr(step.view, "window") else ())
+    seen = met(lambda case, step: pads(case, step) if hasattr(step.view, "window") else (), target)
     for name in PADDED & reading(Layout.ROWS):
         assert wanted <= seen[name]
 
@@ -210,7 +221,8 @@ SCORES = {
 }
 
 
-def test_every_head() -> None:
+@on_hosts
+def test_every_head(target: Target) -> None:
     """Of every kernel; scores of the kernel for sums of either size."""
 
     def heads(_case, step):
@@ -220,23 +232,28 @@ def test_every_head() -> None:
         elif name not in ("add", "max_pool"):
             yield head_of(step)
 
-    wanted = {name: {"bits", "sums 16", "sums 32"} for name in WEIGHTED}
-    for name in ALL_HEADS:
+    there = {step.kernel.name for _case, step in layers(target)}
+    assert {kernel.way for kernel in KERNELS if kernel.name not in there} <= {"bit_planes"}
+    wanted = {name: {"bits", "sums 16", "sums 32"} for name in WEIGHTED & there}
+    for name in ALL_HEADS & there:
         wanted[name] |= SCORES
+    if target.cpu.largest_array < 2**16:  # then so many taps take too large a table
+        wanted["depthwise_sliced"].remove("sums 32")
     wanted["binarize"] = {"bits", "inverted bits"}
     wanted["score"] = {f"{form} of {bits}" for form in SCORES for bits in (16, 32)}
-    check(heads, wanted)
+    check(heads, wanted, target)
 
 
-def test_every_number_of_outputs_of_a_head() -> None:
+@on_hosts
+def test_every_number_of_outputs_of_a_head(target: Target) -> None:
     """One, less than a word, whole words, and words with a tail; limits of either size."""
     seen: dict[str, set[str]] = defaultdict(set)
-    limits = set()
-    for _case, step in layers():
+    word, limits = target.cpu.word_bits, set()
+    for _case, step in layers(target):
         head = getattr(step.view, "head", None)
         if head is not None:
             n = head.outputs
-            size = "one" if n == 1 else "few" if n < 32 else "tail" if n % 32 else "whole"
+            size = "one" if n == 1 else "few" if n < word else "tail" if n % word else "whole"
             seen[head.kind].add(size)
             limits |= {table.ctype for table in head.tables if table.suffix == "limits"}
     assert all(seen[kind] == {"one", "few", "tail", "whole"} for kind in ("bits", "sums", "scores"))
@@ -279,19 +296,20 @@ def compared(case: Case, step: Step) -> tuple[NDArray[np.int64], int, int]:
     return values, 0, 2**tensor.bits - 1
 
 
-def test_every_pool_and_mask() -> None:
+@on_hosts
+def test_every_pool_and_mask(target: Target) -> None:
     """OR, AND and both, where a pixel has one word and where it has more."""
 
     def masks(_case, step):
         mask = step.op.all_set if step.kernel.name == "max_pool" else step.op.inverted
         kind = "all" if mask.all() and len(mask) > 1 else "some" if mask.any() else "none"
-        yield kind, "words" if len(mask) > 32 else "word"
+        yield kind, "words" if len(mask) > target.cpu.word_bits else "word"
 
     def only(case, step):
         return masks(case, step) if step.kernel.name in ("max_pool", "binarize") else ()
 
     wanted = {(kind, words) for kind in enumeration.MASKS for words in ("word", "words")}
-    check(only, {"max_pool": wanted, "binarize": wanted})
+    check(only, {"max_pool": wanted, "binarize": wanted}, target)
 
 
 def test_every_addition() -> None:
@@ -388,11 +406,9 @@ def test_every_branch_of_every_template() -> None:
         texts[name] = re.sub(r"^\{%-? (?:if|elif|else|for)\b.*%\}\n", mark, text, flags=re.M)
     printed = set()
     with enumeration.changed_templates(texts):
-        for number in range(len(cases())):
-            (source,) = (
-                text
-                for path, text in enumeration.case_library(number, get_target("host")).files.items()
-                if path.endswith(".c")
-            )
-            printed |= set(re.findall(r"/\* c/\S+:\d+ \*/", source))
+        for target in HOSTS:
+            for number in enumeration.meant_for(target):
+                files = enumeration.case_library(number, target).files
+                (source,) = (text for path, text in files.items() if path.endswith(".c"))
+                printed |= set(re.findall(r"/\* c/\S+:\d+ \*/", source))
     assert marks - printed == set()

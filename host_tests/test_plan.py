@@ -3,12 +3,14 @@
 import contextlib
 import itertools
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_cases import NARROW
 from networks import random_model, random_residual_model
 
 import edgebnn.nn as bnn
@@ -32,6 +34,8 @@ from edgebnn.ir import (
 from edgebnn.lower import lower
 from edgebnn.plan import Buffer, place, plan
 from edgebnn.targets import TARGETS, Target, get_target
+
+ALL = (*TARGETS.values(), NARROW)
 
 
 @st.composite
@@ -74,23 +78,24 @@ def test_deep_network_takes_two_layers_of_memory_not_all() -> None:
     network = lower(bnn.Sequential(*layers, bnn.BinaryLinear(64, 2)))
     scheduled = plan(network, get_target("host"))
     scratch = scheduled.steps[0].view.scratch_words
-    assert sum(tensor_words(step.result) for step in scheduled.steps) == 12 * 2
+    assert sum(tensor_words(step.result, 32) for step in scheduled.steps) == 12 * 2
     assert scheduled.arena_words == max(2 + scratch, 4)
 
 
 @pytest.mark.parametrize("build", [random_model, random_residual_model])
-@pytest.mark.parametrize("target", TARGETS)
-def test_every_layer_finds_its_input_intact(target: str, build) -> None:
+@pytest.mark.parametrize("target", ALL, ids=lambda target: target.name)
+def test_every_layer_finds_its_input_intact(target: Target, build) -> None:
     """Replays the plans of random networks on a memory that knows who wrote each word last."""
+    word = target.cpu.word_bits
     for seed in range(40):
-        scheduled = plan(lower(build(seed)), get_target(target))
+        scheduled = plan(lower(build(seed)), target)
         writer: list[str | None] = [None] * scheduled.arena_words
         for step in scheduled.steps:
             names = sources(step.op)
             read = list(zip(names, step.source_offsets, step.sources, strict=True))
             written: list[tuple[str, int | None, int]] = [
                 ("scratch", step.scratch_offset, step.view.scratch_words),
-                (step.op.name, step.result_offset, tensor_words(step.result)),
+                (step.op.name, step.result_offset, tensor_words(step.result, word)),
             ]
             in_place = step.kernel.in_place and step.result_offset in step.source_offsets
             for _, offset, words in written:
@@ -99,7 +104,7 @@ def test_every_layer_finds_its_input_intact(target: str, build) -> None:
                     assert offset + words <= scheduled.arena_words
                     writer[offset : offset + words] = ["being written"] * words
             for name, offset, tensor in read:
-                words = tensor_words(tensor)
+                words = tensor_words(tensor, word)
                 assert (offset is None) == (words == 0) == (name == INPUT)
                 if offset is not None:
                     assert writer[offset : offset + words] == [name] * words, (seed, step.op.name)
@@ -158,16 +163,18 @@ def test_each_helper_is_called_by_some_network() -> None:
     for seed in range(200):
         for model in (random_model(seed), random_residual_model(seed)):
             network = lower(model)
-            for prefer in kernels.FIRST_LAYER.values():
+            for target, prefer in product(
+                (get_target("host"), NARROW), kernels.FIRST_LAYER.values()
+            ):
                 with contextlib.suppress(EdgebnnError):
-                    steps = plan(network, get_target("host"), prefer).steps
+                    steps = plan(network, target, prefer).steps
                     called |= {helper for step in steps for helper in step.view.helpers}
     assert {f"{name}.c.j2" for name in called} == {
         path.name for path in (TEMPLATES / "helpers").iterdir()
     }
 
 
-CPUS = {(target.cpu.word_bits, target.cpu.features): target for target in TARGETS.values()}
+CPUS = {(target.cpu.word_bits, target.cpu.features): target for target in ALL}
 
 
 @pytest.mark.parametrize("target", CPUS.values(), ids=lambda target: target.cpu.name)

@@ -9,6 +9,7 @@ from edgebnn.codegen.env import render
 from edgebnn.codegen.indent import indented
 from edgebnn.codegen.library import Library, header_path, source_path
 from edgebnn.codegen.names import check_prefix, comment_text
+from edgebnn.errors import EdgebnnError
 from edgebnn.plan import Plan
 
 
@@ -29,10 +30,11 @@ def generate(
         input_steps: what the caller does to pixels before they are inputs; for the comment.
 
     Raises:
-        EdgebnnError: ``name`` is not usable in C.
+        EdgebnnError: ``name`` is not usable in C, or an array is larger than the CPU can have.
     """
     check_prefix(name)
-    network = plan.network
+    _check_addresses(plan)
+    network, cpu = plan.network, plan.target.cpu
     prefix = f"{name}_"
     helpers = dict.fromkeys(helper for step in plan.steps for helper in step.view.helpers)
     accuracy = "not recorded"
@@ -45,12 +47,13 @@ def generate(
         macro=name.upper(),
         version=__version__,
         target=plan.target.name,
+        language="C99" if cpu.constant == "const" else f"C99 and {cpu.constant.split()[-1]}",
         sha256=sha256,
         interface=_interface(sha256, plan),
         accuracy=accuracy,
         input_steps=", then ".join(comment_text(step) for step in input_steps),
         classes=tuple(comment_text(text) for text in class_names),
-        ops=tuple(views.op_view(step, prefix) for step in plan.steps),
+        ops=tuple(views.op_view(step, prefix, cpu) for step in plan.steps),
         sums=any(isinstance(step.result, ir.Sums) for step in plan.steps),
         helpers=tuple(f"c/helpers/{helper}.c.j2" for helper in helpers),
         input_bytes=network.input_bytes,
@@ -68,7 +71,7 @@ def generate(
     )
     files = {
         header_path(name): render("c/model.h.j2", lib=view),
-        source_path(name): indented(render("c/model.c.j2", lib=view)),
+        source_path(name): indented(render("c/model.c.j2", lib=view, cpu=cpu)),
     }
     return Library(
         name=name,
@@ -80,6 +83,21 @@ def generate(
         arena_bytes=plan.arena_bytes,
         layers=tuple(op.name for op in view.ops),
     )
+
+
+def largest_array(plan: Plan) -> int:
+    """Bytes of the arena, the input or a table, whichever is the largest."""
+    tables = (table.bytes for step in plan.steps for table in step.view.tables)
+    return max(plan.arena_bytes, plan.network.input_bytes, *tables)
+
+
+def _check_addresses(plan: Plan) -> None:
+    largest, most = largest_array(plan), plan.target.cpu.largest_array
+    if largest > most:
+        raise EdgebnnError(
+            f"the network needs an array of {views.spaced(largest)} bytes, and {plan.target.name} "
+            f"has none beyond {views.spaced(most)}; make the network smaller"
+        )
 
 
 def _interface(sha256: str, plan: Plan) -> str:

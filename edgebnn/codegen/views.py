@@ -20,6 +20,7 @@ from edgebnn.ir import (
 )
 from edgebnn.kernels import Table, View
 from edgebnn.plan import Step
+from edgebnn.targets.base import Cpu
 
 _LINE = 96
 
@@ -57,6 +58,7 @@ class LibraryView:
     macro: str
     version: str
     target: str
+    language: str
     sha256: str
     interface: str  # a number that header and source have to share
     accuracy: str
@@ -84,9 +86,10 @@ def spaced(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
-def array_view(op_name: str, table: Table) -> ArrayView:
+def array_view(op_name: str, table: Table, cpu: Cpu) -> ArrayView:
     """The table ``<op>_<suffix>``: one initializer line a row, longer rows wrapped."""
-    texts = [f"0x{v:08x}u" if table.ctype == "uint32_t" else f"{v}" for v in table.values.ravel()]
+    spell = cpu.literal if table.words else str
+    texts = [spell(v) for v in table.values.ravel()]
     row_length = table.values.shape[-1]
     lines: list[str] = []
     if table.values.ndim == 1:
@@ -113,7 +116,7 @@ def _wrap(texts: list[str], indent: str, end: str) -> list[str]:
     return [*lines, line.rstrip()]
 
 
-def op_view(step: Step, prefix: str) -> OpView:
+def op_view(step: Step, prefix: str, cpu: Cpu) -> OpView:
     """The function that runs ``step``; every name in C begins with ``prefix``."""
     name = prefix + step.op.name
     places = [_place(offset, prefix, "input") for offset in step.source_offsets]
@@ -124,10 +127,10 @@ def op_view(step: Step, prefix: str) -> OpView:
         name=name,
         comment=f"{step.op.name}: {_describe(step)} [{step.kernel.way}]",
         template=f"c/kernels/{step.kernel.name}.c.j2",
-        arrays=tuple(array_view(name, table) for table in step.view.tables),
+        arrays=tuple(array_view(name, table, cpu) for table in step.view.tables),
         view=step.view,
-        in_type="uint8_t" if isinstance(step.source, Ints) else "uint32_t",
-        out_type="int32_t" if isinstance(step.result, ScoreVector) else "uint32_t",
+        in_type="uint8_t" if isinstance(step.source, Ints) else cpu.word,
+        out_type="int32_t" if isinstance(step.result, ScoreVector) else cpu.word,
         call=f"{name}({', '.join(places)});",
     )
 

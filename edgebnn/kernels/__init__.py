@@ -14,7 +14,16 @@ from edgebnn.ir import Op
 from edgebnn.kernels.base import Inputs, Kernel, Table, View
 from edgebnn.targets import Target
 
-__all__ = ["FIRST_LAYER", "KERNELS", "Kernel", "Table", "View", "choose", "first_layer_ways"]
+__all__ = [
+    "FIRST_LAYER",
+    "KERNELS",
+    "Kernel",
+    "Table",
+    "View",
+    "candidates",
+    "choose",
+    "first_layer_ways",
+]
 
 
 def _found() -> tuple[Kernel, ...]:
@@ -57,15 +66,20 @@ def choose(
     Raises:
         EdgebnnError: no kernel of the target takes these ops.
     """
+    known = candidates(ops, inputs)
+    for kernel in sorted(known, key=lambda one: (one.way not in prefer, one.rank, one.name)):
+        view = kernel.fit(ops, inputs, target.cpu)
+        if view is not None:
+            return kernel, view
+    what = f"{' + '.join(type(op).__name__ for op in ops)} on {type(inputs[0]).__name__}"
+    raise EdgebnnError(f"target '{target.name}' has no kernel for '{ops[0].name}' ({what})")
+
+
+def candidates(ops: tuple[Op, ...], inputs: Inputs) -> tuple[Kernel, ...]:
+    """The kernels for ops and tensors of these kinds; whether one fits, a CPU decides."""
     kinds = tuple(type(op) for op in ops)
     layouts = {layout(tensor) for tensor in inputs}
-    for kernel in sorted(KERNELS, key=lambda one: (one.way not in prefer, one.rank, one.name)):
-        if kernel.ops == kinds and layouts <= kernel.reads:
-            view = kernel.fit(ops, inputs, target.cpu)
-            if view is not None:
-                return kernel, view
-    what = f"{' + '.join(kind.__name__ for kind in kinds)} on {type(inputs[0]).__name__}"
-    raise EdgebnnError(f"target '{target.name}' has no kernel for '{ops[0].name}' ({what})")
+    return tuple(one for one in KERNELS if one.ops == kinds and layouts <= one.reads)
 
 
 def takes(way: str) -> str:

@@ -11,15 +11,16 @@ prints, or None where the kernel cannot. Layers with weights are made of parts, 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.bits import Layout, pixel_words, sum_bits, tail_mask, words
+from edgebnn.bits import Layout, pack, pixel_words, sum_bits, tail_mask
 from edgebnn.ir import (
     Bits,
+    BoolArray,
     Conv,
     DepthwiseConv,
     Head,
@@ -42,11 +43,16 @@ Inputs = tuple[Tensor, ...]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A constant of the emitted C: ``static const <ctype> <op>_<suffix>[...]``."""
+    """A constant of the emitted C: ``static <constant> <ctype> <op>_<suffix>[...]``."""
 
     suffix: str
     ctype: str
     values: NDArray[Any]
+    words: bool = False  # of bits, rather than numbers
+
+    def reshaped(self, *shape: int) -> "Table":
+        """The same numbers in another shape."""
+        return replace(self, values=self.values.reshape(*shape))
 
     @property
     def bytes(self) -> int:
@@ -92,15 +98,42 @@ class Kernel:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def smallest(suffix: str, values: Int32Array) -> Table:
-    """The values as int16 where they fit, else as int32.
+def packed(suffix: str, bits: BoolArray, cpu: Cpu) -> Table:
+    """Rows of bits in words."""
+    return Table(suffix, cpu.word, pack(bits, cpu.word_bits), words=True)
 
-    An odd number of int16 gets a zero at its end, where a linker would put a gap: so the plan of
-    the flash is exact.
-    """
+
+def smallest(suffix: str, values: Int32Array, cpu: Cpu) -> Table:
+    """The values as int16 where they fit, else as int32."""
     if values.min() < -(2**15) or values.max() >= 2**15:
         return Table(suffix, "int32_t", values)
-    return Table(suffix, "int16_t", np.pad(values, (0, len(values) % 2)))
+    return Table(suffix, "int16_t", _filled(values, 2, cpu))
+
+
+def _filled(values: Int32Array, size: int, cpu: Cpu) -> Int32Array:
+    """Numbers of ``size`` bytes with zeros behind them, where a linker would put a gap.
+
+    So the plan of the flash is exact.
+    """
+    return np.pad(values, (0, -len(values) % max(1, cpu.word_bits // 8 // size)))
+
+
+# --- sums in memory -------------------------------------------------------------------------------
+
+
+def load(sums: Sums, cpu: Cpu) -> str:
+    """The helper that reads one of ``sums``; "" where it is a word."""
+    return "" if sum_bits(sums) == cpu.word_bits else f"sum{sum_bits(sums)}"
+
+
+def store(sums: Sums, cpu: Cpu) -> str:
+    """The helper that writes one of ``sums``; "" where it is a word."""
+    return "" if sum_bits(sums) == cpu.word_bits else f"put_sum{sum_bits(sums)}"
+
+
+def counts(most: int, cpu: Cpu) -> bool:
+    """Whether the CPU's index holds all numbers up to ``most``."""
+    return most <= 2 * cpu.largest_array + 1
 
 
 # --- windows --------------------------------------------------------------------------------------
@@ -189,17 +222,21 @@ class BitsHead:
 
 @dataclass(frozen=True, slots=True)
 class SumsHead:
-    """The values themselves, which are dots, in two's complement of ``bits`` bits."""
+    """The values themselves, which are dots, in two's complement of ``bits`` bits.
+
+    ``store`` is the function that writes one; "" where it is a word.
+    """
 
     outputs: int
     words: int
     bits: int
+    store: str
     tables: tuple[Table, ...] = ()
     kind: str = "sums"
 
     @property
     def helpers(self) -> tuple[str, ...]:
-        return ("put_sum16",) if self.bits == 16 else ()
+        return (self.store,) if self.store else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +245,7 @@ class ScoresHead:
 
     ``shift`` is what all dots are shifted by, where their factors are one power of two; with
     ``shifts`` each has its own in a table, in which 32 stands for the factor 0 (``zero_factors``).
+    ``product`` is the function that multiplies by other factors; "" where the CPU does.
     """
 
     outputs: int
@@ -217,15 +255,21 @@ class ScoresHead:
     shift: int
     zero_factors: bool
     offsets: bool
+    product: str = ""
     kind: str = "scores"
     words: int = 0
-    helpers: tuple[str, ...] = ()
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        return (self.product,) if self.product else ()
 
 
 HeadView = BitsHead | SumsHead | ScoresHead
 
 
-def head_view(head: Head, result: Tensor, limits: Int32Array | None, compare: str) -> HeadView:
+def head_view(
+    head: Head, result: Tensor, limits: Int32Array | None, compare: str, cpu: Cpu
+) -> HeadView:
     """The head of a layer whose result is ``result``.
 
     Args:
@@ -235,30 +279,35 @@ def head_view(head: Head, result: Tensor, limits: Int32Array | None, compare: st
     match head, result:
         case Threshold(), Bits():
             assert limits is not None
-            tables = (smallest("limits", limits),)
-            return BitsHead(result.channels, words(result.channels), compare, tables)
+            tables = (smallest("limits", limits, cpu),)
+            return BitsHead(result.channels, pixel_words(result, cpu.word_bits), compare, tables)
         case Raw(), Sums():
-            bits = sum_bits(result)
-            return SumsHead(result.channels, words(result.channels * bits), bits)
+            return sums_head(result, cpu)
         case Scores(), ScoreVector():
-            return scores_head(head)
+            return scores_head(head, cpu)
     raise AssertionError(f"{type(head).__name__} does not give {type(result).__name__}")
 
 
-def scores_head(head: Scores) -> ScoresHead:
+def sums_head(result: Sums, cpu: Cpu) -> SumsHead:
+    """The head that keeps dots."""
+    size = pixel_words(result, cpu.word_bits)
+    return SumsHead(result.channels, size, sum_bits(result), store(result, cpu))
+
+
+def scores_head(head: Scores, cpu: Cpu) -> ScoresHead:
     """The head that turns dots into scores: by shifts where factors are powers of two."""
     outputs = len(head.factor)
     if np.all(head.factor == 1) and np.all(head.offset == 0):
         return ScoresHead(outputs, (), False, False, 0, False, False)
-    offset = smallest("offset", head.offset)
+    offset = smallest("offset", head.offset, cpu)
     shifts = score_shifts(head)
     if shifts is None:
-        tables = (smallest("factor", head.factor), offset)
-        return ScoresHead(outputs, tables, True, False, 0, False, True)
+        tables = (smallest("factor", head.factor, cpu), offset)
+        product = "" if "mul" in cpu.features else "product"
+        return ScoresHead(outputs, tables, True, False, 0, False, True, product)
     if shifts[0] < 32 and np.all(shifts == shifts[0]):
         return ScoresHead(outputs, (offset,), False, False, int(shifts[0]), False, True)
-    # Whole words, for the same reason as in smallest().
-    table = Table("shift", "uint8_t", np.pad(shifts, (0, -len(shifts) % 4)))
+    table = Table("shift", "uint8_t", _filled(shifts, 1, cpu))
     zero_factors = bool(np.any(shifts == 32))
     return ScoresHead(outputs, (table, offset), False, True, 0, zero_factors, True)
 

@@ -2,34 +2,31 @@
 
 from dataclasses import dataclass
 
-from edgebnn.bits import Layout, pack, pixel_words, sum_bits
+from edgebnn.bits import Layout, pixel_words, sum_bits
 from edgebnn.ir import Binarize, Bits, Ints, Op, ScoreVector, Sums, infer
-from edgebnn.kernels.base import BitsHead, Inputs, Kernel, Table, smallest
+from edgebnn.kernels.base import BitsHead, Inputs, Kernel, Table, load, packed, smallest
 from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)
 class BinarizeView:
-    """What ``binarize.c.j2`` prints; ``row`` is from one pixel to the next, in ``in``'s type."""
+    """What ``binarize.c.j2`` prints; ``row`` is from one pixel to the next, in ``in``'s type.
+
+    ``load`` is the function that reads a sum; "" where it is a word.
+    """
 
     pixels: int
     row: int
     bits: int  # of an integer in memory: 8, 16 or 32
+    load: str
     head: BitsHead
-    scratch_words: int = 0
+    parameters: str
     arguments: str = "in"
-
-    @property
-    def in_type(self) -> str:
-        return "uint8_t" if self.bits == 8 else "uint32_t"
-
-    @property
-    def parameters(self) -> str:
-        return f"const {self.in_type} *in"
+    scratch_words: int = 0
 
     @property
     def helpers(self) -> tuple[str, ...]:
-        return ("sum16",) if self.bits == 16 else ()
+        return (self.load,) if self.load else ()
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -41,19 +38,20 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> BinarizeView | None:
     source = inputs[0]
     if not isinstance(op, Binarize) or isinstance(source, Bits | ScoreVector):
         return None
-    if cpu.word_bits != 32:
-        return None
     result = infer(op, source)
-    tables: tuple[Table, ...] = (smallest("limits", op.minimum),)
+    tables: tuple[Table, ...] = (smallest("limits", op.minimum, cpu),)
     inverted = bool(op.inverted.any())
     if inverted:
-        tables += (Table("inverted", "uint32_t", pack(op.inverted)),)
-    head = BitsHead(source.channels, pixel_words(result), ">=", tables, inverted)
+        tables += (packed("inverted", op.inverted, cpu),)
+    head = BitsHead(source.channels, pixel_words(result, cpu.word_bits), ">=", tables, inverted)
+    ints = isinstance(source, Ints)
     return BinarizeView(
         pixels=source.height * source.width,
-        row=source.channels if isinstance(source, Ints) else pixel_words(source),
+        row=source.channels if ints else pixel_words(source, cpu.word_bits),
         bits=sum_bits(source) if isinstance(source, Sums) else 8,
+        load=load(source, cpu) if isinstance(source, Sums) else "",
         head=head,
+        parameters=f"const {'uint8_t' if ints else cpu.word} *in",
     )
 
 

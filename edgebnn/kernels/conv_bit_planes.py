@@ -14,7 +14,7 @@ from edgebnn.kernels.base import (
     head_view,
     window,
 )
-from edgebnn.kernels.dense_bit_planes import Planes, planes
+from edgebnn.kernels.dense_bit_planes import Planes, fits, planes
 from edgebnn.targets.base import Cpu
 
 
@@ -50,10 +50,10 @@ class ConvBitPlanes:
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvBitPlanes | None:
     (op,) = ops
     source = inputs[0]
-    if not isinstance(op, Conv) or not isinstance(source, Ints) or cpu.word_bits != 32:
+    if not isinstance(op, Conv) or not isinstance(source, Ints) or not fits(cpu):
         return None
-    head = head_view(op.head, infer(op, source), dot_limits(op.head), ">=")
-    return ConvBitPlanes(source.channels, window(op, source), planes(op, source), head)
+    head = head_view(op.head, infer(op, source), dot_limits(op.head), ">=", cpu)
+    return ConvBitPlanes(source.channels, window(op, source), planes(op, source, cpu), head)
 
 
 KERNEL = Kernel("conv_bit_planes", "bit_planes", (Conv,), frozenset({Layout.BYTES}), fit, rank=1)

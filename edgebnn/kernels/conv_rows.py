@@ -6,7 +6,7 @@ there 2 * dot = (n - 2 * low) + (n - 2 * high), and dot = n - low - high.
 
 from dataclasses import dataclass
 
-from edgebnn.bits import Layout, pack
+from edgebnn.bits import Layout
 from edgebnn.ir import Bits, Conv, Op, fan_in, infer
 from edgebnn.kernels.base import (
     BitPixel,
@@ -16,8 +16,10 @@ from edgebnn.kernels.base import (
     Table,
     Window,
     bit_pixel,
+    counts,
     head_view,
     mismatch_limits,
+    packed,
     window,
 )
 from edgebnn.targets.base import Cpu
@@ -27,6 +29,7 @@ from edgebnn.targets.base import Cpu
 class ConvRows:
     """What ``conv_rows.c.j2`` prints."""
 
+    word: str
     inputs: int
     row_words: int
     window: Window
@@ -48,7 +51,7 @@ class ConvRows:
 
     @property
     def parameters(self) -> str:
-        return "const uint32_t *patch" + (", int crosses" if self.window.zero_padded else "")
+        return f"const {self.word} *patch" + (", int crosses" if self.window.zero_padded else "")
 
     @property
     def arguments(self) -> str:
@@ -58,19 +61,22 @@ class ConvRows:
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvRows | None:
     (op,) = ops
     source = inputs[0]
-    if not isinstance(op, Conv) or not isinstance(source, Bits) or cpu.word_bits != 32:
+    if not isinstance(op, Conv) or not isinstance(source, Bits):
         return None
     count = fan_in(op)
-    rows = pack(op.weights).reshape(len(op.weights), -1)
+    if not counts(count, cpu):
+        return None
+    weights = packed("weights", op.weights, cpu).reshaped(len(op.weights), -1)
     windows = window(op, source)
     limits = mismatch_limits(op.head, count, doubled=windows.zero_padded)
     return ConvRows(
+        word=cpu.word,
         inputs=count,
-        row_words=rows.shape[1],
+        row_words=weights.values.shape[1],
         window=windows,
         pixel=bit_pixel(source, cpu),
-        weights=Table("weights", "uint32_t", rows),
-        head=head_view(op.head, infer(op, source), limits, "<="),
+        weights=weights,
+        head=head_view(op.head, infer(op, source), limits, "<=", cpu),
     )
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from edgebnn.bits import Layout
-from edgebnn.ir import Conv, Ints, Op, infer
+from edgebnn.bits import Layout, words
+from edgebnn.ir import Conv, Ints, Op, fan_in, infer
 from edgebnn.kernels.base import (
     HeadView,
     Inputs,
@@ -26,12 +26,13 @@ class ConvSubsetSums:
     window: Window
     sums: SubsetSums
     head: HeadView
-    parameters: str = "const uint32_t *sums, uint32_t total"
+    patch_words: int
+    parameters: str
     arguments: str = "sums, total"
 
     @property
     def helpers(self) -> tuple[str, ...]:
-        return ("subset_sums", *self.head.helpers)
+        return (*self.sums.helpers, *self.head.helpers)
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -40,20 +41,26 @@ class ConvSubsetSums:
     @property
     def patch_offset(self) -> int:
         """Where the copy of the window begins, in words of scratch; the sums come first."""
-        return self.sums.outputs + self.sums.table_words
+        return self.sums.words
 
     @property
     def scratch_words(self) -> int:
-        return self.patch_offset + -(-self.sums.inputs // 4)
+        return self.patch_offset + self.patch_words
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvSubsetSums | None:
     (op,) = ops
     source = inputs[0]
-    if not isinstance(op, Conv) or not isinstance(source, Ints) or cpu.word_bits != 32:
+    if not isinstance(op, Conv) or not isinstance(source, Ints):
         return None
-    head = head_view(op.head, infer(op, source), dot_limits(op.head), ">=")
-    return ConvSubsetSums(source.channels, window(op, source), subset_sums(op), head)
+    return ConvSubsetSums(
+        channels=source.channels,
+        window=window(op, source),
+        sums=subset_sums(op, source, cpu),
+        head=head_view(op.head, infer(op, source), dot_limits(op.head), ">=", cpu),
+        patch_words=words(8 * fan_in(op), cpu.word_bits),
+        parameters=f"const {cpu.word} *sums, uint32_t total",
+    )
 
 
 KERNEL = Kernel("conv_subset_sums", "subset_sums", (Conv,), frozenset({Layout.BYTES}), fit)

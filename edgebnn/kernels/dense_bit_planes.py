@@ -5,9 +5,9 @@ Source: arXiv 1602.02830, section 1.4 (the first layer).
 
 from dataclasses import dataclass
 
-from edgebnn.bits import Layout, pack
+from edgebnn.bits import Layout
 from edgebnn.ir import Conv, Dense, Ints, Op, fan_in, infer
-from edgebnn.kernels.base import HeadView, Inputs, Kernel, Table, dot_limits, head_view
+from edgebnn.kernels.base import HeadView, Inputs, Kernel, Table, dot_limits, head_view, packed
 from edgebnn.targets.base import Cpu
 
 
@@ -25,10 +25,15 @@ class Planes:
         return self.bits * self.row_words
 
 
-def planes(op: Dense | Conv, source: Ints) -> Planes:
+def fits(cpu: Cpu) -> bool:
+    """Planes are made four inputs at a time, by a multiplication of 32 bits."""
+    return cpu.word_bits == 32 and "mul" in cpu.features
+
+
+def planes(op: Dense | Conv, source: Ints, cpu: Cpu) -> Planes:
     """The layer's weights as the planes take them."""
-    rows = pack(op.weights.reshape(len(op.weights), -1))
-    return Planes(fan_in(op), source.bits, rows.shape[1], Table("weights", "uint32_t", rows))
+    weights = packed("weights", op.weights.reshape(len(op.weights), -1), cpu)
+    return Planes(fan_in(op), source.bits, weights.values.shape[1], weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +61,10 @@ class DenseBitPlanes:
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseBitPlanes | None:
     (op,) = ops
     source = inputs[0]
-    if not isinstance(op, Dense) or not isinstance(source, Ints) or cpu.word_bits != 32:
+    if not isinstance(op, Dense) or not isinstance(source, Ints) or not fits(cpu):
         return None
-    head = head_view(op.head, infer(op, source), dot_limits(op.head), ">=")
-    return DenseBitPlanes(planes(op, source), head)
+    head = head_view(op.head, infer(op, source), dot_limits(op.head), ">=", cpu)
+    return DenseBitPlanes(planes(op, source, cpu), head)
 
 
 KERNEL = Kernel("dense_bit_planes", "bit_planes", (Dense,), frozenset({Layout.BYTES}), fit, rank=1)

@@ -2,9 +2,18 @@
 
 from dataclasses import dataclass
 
-from edgebnn.bits import Layout, pack
+from edgebnn.bits import Layout
 from edgebnn.ir import Bits, Dense, Op, fan_in, infer
-from edgebnn.kernels.base import HeadView, Inputs, Kernel, Table, head_view, mismatch_limits
+from edgebnn.kernels.base import (
+    HeadView,
+    Inputs,
+    Kernel,
+    Table,
+    counts,
+    head_view,
+    mismatch_limits,
+    packed,
+)
 from edgebnn.targets.base import Cpu
 
 
@@ -16,9 +25,9 @@ class DenseRows:
     row_words: int
     weights: Table
     head: HeadView
-    scratch_words: int = 0
-    parameters: str = "const uint32_t *in"
+    parameters: str
     arguments: str = "in"
+    scratch_words: int = 0
 
     @property
     def helpers(self) -> tuple[str, ...]:
@@ -31,12 +40,14 @@ class DenseRows:
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseRows | None:
     (op,) = ops
-    if not isinstance(op, Dense) or not isinstance(inputs[0], Bits) or cpu.word_bits != 32:
+    if not isinstance(op, Dense) or not isinstance(inputs[0], Bits):
         return None
     count = fan_in(op)
-    rows = pack(op.weights).reshape(len(op.weights), -1)
-    head = head_view(op.head, infer(op, *inputs), mismatch_limits(op.head, count), "<=")
-    return DenseRows(count, rows.shape[1], Table("weights", "uint32_t", rows), head)
+    if not counts(count, cpu):
+        return None
+    weights = packed("weights", op.weights, cpu).reshaped(len(op.weights), -1)
+    head = head_view(op.head, infer(op, *inputs), mismatch_limits(op.head, count), "<=", cpu)
+    return DenseRows(count, weights.values.shape[1], weights, head, f"const {cpu.word} *in")
 
 
 KERNEL = Kernel("dense_rows", "rows", (Dense,), frozenset({Layout.ROWS}), fit)

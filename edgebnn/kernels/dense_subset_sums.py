@@ -5,23 +5,41 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.bits import Layout, pack
-from edgebnn.ir import BoolArray, Conv, Dense, Ints, Op, fan_in, infer
-from edgebnn.kernels.base import HeadView, Inputs, Kernel, Table, dot_limits, head_view
+from edgebnn.bits import Layout, pack, pixel_words
+from edgebnn.ir import BoolArray, Conv, Dense, Ints, Op, Sums, dot_bound, fan_in, infer
+from edgebnn.kernels.base import (
+    HeadView,
+    Inputs,
+    Kernel,
+    Table,
+    dot_limits,
+    head_view,
+    load,
+    store,
+)
 from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)
 class SubsetSums:
-    """Rows of weights in blocks of 32 inputs, of which the first one may have less.
+    """Rows of weights in blocks of a word of inputs, of which the first one may have less.
 
-    A word of the table is one output's part of a block.
+    A word of ``weights`` is one output's part of a block. ``load`` and ``store`` are the functions
+    that read and write the sum of an output, ``load_table`` and ``store_table`` a subset sum of
+    four inputs; "" where it is a word.
     """
 
     inputs: int
     outputs: int
     first_block: int
+    block: int
     weights: Table
+    sums_words: int  # the sum of each output
+    table_words: int  # the tables of a block
+    load: str
+    store: str
+    load_table: str
+    store_table: str
 
     @property
     def first_lookups(self) -> int:
@@ -29,22 +47,53 @@ class SubsetSums:
         return -(-self.first_block // 4)
 
     @property
-    def table_words(self) -> int:
-        return 16 * min(8, -(-self.inputs // 4))
+    def block_lookups(self) -> int:
+        """And each of the other blocks."""
+        return self.block // 4
+
+    @property
+    def words(self) -> int:
+        return self.sums_words + self.table_words
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        used = (self.load_table, self.store_table, self.load, self.store)
+        return (*(name for name in used if name), "subset_sums")
 
 
-def subset_sums(op: Dense | Conv) -> SubsetSums:
+def subset_sums(op: Dense | Conv, source: Ints, cpu: Cpu) -> SubsetSums:
     """The layer's weights as the look-ups take them."""
-    outputs, inputs = len(op.weights), fan_in(op)
-    first_block = inputs % 32 or 32
-    words = _block_columns(op.weights.reshape(outputs, -1), first_block)
-    return SubsetSums(inputs, outputs, first_block, Table("weights", "uint32_t", words))
+    outputs, inputs, block = len(op.weights), fan_in(op), cpu.word_bits
+    first_block = inputs % block or block
+    words = _block_columns(op.weights.reshape(outputs, -1), first_block, cpu)
+    # Sums lie in memory as those of layers do, two to a word only where a word is not one.
+    sums = Sums(1, 1, outputs, 0, _word_or(dot_bound(inputs, source), cpu))
+    table = Sums(1, 1, 16 * -(-min(inputs, block) // 4), 0, _word_or(dot_bound(4, source), cpu))
+    return SubsetSums(
+        inputs,
+        outputs,
+        first_block,
+        block,
+        Table("weights", cpu.word, words, words=True),
+        pixel_words(sums, cpu.word_bits),
+        pixel_words(table, cpu.word_bits),
+        load(sums, cpu),
+        store(sums, cpu),
+        load(table, cpu),
+        store(table, cpu),
+    )
 
 
-def _block_columns(rows: BoolArray, first_block: int) -> NDArray[np.unsignedinteger]:
-    """(outputs, n) booleans -> words, of which (block, output) holds up to 32 weights of a row."""
+def _word_or(most: int, cpu: Cpu) -> int:
+    """What has to be held by what holds ``most``, or by a word where that is large enough."""
+    return most if cpu.narrow else 2**31 - 1
+
+
+def _block_columns(rows: BoolArray, first_block: int, cpu: Cpu) -> NDArray[np.unsignedinteger]:
+    """(outputs, n) booleans -> words, of which (block, output) holds a word of weights of a row."""
     first, rest = np.split(rows, [first_block], axis=1)
-    return np.concatenate([pack(first).T.ravel(), pack(rest).T.ravel()])
+    columns = [pack(part, cpu.word_bits).T.ravel() for part in (first, rest)]
+    return np.concatenate(columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +102,12 @@ class DenseSubsetSums:
 
     sums: SubsetSums
     head: HeadView
-    parameters: str = "const uint32_t *sums, uint32_t total"
+    parameters: str
     arguments: str = "sums, total"
 
     @property
     def helpers(self) -> tuple[str, ...]:
-        return ("subset_sums", *self.head.helpers)
+        return (*self.sums.helpers, *self.head.helpers)
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -66,15 +115,17 @@ class DenseSubsetSums:
 
     @property
     def scratch_words(self) -> int:
-        return self.sums.outputs + self.sums.table_words
+        return self.sums.words
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseSubsetSums | None:
     (op,) = ops
-    if not isinstance(op, Dense) or not isinstance(inputs[0], Ints) or cpu.word_bits != 32:
+    source = inputs[0]
+    if not isinstance(op, Dense) or not isinstance(source, Ints):
         return None
-    head = head_view(op.head, infer(op, *inputs), dot_limits(op.head), ">=")
-    return DenseSubsetSums(subset_sums(op), head)
+    head = head_view(op.head, infer(op, source), dot_limits(op.head), ">=", cpu)
+    parameters = f"const {cpu.word} *sums, uint32_t total"
+    return DenseSubsetSums(subset_sums(op, source, cpu), head, parameters)
 
 
 KERNEL = Kernel("dense_subset_sums", "subset_sums", (Dense,), frozenset({Layout.BYTES}), fit)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from edgebnn.bits import Layout, pack
+from edgebnn.bits import Layout
 from edgebnn.ir import DepthwiseConv, Ints, Op, fan_in, infer
 from edgebnn.kernels.base import (
     HeadView,
@@ -12,6 +12,7 @@ from edgebnn.kernels.base import (
     Window,
     dot_limits,
     head_view,
+    packed,
     window,
 )
 from edgebnn.targets.base import Cpu
@@ -25,9 +26,9 @@ class DepthwiseDirect:
     window: Window
     weights: Table
     head: HeadView
-    scratch_words: int = 0
-    parameters: str = "const uint8_t *in, int32_t y, int32_t x"
+    parameters: str
     arguments: str = "in, y, x"
+    scratch_words: int = 0
 
     @property
     def helpers(self) -> tuple[str, ...]:
@@ -41,11 +42,12 @@ class DepthwiseDirect:
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseDirect | None:
     (op,) = ops
     source = inputs[0]
-    if not isinstance(op, DepthwiseConv) or not isinstance(source, Ints) or cpu.word_bits != 32:
+    if not isinstance(op, DepthwiseConv) or not isinstance(source, Ints):
         return None
-    weights = Table("weights", "uint32_t", pack(op.weights).reshape(fan_in(op), -1))
-    head = head_view(op.head, infer(op, source), dot_limits(op.head), ">=")
-    return DepthwiseDirect(source.channels, window(op, source), weights, head)
+    weights = packed("weights", op.weights, cpu).reshaped(fan_in(op), -1)
+    head = head_view(op.head, infer(op, source), dot_limits(op.head), ">=", cpu)
+    parameters = f"const uint8_t *in, {cpu.place} y, {cpu.place} x"
+    return DepthwiseDirect(source.channels, window(op, source), weights, head, parameters)
 
 
 KERNEL = Kernel("depthwise_direct", "direct", (DepthwiseConv,), frozenset({Layout.BYTES}), fit)

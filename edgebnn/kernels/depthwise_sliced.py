@@ -1,11 +1,11 @@
-"""Depthwise convolutions on bits, 32 channels at a time: each lane of a word is a counter."""
+"""Depthwise convolutions on bits, a word of channels at a time: each lane of it is a counter."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.bits import Layout, pack, sum_bits, words
+from edgebnn.bits import Layout, pack
 from edgebnn.ir import Bits, DepthwiseConv, Int32Array, Op, Sums, fan_in, infer
 from edgebnn.kernels.base import (
     BitPixel,
@@ -16,6 +16,8 @@ from edgebnn.kernels.base import (
     Window,
     bit_pixel,
     mismatch_limits,
+    packed,
+    sums_head,
     window,
 )
 from edgebnn.targets.base import Cpu
@@ -25,8 +27,8 @@ from edgebnn.targets.base import Cpu
 class DepthwiseSliced:
     """What ``depthwise_sliced.c.j2`` prints.
 
-    Bit p of 32 counts lies in plane p of ``planes``. A tap outside the image, where the value is 0,
-    is half a mismatch: then all are counted twice.
+    Bit p of the counts of a word lies in plane p of ``planes``. A tap outside the image, where the
+    value is 0, is half a mismatch: then all are counted twice.
     """
 
     inputs: int
@@ -50,30 +52,27 @@ class DepthwiseSliced:
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseSliced | None:
     (op,) = ops
     source = inputs[0]
-    if not isinstance(op, DepthwiseConv) or not isinstance(source, Bits) or cpu.word_bits != 32:
+    if not isinstance(op, DepthwiseConv) or not isinstance(source, Bits):
         return None
     taps = fan_in(op)
     windows = window(op, source)
     planes = ((2 * taps if windows.zero_padded else taps) + 1).bit_length()
-    tables: tuple[Table, ...] = (Table("weights", "uint32_t", pack(op.weights).reshape(taps, -1)),)
+    tables: tuple[Table, ...] = (packed("weights", op.weights, cpu).reshaped(taps, -1),)
     limits = mismatch_limits(op.head, taps, doubled=windows.zero_padded)
     if limits is not None:
         # count <= limit is count < limit + 1, which is 0 for a bit that is never set.
-        tables += (Table("limits", "uint32_t", _slices(limits + 1, planes)),)
+        tables += (Table("limits", cpu.word, _slices(limits + 1, planes, cpu), words=True),)
     result = infer(op, source)
-    sums = None
-    if isinstance(result, Sums):
-        bits = sum_bits(result)
-        sums = SumsHead(result.channels, words(result.channels * bits), bits)
+    sums = sums_head(result, cpu) if isinstance(result, Sums) else None
     return DepthwiseSliced(
         taps, source.channels, planes, windows, bit_pixel(source, cpu), tables, sums
     )
 
 
-def _slices(values: Int32Array, bits: int) -> NDArray[np.unsignedinteger]:
-    """(channels,) numbers -> (words, bits) words: bit b of 32 numbers side by side."""
+def _slices(values: Int32Array, bits: int, cpu: Cpu) -> NDArray[np.unsignedinteger]:
+    """(channels,) numbers -> (words, bits) words: bit b of a word of numbers side by side."""
     planes = np.array([(values >> b) & 1 for b in range(bits)], dtype=np.bool_)
-    return np.ascontiguousarray(pack(planes).T)
+    return np.ascontiguousarray(pack(planes, cpu.word_bits).T)
 
 
 KERNEL = Kernel("depthwise_sliced", "bit_sliced", (DepthwiseConv,), frozenset({Layout.ROWS}), fit)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from edgebnn.bits import Layout, pack
+from edgebnn.bits import Layout
 from edgebnn.ir import Bits, MaxPool, Op
-from edgebnn.kernels.base import BitPixel, Inputs, Kernel, Table, Window, bit_pixel, window
+from edgebnn.kernels.base import BitPixel, Inputs, Kernel, Table, Window, bit_pixel, packed, window
 from edgebnn.targets.base import Cpu
 
 
@@ -28,13 +28,13 @@ class MaxPoolWords:
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> MaxPoolWords | None:
     (op,) = ops
     source = inputs[0]
-    if not isinstance(op, MaxPool) or not isinstance(source, Bits) or cpu.word_bits != 32:
+    if not isinstance(op, MaxPool) or not isinstance(source, Bits):
         return None
-    masks = pack(op.all_set)
-    inverts = bool(masks.any())
-    tables = (Table("all_set", "uint32_t", masks),) if inverts and len(masks) > 1 else ()
+    masks = packed("all_set", op.all_set, cpu)
+    inverts = bool(masks.values.any())
     pixel = bit_pixel(source, cpu)
-    return MaxPoolWords(window(op, source), pixel, inverts, int(masks[0]), tables)
+    tables = (masks,) if inverts and pixel.words > 1 else ()
+    return MaxPoolWords(window(op, source), pixel, inverts, int(masks.values[0]), tables)
 
 
 KERNEL = Kernel("max_pool", "direct", (MaxPool,), frozenset({Layout.ROWS}), fit)

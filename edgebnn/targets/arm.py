@@ -95,7 +95,7 @@ def _core(
     return Target(
         name=name,
         title=f"Arm {known_as}",
-        cpu=Cpu(known_as, arch="arm", word_bits=32, features=frozenset(features)),
+        cpu=Cpu(known_as, arch="arm", word_bits=32, features=frozenset({"mul", *features})),
         toolchain=Cross(
             gcc="arm-none-eabi-gcc",
             gcc_package="gcc-arm-none-eabi",

@@ -12,14 +12,56 @@ class Cpu:
     """A processor core; ``name`` is what people call it.
 
     ``arch`` is the folder of its test harness below ``templates/harness``, ``word_bits`` the width
-    of the words that kernels pack bits into, and ``features`` are extensions of the instruction
-    set that a kernel may ask for.
+    of the words that kernels pack bits into, and ``features`` are what its instructions can that
+    not every CPU's can: "mul" is a multiplication of 32 bits. ``index`` is the C type that counts
+    and addresses, ``constant`` what qualifies a table: where constants are not in one address
+    space with variables, it names theirs.
     """
 
     name: str
     arch: str
     word_bits: int
+    index: str = "uint32_t"
+    constant: str = "const"
     features: frozenset[str] = frozenset()
+
+    @property
+    def word(self) -> str:
+        """The C type of a word."""
+        return f"uint{self.word_bits}_t"
+
+    @property
+    def word_shift(self) -> int:
+        """2 to this power is the number of bits in a word."""
+        return self.word_bits.bit_length() - 1
+
+    @property
+    def narrow(self) -> bool:
+        """Whether C computes with words in int, and a result has to be made a word again."""
+        return self.word_bits < 32
+
+    @property
+    def place(self) -> str:
+        """The C type of a row or column, which may lie before the first one."""
+        return "int32_t" if self.index == "uint32_t" else "int"
+
+    @property
+    def largest_array(self) -> int:
+        """Bytes: the difference of two pointers is as wide as an index, and signed."""
+        return 2 ** (15 if self.index == "uint16_t" else 31) - 1
+
+    @property
+    def ones(self) -> str:
+        """A word of ones."""
+        return self.literal(2**self.word_bits - 1)
+
+    def literal(self, word: int) -> str:
+        """A word as C spells it."""
+        return f"0x{word:0{self.word_bits // 4}x}u"
+
+    def inverted(self, word: str) -> str:
+        """The C expression ``word`` with every bit the other way."""
+        return f"({self.word})~{word}" if self.narrow else f"~{word}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def _core(extensions: str, zig: str, *, unicorn: bool, **qemu: bool) -> Target:
     return Target(
         name=name,
         title=f"RISC-V {known_as}",
-        cpu=Cpu(known_as, arch="riscv", word_bits=32),
+        cpu=Cpu(known_as, arch="riscv", word_bits=32, features=frozenset({"mul"})),
         toolchain=Cross(
             gcc="riscv64-unknown-elf-gcc",
             gcc_package="gcc-riscv64-unknown-elf",
