@@ -45,9 +45,7 @@ _EMULATED = "pio run -t upload starts an emulated board"
 
 def flashing(model: str = "MODEL") -> str:
     """The commands that put a model on a board."""
-    return (
-        f"edgebnn generate {model} --target BOARD --project DIR, then pio run -d DIR -t upload"
-    )
+    return f"edgebnn generate {model} --target BOARD --project DIR, then pio run -d DIR -t upload"
 
 
 @dataclass(frozen=True, slots=True)
