@@ -152,7 +152,7 @@ def monitor(
     Shows the class, whether it is the right one, the best scores, how long
     the board took, and how many images a second come back. The test set
     begins again when all of it was sent. Where the output is no terminal,
-    each image is a line. The board has to run MODEL, see edgebnn check.
+    each image is a line. The board has to run MODEL: see edgebnn check.
     """
     from edgebnn import measure
 
@@ -169,6 +169,8 @@ def monitor(
         else:
             for one in seen:
                 out.print(one.line)
+                if one.count == images:
+                    out.print(one.total)
 
 
 def _images(
@@ -225,7 +227,7 @@ class _Seen:
     @property
     def total(self) -> str:
         known = "" if self.label is None else f", {100 * self.right / self.count:.2f} % right"
-        return f"{self.count} images{known}, {self.rate:.1f} images/s"
+        return f"{self.count} sent{known}, {self.rate:.1f} images/s"
 
 
 def _watch(
