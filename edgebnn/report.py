@@ -170,6 +170,12 @@ def latency(ticks: int, info: Info) -> str:
     return f"{text}, {1000 * ticks / info.hz:.3f} ms" if info.hz else text
 
 
+def board_latency(board: OnBoard) -> str:
+    """The median of what an inference takes, by the board's clock."""
+    _, median, _ = _spread(sorted(board.ticks))
+    return _NOT_MEASURED if median is None else latency(int(median), board.info)
+
+
 def board_table(board: OnBoard, self_test: SelfTest) -> Table:
     """What a board runs, and what it took there."""
     info = board.info

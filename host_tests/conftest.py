@@ -1,5 +1,6 @@
 """Fixtures shared by all tests, and the rule that nothing is skipped."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # the tests themselves run in parallel
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "models"
 

@@ -912,6 +912,17 @@ def test_check_compares_a_board(program: Path, model_file: Path, tmp_path: Path)
         assert wanted in text
 
 
+def test_bench_measures_on_a_board(program: Path, model_file: Path, tmp_path: Path) -> None:
+    with on_socket(program) as port:
+        options = ("models", model_file, "--port", port, "--inputs", "3")
+        text = output_here(tmp_path, "bench", *options)
+        assert re.search(rf"\| host on {port} \| 250 ticks, 0.250 ms \| - \| .* \| 0/3 \|", text)
+        assert "On the board: ticks of a timer at 1 MHz; the median." in text
+        assert re.search(r"^host: gcc .*, on the board$", text, re.MULTILINE)
+        message = mistake(tmp_path, "bench", "models", model_file, model_file, "--port", port)
+        assert "a board runs one model; with --port, name that one alone" in message
+
+
 def test_check_needs_no_port_where_there_is_one_board(
     program: Path, model_file: Path, tmp_path: Path
 ) -> None:
@@ -1057,7 +1068,9 @@ def test_monitor_ends_with_ctrl_c(program: Path, model_file: Path, tmp_path: Pat
                 assert select.select([end], [], [], 60)[0]
                 shown += os.read(end, 4096)
             done.send_signal(signal.SIGINT)
+            patience = time.monotonic() + 60
             while select.select([end], [], [], 1.0)[0] or done.poll() is None:
+                assert time.monotonic() < patience
                 shown += os.read(end, 4096) if select.select([end], [], [], 0)[0] else b""
             assert done.stderr is not None
             assert (done.wait(), done.stderr.read()) == (130, b"edgebnn: interrupted\n")

@@ -7,6 +7,7 @@ import typer
 
 from edgebnn.cli.console import err, out, progress_on, work_folder
 from edgebnn.cli.inputs import open_model
+from edgebnn.device.serial import Board
 from edgebnn.errors import EdgebnnError
 from edgebnn.targets import TARGETS, get_target
 
@@ -36,12 +37,18 @@ def bench_models(
     target: Annotated[
         list[str] | None, typer.Option("--target", "-t", help="Repeatable; all emulated targets.")
     ] = None,
+    port: Annotated[
+        str | None,
+        typer.Option("--port", "-p", help="Measure on the board at this port, which runs MODEL."),
+    ] = None,
     inputs: Annotated[int, typer.Option(min=1, help="Random inputs, counted and compared.")] = 10,
 ) -> None:
-    """Measure models on emulated CPUs and print one Markdown table."""
+    """Measure models on emulated CPUs, or one on a board, and print one Markdown table."""
     from edgebnn import measure, report
 
-    names = target or [t.name for t in TARGETS.values() if t.emulators]
+    if port is not None and len(models) > 1:
+        raise EdgebnnError("a board runs one model; with --port, name that one alone")
+    names = target or [t.name for t in TARGETS.values() if t.emulators and port is None]
     chosen = [get_target(name) for name in names]
     for one in chosen:
         if not one.emulators:
@@ -50,17 +57,20 @@ def bench_models(
     rows: list[tuple[str, ...]] = [head]
     compilers = set()
     with progress_on(err) as progress, work_folder() as folder:
-        task = progress.add_task("measuring", total=len(models) * len(chosen))
+        task = progress.add_task(
+            "measuring", total=len(models) * (len(chosen) + (port is not None))
+        )
         for number, model in enumerate(models):
             content, network = open_model(model)
             trial = measure.trial(content.model, network, measure.noise(network, inputs))
             accuracy = content.metadata.test_accuracy
+            shown = "-" if accuracy is None else f"{100 * accuracy:.2f} %"
             for chip in measure.run_on(trial, chosen, folder / str(number), counted=inputs):
                 compilers.add(f"{chip.compiler} {chip.flags}")
                 rows.append(
                     (
                         model.stem,
-                        "-" if accuracy is None else f"{100 * accuracy:.2f} %",
+                        shown,
                         chip.target.name,
                         report.instructions(chip),
                         report.size(chip.flash_bytes, "B"),
@@ -70,7 +80,19 @@ def bench_models(
                     )
                 )
                 progress.advance(task)
+            if port is not None:
+                with Board(port) as board:
+                    there = measure.run_board(trial, board)
+                compilers.add(f"{there.info.target}: {there.info.compiler}, on the board")
+                arena = report.size(there.info.arena_bytes, "B")
+                differ = f"{there.differing}/{inputs}"
+                spent = report.board_latency(there)
+                rows.append((model.stem, shown, there.name, spent, "-", arena, "-", differ))
+                progress.advance(task)
     print(report.markdown(rows))
-    print("\nInstructions: exact, a whole predict call, counted by the emulator.")
+    if chosen:
+        print("\nInstructions: exact, a whole predict call, counted by the emulator.")
+    if port is not None:
+        print(f"\nOn the board: {report.clock(there.info)}; the median.")
     for compiler in sorted(compilers):
         print(compiler)
