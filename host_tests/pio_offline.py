@@ -1,7 +1,8 @@
 """Sets up a PlatformIO core folder that never needs PlatformIO's registry.
 
 Two things are put there: the SCons that pip has installed, in place of the package tool-scons;
-and a platform of the name ststm32 for the boards without a framework, with the compiler on PATH.
+and platforms of the names ststm32 and sifive for the boards without a framework, with the compiler
+on PATH.
 """
 
 import json
@@ -32,10 +33,9 @@ def set_up(core: Path) -> dict[str, str]:
     }
     _add_scons(core / "packages" / "tool-scons")
     install = [sys.executable, "-m", "platformio", "pkg", "install", "--global", "--silent"]
-    stand_in = _HERE / "stand_ins" / "ststm32"
-    subprocess.run(
-        [*install, "--platform", f"symlink://{stand_in}"], env=environment, check=True, timeout=120
-    )
+    for name in ("ststm32", "sifive"):
+        platform = f"symlink://{_HERE / 'stand_ins' / name}"
+        subprocess.run([*install, "--platform", platform], env=environment, check=True, timeout=120)
     return environment
 
 

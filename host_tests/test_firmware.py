@@ -40,7 +40,7 @@ MODEL = ROOT / "examples" / "models" / "fashion_mlp.pt"
 STAND_INS = Path(__file__).resolve().parent / "stand_ins"
 FIRMWARE = ROOT / "firmware"
 PORT = FIRMWARE / "lib" / "edgebnn_port" / "src"
-VIRTUAL = ("native", "qemu_m0", "qemu_m4")
+VIRTUAL = ("native", "qemu_m0", "qemu_m4", "qemu_rv32")
 TESTS = (
     "crc",
     "golden_vectors",
@@ -51,7 +51,7 @@ TESTS = (
 SECONDS = 60.0
 
 INFO, SCORES = 1, 4
-TIMER, INSTRUCTIONS = 2, 3
+CYCLES, TIMER, INSTRUCTIONS = 1, 2, 3
 
 
 sys.path.append(str(FIRMWARE / "platforms" / "edgebnn_emu" / "builder"))
@@ -260,7 +260,12 @@ def test_wrong_golden_vector_fails(make: Callable[[str], Project]) -> None:
 
 @pytest.mark.parametrize(
     ("board", "way"),
-    [("native", "port_stop(0);"), ("qemu_m0", "port_stop(0);"), ("qemu_m4", "for (;;) { }")],
+    [
+        ("native", "port_stop(0);"),
+        ("qemu_m0", "port_stop(0);"),
+        ("qemu_m4", "for (;;) { }"),
+        ("qemu_rv32", "port_stop(0);"),
+    ],
 )
 def test_board_without_results_fails(board: str, way: str, make: Callable[[str], Project]) -> None:
     """One that ends early and one that hangs, and is ended when its time is over."""
@@ -296,9 +301,29 @@ def test_virtual_board_answers(
     assert not listens(project.port)
 
 
-def test_nucleo_answers(make: Callable[[str], Project], network: Network) -> None:
-    """On the STM32F405 of QEMU, where the cycle counter stands still and SysTick takes over."""
-    project = make("nucleo_f446re")
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """The machine of QEMU that is nearest to a real board; a test says what differs."""
+
+    command: tuple[str, ...]
+    serial: int  # which of its lines is the board's
+    unit: int
+    target: str
+
+
+LIKENESSES = {
+    # An STM32F405, whose cycle counter stands still, so that SysTick takes over.
+    "nucleo_f446re": Likeness(("qemu-system-arm", "-M", "netduinoplus2"), 1, TIMER, "cortex-m4"),
+    # Its cycles are made up.
+    "hifive1-revb": Likeness(
+        ("qemu-system-riscv32", "-M", "sifive_e,revb=on"), 0, CYCLES, "rv32imc"
+    ),
+}
+
+
+@pytest.mark.parametrize("board", LIKENESSES)
+def test_real_board_answers(board: str, make: Callable[[str], Project], network: Network) -> None:
+    like, project = LIKENESSES[board], make(board)
     built = project.pio("run", "-v")
     assert built.returncode == 0, built.stdout
     compiled = [line for line in built.stdout.splitlines() if " -c " in line]
@@ -308,17 +333,18 @@ def test_nucleo_answers(make: Callable[[str], Project], network: Network) -> Non
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
         machine = [
-            *("qemu-system-arm", "-M", "netduinoplus2", "-display", "none", "-monitor", "none"),
-            *("-kernel", str(project.folder / ".pio/build/nucleo_f446re/firmware.elf")),
+            *(*like.command, "-display", "none", "-monitor", "none"),
+            *("-kernel", str(project.folder / f".pio/build/{board}/firmware.elf")),
             *("-chardev", f"socket,id=line,fd={listener.fileno()},server=on,wait=on,nodelay=on"),
-            *("-serial", "null", "-serial", "chardev:line"),
+            *(("-serial", "null") * like.serial),
+            *("-serial", "chardev:line"),
         ]
         quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         qemu = subprocess.Popen(machine, pass_fds=[listener.fileno()], **quiet)
         try:
             for _ in range(2):
                 with connected(listener.getsockname()[1]) as line:
-                    check_info(line, TIMER, 16_000_000, "cortex-m4")
+                    check_info(line, like.unit, 16_000_000, like.target)
                     check_scores(line, network)
         finally:
             qemu.terminate()

@@ -1,4 +1,4 @@
-"""Links for a Cortex-M without a framework: PlatformIO runs this before it builds such a board.
+"""Links for a board without a framework: PlatformIO runs this before it builds such a board.
 
 Flash and RAM are as large as the board's manifest says. Nothing of libc is started or needed.
 """
@@ -12,10 +12,10 @@ board = env.BoardConfig()
 symbols = {
     "port_flash_start": env.GetProjectOption("custom_flash_start", "0"),
     "port_flash_bytes": board.get("upload.maximum_size"),
-    "port_ram_start": "0x20000000",  # of every Cortex-M: SRAM in the Armv7-M memory map
+    "port_ram_start": env.GetProjectOption("custom_ram_start", "0x20000000"),  # of a Cortex-M
     "port_ram_bytes": board.get("upload.maximum_ram_size"),
 }
-script = Path(env.subst("$PROJECT_DIR"), "lib", "edgebnn_port", "cortex_m.ld")
+script = Path(env.subst("$PROJECT_DIR"), "lib", "edgebnn_port", "bare_metal.ld")
 env.Append(
     CCFLAGS=["-ffreestanding"],
     LINKFLAGS=[

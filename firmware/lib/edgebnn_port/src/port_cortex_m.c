@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 
+#include "port_bare.h"
 #include "port_dwt.h"
 #include "port_uart.h"
 
@@ -30,21 +31,10 @@
 /* QEMU's -icount shift=8: an instruction takes 256 ns of the time that SysTick counts. */
 #define INSTRUCTIONS_PER_SECOND 3906250u
 
-#define FAULT_STATUS 70
-
-/* From the linker script. */
-extern uint32_t port_data_load[], port_data_start[], port_data_end[];
-extern uint32_t port_bss_start[], port_bss_end[], port_stack_top[];
-
 void port_reset(void);
 
 static volatile uint32_t periods;
 static bool dwt_counts;
-
-void port_put(uint8_t byte)
-{
-    uart_put(byte);
-}
 
 /* Whole periods of SysTick, and in `*rest` its ticks since; both of the same moment. */
 static uint32_t systick(uint32_t *rest)
@@ -121,30 +111,14 @@ static void clock_start(void)
 
 void port_reset(void)
 {
-    /* volatile: or compilers make these loops calls of memcpy and memset, which nobody has. */
-    const volatile uint32_t *from = port_data_load;
-
-    for (volatile uint32_t *to = port_data_start; to < port_data_end; to++) {
-        *to = *from;
-        from++;
-    }
-    for (volatile uint32_t *to = port_bss_start; to < port_bss_end; to++) {
-        *to = 0u;
-    }
+    bare_start();
 #if defined(__ARM_FP)
     CPACR |= 0xFu << 20; /* until then an instruction of the FPU faults */
     __asm__ volatile("dsb\n\tisb" ::: "memory");
 #endif
     uart_start();
     clock_start();
-    app_start();
-    for (;;) {
-        const int byte = uart_get();
-
-        if (byte >= 0) {
-            app_receive((uint8_t)byte);
-        }
-    }
+    bare_run();
 }
 
 static void fault(void)

@@ -18,7 +18,7 @@ void uart_start(void)
     CTRL = 3u; /* transmitter and receiver on */
 }
 
-void uart_put(uint8_t byte)
+void port_put(uint8_t byte)
 {
     while ((STATE & TX_FULL) != 0u) {
     }

@@ -25,7 +25,7 @@ void uart_start(void)
     STARTRX = 1u;
 }
 
-void uart_put(uint8_t byte)
+void port_put(uint8_t byte)
 {
     TXDRDY = 0u;
     TXD = byte;

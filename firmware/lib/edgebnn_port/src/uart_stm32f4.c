@@ -35,7 +35,7 @@ void uart_start(void)
     USART2_CR1 = 1u << 13 | 1u << 3 | 1u << 2; /* UE, TE, RE */
 }
 
-void uart_put(uint8_t byte)
+void port_put(uint8_t byte)
 {
     while ((USART2_SR & SR_TXE) == 0u) {
     }

@@ -35,14 +35,15 @@ class BoardError(Exception):
     """A virtual board cannot be started or stopped; one line that names the fix."""
 
 
-def start(program, folder, port, *, emulator="", machine="", test_seconds=0):
+def start(program, folder, port, *, emulator=None, test_seconds=0):
     """Start the board of a build folder, in place of the one that it may have.
 
     Args:
         program: path of the program.
         folder: the build folder, for the pipe and a log.
         port: TCP port of the serial line.
-        emulator: QEMU, with its ``machine``; else the program runs by itself.
+        emulator: of QEMU the ``program``, the ``package`` that has it, and the ``options`` of the
+            machine; else the program of the board runs by itself.
         test_seconds: not 0: the board ends after the first connection, or after this time.
 
     Raises:
@@ -52,7 +53,7 @@ def start(program, folder, port, *, emulator="", machine="", test_seconds=0):
     stop(folder)
     with socket.socket() as line:
         if emulator:
-            command = _emulated(emulator, machine, program, line.fileno())
+            command = _emulated(emulator, program, line.fileno())
         line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             line.bind((HOST, port))
@@ -105,15 +106,16 @@ def stop(folder):
         time.sleep(_TICK / 2)
 
 
-def _emulated(emulator, machine, program, line):
-    """The command of QEMU with ``machine``, its serial line on the listening socket ``line``."""
-    path = shutil.which(emulator)
+def _emulated(emulator, program, line):
+    """The command of an emulator, its serial line on the listening socket ``line``."""
+    path = shutil.which(emulator["program"])
     if path is None:
-        raise BoardError(f"{emulator} is not on PATH; apt-get install {emulator}")
+        raise BoardError(
+            f"{emulator['program']} is not on PATH; apt-get install {emulator['package']}"
+        )
     return [
-        *(path, "-M", machine, "-kernel", program, "-display", "none", "-monitor", "none"),
-        *("-semihosting-config", "enable=on,target=native"),
-        *("-icount", "shift=8,sleep=off"),  # SysTick counts instructions
+        *(path, *emulator["options"].split(), "-kernel", program),
+        *("-display", "none", "-monitor", "none"),
         *("-chardev", f"socket,id=line,fd={line},server=on,wait=on,nodelay=on"),
         *("-serial", "chardev:line"),
     ]

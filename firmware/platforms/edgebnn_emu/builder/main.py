@@ -9,7 +9,7 @@ from SCons.Script import COMMAND_LINE_TARGETS, AlwaysBuild, Default, DefaultEnvi
 
 env = DefaultEnvironment()
 board = env.BoardConfig()
-cpu = board.get("build.cpu", "")  # none for this computer
+prefix = board.get("build.compiler", "")  # of the compiler's name; none for this computer
 sys.path.insert(0, str(Path(env.PioPlatform().get_dir(), "builder")))
 import board_process  # noqa: E402
 
@@ -25,16 +25,16 @@ def use_compiler(prefix, packages, *names):
     env.Replace(CC=prefix + name, LINK=prefix + name, AR=prefix + "ar", RANLIB=prefix + "ranlib")
 
 
-if cpu:
-    use_compiler("arm-none-eabi-", "gcc-arm-none-eabi", "gcc")
+if prefix:
+    use_compiler(prefix, board.get("build.package"), "gcc")
     env.Replace(
-        SIZETOOL="arm-none-eabi-size",
+        SIZETOOL=prefix + "size",
         SIZECHECKCMD="$SIZETOOL -A -d $SOURCES",
         SIZEPROGREGEXP=r"^(?:\.text|\.data)\s+(\d+).*",
         SIZEDATAREGEXP=r"^(?:\.data|\.bss)\s+(\d+).*",
     )
     # The same as edgebnn simulate compiles with, so that costs can be compared.
-    flags = [f"-mcpu={cpu}", "-mthumb", "-mfloat-abi=soft"]
+    flags = board.get("build.flags").split()
     env.Append(
         CCFLAGS=[*flags, "-ffunction-sections", "-fdata-sections"],
         LINKFLAGS=[*flags, "-Wl,--gc-sections"],
@@ -58,7 +58,6 @@ def upload(source, target, env):
     if port.scheme != "socket" or port.hostname != "127.0.0.1" or not port.port:
         return fail(f"upload_port is '{url}'; make it socket://127.0.0.1:NUMBER")
     program = str(Path(env.subst("$PROGPATH")).resolve())
-    machine = board.get("emulator", {})
     # A test that hangs must not do so for good: when the board ends, so does "pio test".
     seconds = int(env.GetProjectOption("custom_test_seconds"))
     try:
@@ -66,8 +65,7 @@ def upload(source, target, env):
             program,
             Path(env.subst("$BUILD_DIR")).resolve(),
             port.port,
-            emulator=machine.get("program", ""),
-            machine=machine.get("machine", ""),
+            emulator=board.get("emulator", {}),
             test_seconds=seconds if "__test" in COMMAND_LINE_TARGETS else 0,
         )
     except board_process.BoardError as error:
