@@ -6,6 +6,7 @@ network, and its scores and classes are those of that network's own library, ``k
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,8 +116,8 @@ class Expected:
     classes: NDArray[np.int32]
     numbers: NDArray[np.int64]  # the network of each record
 
-    def of(self, keep: NDArray[np.bool_]) -> "Expected":
-        """Those records for which ``keep`` is true."""
+    def of(self, keep: NDArray[Any]) -> "Expected":
+        """Those records for which ``keep`` is true, or that it names, in its order."""
         return Expected(
             self.records[keep], self.scores[keep], self.classes[keep], self.numbers[keep]
         )

@@ -1,6 +1,8 @@
 """The same oracle against the C on every emulated CPU, in Unicorn and in QEMU."""
 
 import functools
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import batches
@@ -13,7 +15,7 @@ from test_equality import FIRST_SHIFT_SEED, check_scores_shift, device_inputs
 from edgebnn import kernels, measure, reference
 from edgebnn.checkpoint import read
 from edgebnn.codegen import c
-from edgebnn.codegen.library import Library
+from edgebnn.codegen.library import Library, source_path
 from edgebnn.device import build, elf, host, qemu, unicorn
 from edgebnn.ir import Network
 from edgebnn.lower import lower
@@ -32,7 +34,7 @@ def lowered(seed: int) -> tuple[Network, NDArray[np.uint8]]:
     return lower(model), device_inputs(random_inputs(model, 12, seed))
 
 
-def batch(seeds: range, target: Target) -> tuple[Library, batches.Expected]:
+def batch(seeds: Sequence[int], target: Target) -> tuple[Library, batches.Expected]:
     """The networks of ``seeds`` in one library, and what the oracle makes of their inputs."""
     given = {seed: lowered(seed) for seed in seeds}
     wanted = batches.expected(given)
@@ -58,6 +60,25 @@ def test_random_networks(target: Target, start: int, tmp_path: Path) -> None:
             assert batches.differing(outputs, wanted) == [], settings.title
             ran += 1
     assert ran
+
+
+@pytest.mark.parametrize("target_name", ["cortex-m4", "rv32imc"])
+def test_models_share_scratch_memory(target_name: str, tmp_path: Path) -> None:
+    """Two in one image, taking turns: linked, their scratch is as large as the larger one's."""
+    target, seeds = get_target(target_name), (1001, 1004)
+    library, wanted = batch(seeds, target)
+    arenas = [c.generate(plan(lowered(seed)[0], target), "net").arena_bytes for seed in seeds]
+    assert min(arenas) > 0
+    source = "".join(f"#define K{seed}_ARENA shared\n" for seed in seeds)
+    source += f"#include <stdint.h>\nuint32_t shared[{max(arenas) // 4}];\n"
+    path = source_path(library.name)
+    shared = replace(library, files={**library.files, path: source + library.files[path]})
+    turns = wanted.of(np.random.default_rng(0).permutation(len(wanted.numbers)))
+    assert (np.diff(turns.numbers) != 0).sum() > 6
+    image = build.build_firmware(shared, target, tmp_path)
+    assert elf.footprint(image.path).arena_bytes == max(arenas)
+    assert batches.differing(unicorn.run(image, turns.records, counted=1), turns) == []
+    assert batches.differing(qemu.run(image, turns.records), turns) == []
 
 
 def check_in_qemu(network: Network, inputs: NDArray[np.uint8], target: Target, to: Path) -> Library:

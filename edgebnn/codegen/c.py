@@ -70,7 +70,7 @@ def generate(
         arena_text=views.spaced(plan.arena_bytes),
     )
     files = {
-        header_path(name): render("c/model.h.j2", lib=view),
+        header_path(name): render("c/model.h.j2", lib=view, cpu=cpu),
         source_path(name): indented(render("c/model.c.j2", lib=view, cpu=cpu)),
     }
     return Library(

@@ -84,8 +84,16 @@ static const int32_t conv_dense1_offset[3] = {
 };
 /* clang-format on */
 
-/* What one layer leaves to the next, and scratch memory of the layer at work. */
+/*
+ * What one layer leaves to the next, and scratch memory of the layer at work. With
+ * -D CONV_ARENA=name it is an array of yours, which several models may share.
+ */
+#if defined(CONV_ARENA)
+extern uint32_t CONV_ARENA[];
+#define conv_arena CONV_ARENA
+#else
 static uint32_t conv_arena[66];
+#endif
 
 /* Set bits of each byte of v, side by side. */
 static inline uint32_t conv_byte_counts(uint32_t v)

@@ -77,8 +77,16 @@ static const uint32_t depthwise_dense1_weights[2][4] = {
 };
 /* clang-format on */
 
-/* What one layer leaves to the next, and scratch memory of the layer at work. */
+/*
+ * What one layer leaves to the next, and scratch memory of the layer at work. With
+ * -D DEPTHWISE_ARENA=name it is an array of yours, which several models may share.
+ */
+#if defined(DEPTHWISE_ARENA)
+extern uint32_t DEPTHWISE_ARENA[];
+#define depthwise_arena DEPTHWISE_ARENA
+#else
 static uint32_t depthwise_arena[20];
+#endif
 
 /* Set bits of each byte of v, side by side. */
 static inline uint32_t depthwise_byte_counts(uint32_t v)

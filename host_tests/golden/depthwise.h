@@ -31,7 +31,10 @@ extern "C" {
 /** Fraction bits of a score: scores are logits times 2 to this power. */
 #define DEPTHWISE_FRACTION_BITS 0u
 
-/** Bytes of static scratch memory that the network uses. */
+/**
+ * Bytes of scratch memory that the network uses. It is static; with -D DEPTHWISE_ARENA=name it is an
+ * array of uint32_t of that name that is yours: in any section, shared by models that take turns.
+ */
 #define DEPTHWISE_ARENA_BYTES 80u
 
 /** Digest of the model that this code computes. */

@@ -59,8 +59,16 @@ static const int32_t mlp_dense2_offset[3] = {
 };
 /* clang-format on */
 
-/* What one layer leaves to the next, and scratch memory of the layer at work. */
+/*
+ * What one layer leaves to the next, and scratch memory of the layer at work. With
+ * -D MLP_ARENA=name it is an array of yours, which several models may share.
+ */
+#if defined(MLP_ARENA)
+extern uint32_t MLP_ARENA[];
+#define mlp_arena MLP_ARENA
+#else
 static uint32_t mlp_arena[73];
+#endif
 
 /*
  * The sums of all subsets of four inputs, 16 to a table, for each four of x[0] to x[count - 1]:

@@ -31,7 +31,10 @@ extern "C" {
 /** Fraction bits of a score: scores are logits times 2 to this power. */
 #define MLP_FRACTION_BITS 29u
 
-/** Bytes of static scratch memory that the network uses. */
+/**
+ * Bytes of scratch memory that the network uses. It is static; with -D MLP_ARENA=name it is an
+ * array of uint32_t of that name that is yours: in any section, shared by models that take turns.
+ */
 #define MLP_ARENA_BYTES 292u
 
 /** Digest of the model that this code computes. */

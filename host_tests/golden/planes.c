@@ -61,8 +61,16 @@ static const int32_t planes_dense1_offset[3] = {
 };
 /* clang-format on */
 
-/* What one layer leaves to the next, and scratch memory of the layer at work. */
+/*
+ * What one layer leaves to the next, and scratch memory of the layer at work. With
+ * -D PLANES_ARENA=name it is an array of yours, which several models may share.
+ */
+#if defined(PLANES_ARENA)
+extern uint32_t PLANES_ARENA[];
+#define planes_arena PLANES_ARENA
+#else
 static uint32_t planes_arena[14];
+#endif
 
 /* Set bits of each byte of v, side by side. */
 static inline uint32_t planes_byte_counts(uint32_t v)

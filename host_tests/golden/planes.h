@@ -31,7 +31,10 @@ extern "C" {
 /** Fraction bits of a score: scores are logits times 2 to this power. */
 #define PLANES_FRACTION_BITS 27u
 
-/** Bytes of static scratch memory that the network uses. */
+/**
+ * Bytes of scratch memory that the network uses. It is static; with -D PLANES_ARENA=name it is an
+ * array of uint32_t of that name that is yours: in any section, shared by models that take turns.
+ */
 #define PLANES_ARENA_BYTES 56u
 
 /** Digest of the model that this code computes. */

@@ -82,8 +82,16 @@ static const int32_t residual_score1_offset[3] = {
 };
 /* clang-format on */
 
-/* What one layer leaves to the next, and scratch memory of the layer at work. */
+/*
+ * What one layer leaves to the next, and scratch memory of the layer at work. With
+ * -D RESIDUAL_ARENA=name it is an array of yours, which several models may share.
+ */
+#if defined(RESIDUAL_ARENA)
+extern uint32_t RESIDUAL_ARENA[];
+#define residual_arena RESIDUAL_ARENA
+#else
 static uint32_t residual_arena[5];
+#endif
 
 /* Set bits of each byte of v, side by side. */
 static inline uint32_t residual_byte_counts(uint32_t v)
