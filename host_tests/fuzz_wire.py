@@ -72,7 +72,7 @@ def frames(rng: random.Random, network: Network) -> Iterator[bytes]:
         yield data
 
 
-def fuzz(program: Path, network: Network, count: int, seed: int) -> int:
+def fuzz(line: virtual_board.Line, network: Network, count: int, seed: int) -> int:
     """Send ``count`` of :func:`frames`; returns how many good ones were answered between them.
 
     Raises:
@@ -83,25 +83,24 @@ def fuzz(program: Path, network: Network, count: int, seed: int) -> int:
     inputs = golden.inputs(network, 64)
     scores = reference.run(network, inputs).scores.astype("<i4")
     checks = 0
-    with virtual_board.Line(program) as line:
-        for first in range(0, count, EVERY):
-            data = b"".join(next(hostile) for _ in range(min(EVERY, count - first)))
-            place, number = rng.randrange(64), 1 + checks % wire.LAST_ID
-            request = Frame(Kind.SCORES, number, inputs[place].tobytes())
-            wanted = scores[place].tobytes()
+    for first in range(0, count, EVERY):
+        data = b"".join(next(hostile) for _ in range(min(EVERY, count - first)))
+        place, number = rng.randrange(64), 1 + checks % wire.LAST_ID
+        request = Frame(Kind.SCORES, number, inputs[place].tobytes())
+        wanted = scores[place].tobytes()
 
-            def answered(piece: bytes, number: int = number, wanted: bytes = wanted) -> bool:
-                try:
-                    answer = wire.answer_of(wire.decode(piece))
-                except Damaged:  # the greeting
-                    return False
-                if (answer.id, answer.kind, answer.status) != (number, Kind.SCORES, Status.OK):
-                    return False
-                # A hostile frame may have had this id by chance; then its scores are others.
-                return answer.body[6:] == wanted
+        def answered(piece: bytes, number: int = number, wanted: bytes = wanted) -> bool:
+            try:
+                answer = wire.answer_of(wire.decode(piece))
+            except Damaged:  # the greeting
+                return False
+            if (answer.id, answer.kind, answer.status) != (number, Kind.SCORES, Status.OK):
+                return False
+            # A hostile frame may have had this id by chance; then its scores are others.
+            return answer.body[6:] == wanted
 
-            line.send(data + wire.encode(request), answered)
-            checks += 1
+        line.send(data + wire.encode(request), answered)
+        checks += 1
     return checks
 
 
@@ -115,7 +114,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         program = virtual_board.build(mlp(), Path(folder))
         begin = time.monotonic()
-        checks = fuzz(program, lower(mlp()), count, seed)
+        with virtual_board.line_to(program) as line:
+            checks = fuzz(line, lower(mlp()), count, seed)
     print(f"{count} frames, {checks} good ones answered, {time.monotonic() - begin:.1f} s")
 
 

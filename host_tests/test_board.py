@@ -28,7 +28,7 @@ import virtual_board
 from test_cli import COMMAND, environment, mistake, output_here, run_here
 from test_model_files import mlp
 from test_wire import INFO, body_of
-from virtual_board import Line, on_socket, on_terminal, running, serving, terminal
+from virtual_board import Line, line_to, on_socket, on_terminal, running, serving, terminal
 
 import edgebnn
 from edgebnn import golden, ir, reference
@@ -206,7 +206,7 @@ def test_what_is_wrong_with_a_frame_is_answered(program: Path) -> None:
         answer, _ = exchange(line, sent)
         return answer.kind, answer.id, answer.status, answer.detail
 
-    with Line(program) as line:
+    with line_to(program) as line:
         assert exchange(line, content)[1] == 1  # the greeting
         for _ in range(2):
             assert refused(bytes(bad)) == (Kind.NONE, 0, Status.BAD_FRAME, 0)
@@ -229,7 +229,7 @@ def test_what_is_wrong_with_a_frame_is_answered(program: Path) -> None:
 
 def test_a_board_does_not_answer_answers(program: Path) -> None:
     """Else a line that echoes, or a second board, would have it talk for good."""
-    with Line(program) as line:
+    with line_to(program) as line:
         exchange(line, wire.encode(Frame(Kind.INFO, 1)))
         for kind in (Kind.INFO, Kind.SCORES, Kind.NONE):
             own = wire.encode(wire.answer(kind, 2, Status.OK, bytes(6)))
@@ -459,7 +459,8 @@ def test_noise_before_a_request_does_not_cost_the_next_one_too(size: int) -> Non
 
 
 def test_random_frames_do_not_stop_a_board(program: Path) -> None:
-    assert fuzz_wire.fuzz(program, NETWORK, 100_000, seed=1) == 2000
+    with virtual_board.line_to(program) as line:
+        assert fuzz_wire.fuzz(line, NETWORK, 100_000, seed=1) == 2000
 
 
 # --- boards that misbehave ----------------------------------------------------------------------

@@ -18,13 +18,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import fuzz_wire
 import numpy as np
 import pytest
 import serial
+import virtual_board
 from cobs import cobs
 from numpy.typing import NDArray
 from pio_offline import set_up
 from platformio.project.config import ProjectConfig
+from test_model_files import mlp
+from torch import nn
 
 from edgebnn import api, reference
 from edgebnn.checkpoint import read
@@ -32,6 +36,7 @@ from edgebnn.device import unicorn
 from edgebnn.device.build import build_firmware
 from edgebnn.device.toolchain import WARNINGS
 from edgebnn.ir import Network
+from edgebnn.lower import lower
 from edgebnn.proof import prove
 from edgebnn.targets import BOARDS, get_target
 
@@ -106,13 +111,13 @@ def network() -> Network:
 
 
 @pytest.fixture
-def make(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[str], Project]]:
+def make(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., Project]]:
     """Makes the project of a board, and ends the board after the test."""
     made: list[Project] = []
 
-    def project(board: str) -> Project:
+    def project(board: str, model: nn.Module | Path = MODEL) -> Project:
         folder, port = tmp_path / board, free_port()
-        api.write(api.generate(MODEL, target=board, project=True), folder)
+        api.write(api.generate(model, target=board, project=True), folder)
         ini = folder / "platformio.ini"
         text, count = re.subn(r"(socket://127\.0\.0\.1):\d+", rf"\1:{port}", ini.read_text())
         assert count == len(VIRTUAL)
@@ -349,6 +354,15 @@ def test_real_board_answers(board: str, make: Callable[[str], Project], network:
         finally:
             qemu.terminate()
             qemu.wait(SECONDS)
+
+
+def test_random_frames_do_not_stop_an_emulated_board(make: Callable[..., Project]) -> None:
+    model = mlp()
+    project = make("qemu_m4", model)
+    project.upload()
+    with socket.create_connection(("127.0.0.1", project.port), SECONDS) as near:
+        line = virtual_board.Line(near)
+        assert fuzz_wire.fuzz(line, lower(model), 5000, seed=2) == 100
 
 
 def test_board_goes_with_its_build_folder(make: Callable[[str], Project]) -> None:

@@ -74,6 +74,12 @@ def test_another_format_is_refused() -> None:
         generated("bazel")
 
 
+def test_a_project_keeps_its_own_names() -> None:
+    for name in ("edgebnn", "edgebnn_model"):
+        with pytest.raises(EdgebnnError, match=f"names that begin with .*; try --name m_{name}"):
+            api.generate(random_model(SEED), target="native", name=name, project=True)
+
+
 def test_cmake_builds_a_program_that_gives_the_oracles_classes(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -202,25 +202,16 @@ def on_terminal(program: Path) -> Iterator[str]:
 
 
 class Line:
-    """A line straight to a running program, without the computer's end that is to be tested."""
+    """A line straight to a board, without the computer's end that is to be tested.
 
-    def __init__(self, program: Path) -> None:
-        self._near, self._far = socket.socketpair()
-        self._near.setblocking(False)
-        self._running = running(program, self._far.fileno())
+    ``near`` is connected to it; ``runs`` says whether it is still there.
+    """
+
+    def __init__(self, near: socket.socket, runs: Callable[[], bool] = lambda: True) -> None:
+        near.setblocking(False)
+        self._near, self._runs = near, runs
         self._pieces: list[bytes] = []
         self._rest = b""
-
-    def __enter__(self) -> "Line":
-        self._process = self._running.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        try:
-            self._running.__exit__(None, None, None)
-        finally:
-            self._near.close()
-            self._far.close()
 
     def send(self, data: bytes, wanted: Callable[[bytes], bool], seconds: float = 20.0) -> int:
         """Send ``data`` and read until ``wanted`` is true of what is between two zeros.
@@ -236,7 +227,7 @@ class Line:
                     return before + place
             before += len(self._pieces)
             self._pieces.clear()
-            assert self._process.poll() is None, "the program has ended"
+            assert self._runs(), "the program has ended"
             assert time.monotonic() < deadline, "no answer"
             readable, writable, _ = select.select(
                 [self._near], [self._near] if left else [], [], 1.0
@@ -248,3 +239,11 @@ class Line:
                 assert chunk, "the program has ended"
                 *pieces, self._rest = (self._rest + chunk).split(b"\0")
                 self._pieces += [piece for piece in pieces if piece]
+
+
+@contextlib.contextmanager
+def line_to(program: Path) -> Iterator[Line]:
+    """A line to ``program``, which runs as long as the block."""
+    near, far = socket.socketpair()
+    with near, far, running(program, far.fileno()) as process:
+        yield Line(near, lambda: process.poll() is None)

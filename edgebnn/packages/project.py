@@ -10,6 +10,7 @@ from edgebnn import golden
 from edgebnn._version import __version__
 from edgebnn.codegen.env import render, resource_dir
 from edgebnn.codegen.library import Library
+from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network
 
 _DEFAULT = "default_envs = native"  # of firmware/platformio.ini
@@ -19,7 +20,15 @@ def wrap(library: Library, network: Network, board: str) -> Library:
     """The project of ``library``, made from ``network``, for ``board`` unless told otherwise.
 
     The library's own files are in ``lib/<name>/``.
+
+    Raises:
+        EdgebnnError: the library is called as parts of the firmware are.
     """
+    if library.name.startswith("edgebnn"):
+        raise EdgebnnError(
+            f"in a project, names that begin with edgebnn are the firmware's own; try "
+            f"--name m_{library.name}"
+        )
     firmware = resource_dir("firmware")
     files = {
         path.relative_to(firmware).as_posix(): path.read_text(encoding="utf-8")

@@ -3,13 +3,13 @@
 #include "edgebnn_model.h"
 #include "edgebnn_port.h"
 
-static uint8_t buffer[EDGEBNN_LINK_BUFFER_BYTES(MODEL_INPUT_BYTES, MODEL_NUM_CLASSES)];
-static int32_t scores[MODEL_NUM_CLASSES];
+static uint8_t buffer[EDGEBNN_LINK_BUFFER_BYTES(EDGEBNN_INPUT_BYTES, EDGEBNN_NUM_CLASSES)];
+static int32_t scores[EDGEBNN_NUM_CLASSES];
 static struct edgebnn_link link;
 
 void app_start(void)
 {
-    edgebnn_link_start(&link, &model, buffer, sizeof buffer, scores);
+    edgebnn_link_start(&link, &edgebnn_this_model, buffer, sizeof buffer, scores);
     edgebnn_link_greet(&link);
 }
 

@@ -5,8 +5,8 @@
 #include "edgebnn_model.h"
 #include "edgebnn_port.h"
 
-static uint8_t buffer[EDGEBNN_LINK_BUFFER_BYTES(MODEL_INPUT_BYTES, MODEL_NUM_CLASSES)];
-static int32_t scores[MODEL_NUM_CLASSES];
+static uint8_t buffer[EDGEBNN_LINK_BUFFER_BYTES(EDGEBNN_INPUT_BYTES, EDGEBNN_NUM_CLASSES)];
+static int32_t scores[EDGEBNN_NUM_CLASSES];
 static struct edgebnn_link link;
 
 /* A request for info with id 7, as it comes over the wire (docs/protocol.md). */
@@ -23,7 +23,7 @@ static void test_crc(void)
 
 static void test_golden_vectors(void)
 {
-    TEST_ASSERT_EQUAL_UINT(0u, edgebnn_self_test(&model, buffer, scores));
+    TEST_ASSERT_EQUAL_UINT(0u, edgebnn_self_test(&edgebnn_this_model, buffer, scores));
 }
 
 /* Long enough for SysTick to start again while it is read, which is when it could go wrong. */
@@ -46,7 +46,7 @@ static void test_clock_does_not_go_back(void)
 /* Send the request to the link; its answer, decoded, is then in the buffer. */
 static void ask(void)
 {
-    edgebnn_link_start(&link, &model, buffer, sizeof buffer, scores);
+    edgebnn_link_start(&link, &edgebnn_this_model, buffer, sizeof buffer, scores);
     for (uint32_t i = 0u; i < sizeof request; i++) {
         edgebnn_link_receive(&link, request[i]);
     }
