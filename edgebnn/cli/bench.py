@@ -7,8 +7,11 @@ import typer
 
 from edgebnn.cli.console import err, out, progress_on, work_folder
 from edgebnn.cli.inputs import open_model
-from edgebnn.errors import EdgebnnError
+from edgebnn.errors import EdgebnnError, TooLarge
 from edgebnn.targets import TARGETS, get_target
+
+_INSTRUCTIONS = "Instructions: exact, a whole predict call, counted in Unicorn."
+_CYCLES = "Cycles: simulated, a whole predict call, by simavr."
 
 app = typer.Typer(help="Measure; every number in the documentation comes from here.")
 
@@ -48,19 +51,30 @@ def bench_models(
             raise EdgebnnError(f"target '{one.name}' has no emulator")
     head = ("model", "test accuracy", "target", "instructions", "flash", "RAM", "stack", "differ")
     rows: list[tuple[str, ...]] = [head]
-    compilers = set()
+    compilers, notes, too_large = set(), set(), []
     with progress_on(err) as progress, work_folder() as folder:
         task = progress.add_task("measuring", total=len(models) * len(chosen))
         for number, model in enumerate(models):
             content, network = open_model(model)
             trial = measure.trial(content.model, network, measure.noise(network, inputs))
             accuracy = content.metadata.test_accuracy
-            for chip in measure.run_on(trial, chosen, folder / str(number), counted=inputs):
+            known = "-" if accuracy is None else f"{100 * accuracy:.2f} %"
+            for one in chosen:
+                place = folder / str(number)
+                try:
+                    (chip,) = measure.run_on(trial, (one,), place, counted=inputs)
+                except TooLarge as error:
+                    rows.append((model.stem, known, one.name, "does not fit", *4 * ("-",)))
+                    too_large.append(f"{model}: {error}")
+                    continue
+                finally:
+                    progress.advance(task)
                 compilers.add(f"{chip.compiler} {chip.flags}")
+                notes.add(_CYCLES if chip.cycles else _INSTRUCTIONS)
                 rows.append(
                     (
                         model.stem,
-                        "-" if accuracy is None else f"{100 * accuracy:.2f} %",
+                        known,
                         chip.target.name,
                         report.instructions(chip),
                         report.size(chip.flash_bytes, "B"),
@@ -69,8 +83,7 @@ def bench_models(
                         f"{chip.differing}/{inputs}",
                     )
                 )
-                progress.advance(task)
     print(report.markdown(rows))
-    print("\nInstructions: exact, a whole predict call, counted in Unicorn.")
-    for compiler in sorted(compilers):
-        print(compiler)
+    print()
+    for line in (*sorted(notes, reverse=True), *sorted(compilers), *too_large):
+        print(line)
