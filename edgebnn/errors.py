@@ -6,3 +6,7 @@ class EdgebnnError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class TooLarge(EdgebnnError):
+    """A network that a target has no room for; on another target it may be fine."""

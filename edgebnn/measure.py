@@ -20,7 +20,6 @@ from edgebnn.device import host
 from edgebnn.device.build import Image, build_firmware, build_host
 from edgebnn.device.elf import Footprint, footprint
 from edgebnn.device.emulator import Emulator, emulator_of
-from edgebnn.device.run import Run
 from edgebnn.device.serial import Board, flashing
 from edgebnn.device.wire import Info
 from edgebnn.errors import EdgebnnError
@@ -62,7 +61,8 @@ class OnTarget(Backend):
     """The emitted C on one target, and what it costs there.
 
     ``instructions`` are exact counts, of the first inputs, ``layer_instructions`` those of each
-    layer in the first of them; empty, and ``stack_bytes`` None, where nothing counts them.
+    layer in the first of them; ``cycles`` and ``layer_cycles`` are a simulator's. They are empty,
+    and ``stack_bytes`` None, where nothing counts them.
     ``footprint`` is None on this computer.
     """
 
@@ -70,6 +70,8 @@ class OnTarget(Backend):
     library: Library
     instructions: tuple[int, ...]
     layer_instructions: Mapping[str, int]
+    cycles: tuple[int, ...]
+    layer_cycles: Mapping[str, int]
     stack_bytes: int | None
     footprint: Footprint | None
     compiler: str
@@ -213,11 +215,12 @@ def run_on(
 
     Args:
         prefer: ways of kernels, as :func:`edgebnn.plan.plan` takes them.
-        counted: so many inputs have their instructions counted, where something can count them.
+        counted: so many inputs have their instructions or cycles counted, where something can.
         optimize: the compiler's option.
 
     Raises:
         EdgebnnError: a target has no kernel, compiler or emulator, or its run fails.
+        TooLarge: it has no room for the network.
     """
     for target in targets:
         library = c.generate(plan(given.network, target, prefer), "model")
@@ -235,7 +238,9 @@ def run_on(
             target=target,
             library=library,
             instructions=run.instructions,
-            layer_instructions=_by_layer(library, run),
+            layer_instructions=_by_layer(library, run.layer_instructions),
+            cycles=run.cycles,
+            layer_cycles=_by_layer(library, run.layer_cycles),
             stack_bytes=run.stack_bytes,
             footprint=None if target.is_host else footprint(image.path),
             compiler=image.compiler.version,
@@ -292,9 +297,9 @@ def check_board(network: Network, info: Info, port: str, model: str = "MODEL") -
         )
 
 
-def _by_layer(library: Library, run: Run) -> Mapping[str, int]:
+def _by_layer(library: Library, counts: tuple[int, ...]) -> Mapping[str, int]:
     names = [name.removeprefix(f"{library.name}_") for name in library.layers]
-    return dict(zip(names, run.layer_instructions, strict=False))
+    return dict(zip(names, counts, strict=False))
 
 
 def _build(library: Library, target: Target, folder: Path, optimize: str) -> Image:

@@ -11,6 +11,7 @@ from edgebnn.codegen.views import spaced
 from edgebnn.cost import Cost, cost, weight_bits
 from edgebnn.device.serial import Port
 from edgebnn.device.wire import Info, SelfTest, Unit
+from edgebnn.errors import EdgebnnError
 from edgebnn.filters import Repeats
 from edgebnn.ir import Network
 from edgebnn.measure import Backend, OnBoard, OnTarget
@@ -77,7 +78,11 @@ def target_table(network: Network, prefer: tuple[str, ...] = ()) -> Table:
         "Targets (exact; code and stack come on top)", "target", "flash constants", "static RAM"
     )
     for target in TARGETS.values():
-        known = cost(plan(network, target, prefer))
+        try:
+            known = cost(plan(network, target, prefer))
+        except EdgebnnError:  # of what the target has no kernel for, the others may have
+            table.add_row(target.name, "no such kernel", "-")
+            continue
         constants, arena = spaced(known.constant_bytes), spaced(known.arena_bytes)
         table.add_row(target.name, f"{constants} bytes", f"{arena} bytes")
     return table
@@ -115,13 +120,18 @@ def equality_table(
 
 
 def instructions(chip: OnTarget) -> str:
+    """What an inference takes, which is cycles where the number says so."""
+    return f"{_counts(chip.cycles)} cycles" if chip.cycles else _counts(chip.instructions)
+
+
+def _counts(counts: tuple[int, ...]) -> str:
     """The count if it is the same for all inputs, else mean and range."""
-    if not chip.instructions:
+    if not counts:
         return _NOT_MEASURED
-    least, most = min(chip.instructions), max(chip.instructions)
+    least, most = min(counts), max(counts)
     if least == most:
         return spaced(least)
-    mean = round(sum(chip.instructions) / len(chip.instructions))
+    mean = round(sum(counts) / len(counts))
     return f"{spaced(mean)} ({spaced(least)} to {spaced(most)})"
 
 
@@ -133,10 +143,15 @@ def size(count: int | None, unit: str) -> str:
 def chip_table(chip: OnTarget) -> Table:
     """What an emulated run cost."""
     table = _table(chip.name, "cost", "")
-    table.add_row("instructions an inference (exact)", instructions(chip))
-    table.add_row("  counted on", f"{len(chip.instructions)} inputs")
-    for name, count in chip.layer_instructions.items():
-        share = 100 * count / chip.instructions[0]
+    what, counts, layers = (
+        ("cycles an inference (simulated, simavr)", chip.cycles, chip.layer_cycles)
+        if chip.cycles
+        else ("instructions an inference (exact)", chip.instructions, chip.layer_instructions)
+    )
+    table.add_row(what, _counts(counts))
+    table.add_row("  counted on", f"{len(counts)} inputs")
+    for name, count in layers.items():
+        share = 100 * count / counts[0]
         table.add_row(f"  {name}", f"{spaced(count)} ({share:.1f} %)")
     table.add_row("flash", size(chip.flash_bytes, "bytes"))
     if chip.footprint is not None:

@@ -218,12 +218,16 @@ def test_verify_compares_the_whole_test_set(trained: Path, tmp_path: Path) -> No
     assert not list((tmp_path / "tmp").glob("edgebnn-*"))
 
 
-@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "rv32imc"])
+@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "rv32imc", "rv32ec", "avr"])
 def test_simulate_reports_what_a_run_costs(target: str, trained: Path, tmp_path: Path) -> None:
     simulate = output if target == "cortex-m4" else output_here
     text = simulate(tmp_path, "simulate", trained, "-t", target, "--images", "20", "--counted", "5")
-    assert re.search(r"emulated (Cortex-M\d|RV32IMC) .*\(\d+/20\) +│ +0 │", text)
-    for wanted in ("instructions an inference", "static RAM", "stack", "compiler", "flags"):
+    cpu = r"(Cortex-M\d|RV32IMC|RV32EC|ATmega328P)"
+    assert re.search(rf"emulated {cpu} .*\(\d+/20\) +│ +0 │", text)
+    counted = "cycles an inference (simulated, simavr)"
+    counted = counted if target == "avr" else "instructions an inference (exact)"
+    assert ("instructions" in text) == (target != "avr")
+    for wanted in (counted, "static RAM", "stack", "compiler", "flags"):
         assert wanted in text
     assert "every output is equal, bit for bit" in text
 
@@ -447,6 +451,20 @@ def test_damaged_training_state(key: str, value: object, trained: Path, tmp_path
     torch.save(content, tmp_path / "model.pt")
     message = mistake(tmp_path, *TRAIN, "--seed", "3", "-o", "model.pt", "--resume")
     assert "model.pt" in message
+
+
+def test_bench_says_what_it_counts_and_what_does_not_fit(trained: Path, tmp_path: Path) -> None:
+    large = Path(__file__).resolve().parent.parent / "examples" / "models" / "fashion_mlp.pt"
+    targets = ("-t", "avr", "-t", "rv32ec", "--inputs", "2")
+    text = output_here(tmp_path, "bench", "models", trained, large, *targets)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 4
+    assert re.search(r"\| avr \| [\d ]+ (\([\d ]+ to [\d ]+\) )?cycles \| .* B \| 0/2 \|", rows[2])
+    assert "cycles" not in rows[3]
+    assert re.search(r"\| fashion_mlp .*\| avr \| does not fit \| - \| - \| - \| - \|", rows[4])
+    assert "Cycles: simulated, a whole predict call, by simavr." in text
+    assert "Instructions: exact" in text
+    assert re.search(r"fashion_mlp\.pt: .*does not fit avr \(atmega328p\): 32768 bytes of fl", text)
 
 
 # --- mistakes on the command line ---------------------------------------------------------------

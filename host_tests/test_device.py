@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from unicorn import UC_HOOK_CODE
 
 from edgebnn.codegen.library import Library
-from edgebnn.device import build, elf, host, qemu, toolchain, unicorn
+from edgebnn.device import build, elf, host, qemu, simavr, toolchain, unicorn
 from edgebnn.device.build import Image
 from edgebnn.device.elf import Footprint
 from edgebnn.device.emulator import emulator_of
-from edgebnn.errors import EdgebnnError
+from edgebnn.errors import EdgebnnError, TooLarge
 from edgebnn.reference import Outputs
 from edgebnn.targets import TARGETS
-from edgebnn.targets.base import Machine, Qemu, Unicorn
+from edgebnn.targets.base import Machine, Qemu, Simavr, Unicorn
 
 HEADER = """\
 #ifndef TINY_H
@@ -46,7 +46,7 @@ void tiny_scores(const uint8_t input[TINY_INPUT_BYTES], int32_t scores[TINY_NUM_
 SOURCE = """\
 #include "tiny.h"
 
-static const int16_t tiny_table[3][8] = {{
+static {constant} int16_t tiny_table[3][8] = {{
     {{1, -2, 3, -4, 5, -6, 7, -8}},
     {{-3, 1, 4, -1, 5, -9, 2, 6}},
     {{300, -200, 100, -50, 25, -12, 6, -3}},
@@ -54,12 +54,19 @@ static const int16_t tiny_table[3][8] = {{
 {extra_table}
 static uint32_t tiny_arena[8];
 
-/* Not inlined, or clang would fold the table and the arena away. */
-__attribute__((noinline)) static int32_t dot(const int16_t *weights, const uint32_t *values)
+/*
+ * Not inlined, or clang would fold the table and the arena away. Products are made of sums: not
+ * every CPU multiplies.
+ */
+__attribute__((noinline)) static int32_t dot({constant} int16_t *weights, const uint32_t *values)
 {{
     int32_t sum = 0;
     for (uint32_t i = 0; i < 8u; i++) {{
-        sum += weights[i] * (int32_t)values[i];
+        int32_t weight = weights[i];
+        for (uint32_t left = values[i]; left != 0u; left >>= 1) {{
+            sum += ((left & 1u) != 0u) ? weight : 0;
+            weight += weight;
+        }}
     }}
     return sum;
 }}
@@ -99,6 +106,9 @@ TABLE = np.array(
 KINDS = ("gcc", "zig")
 EMULATED = [name for name, target in TARGETS.items() if target.emulators]
 MEASURED = [name for name in EMULATED if isinstance(TARGETS[name].emulators[0], Unicorn)]
+IN_QEMU = [name for name in EMULATED if isinstance(TARGETS[name].emulators[-1], Qemu)]
+IN_SIMAVR = [name for name in EMULATED if isinstance(TARGETS[name].emulators[0], Simavr)]
+BY_ZIG = [name for name in EMULATED if TARGETS[name].toolchain.zig_flags]
 # zig builds a runtime library for each CPU that something is linked for, so it links for few.
 LINKED_BY_ZIG = ("cortex-m0", "cortex-m4", "cortex-m7", "rv32imc")
 
@@ -111,15 +121,22 @@ def built(names: list[str]) -> list[tuple[str, str]]:
 
 
 def tiny(
-    *, index: str = "", before: str = "", extra_table: str = "", input_bytes: int = 8
+    *,
+    index: str = "",
+    before: str = "",
+    extra_table: str = "",
+    input_bytes: int = 8,
+    target: str = "host",
 ) -> Library:
     """The library, with C text put into the places that the tests want to break."""
+    constant = TARGETS[target].cpu.constant
+    source = SOURCE.format(index=index, before=before, extra_table=extra_table, constant=constant)
     return Library(
         name="tiny",
         target="host",
         files={
             "src/tiny.h": HEADER.format(input_bytes=input_bytes),
-            "src/tiny.c": SOURCE.format(index=index, before=before, extra_table=extra_table),
+            "src/tiny.c": source,
             "library.json": "{}",
         },
         input_bytes=input_bytes,
@@ -173,9 +190,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
         target = TARGETS[name]
         by_machine: dict[str, Image] = {}
         for one in target.emulators:
+            if (name, kind, type(one)) in made:
+                continue
             if one.machine.name not in by_machine:
                 by_machine[one.machine.name] = build.build_firmware(
-                    tiny(),
+                    tiny(target=name),
                     target,
                     tmp_path_factory.mktemp(f"{name}-{kind}"),
                     machine=one.machine,
@@ -183,6 +202,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
                 )
             made[name, kind, type(one)] = by_machine[one.machine.name]
     return made
+
+
+def images_of(images: Images, target: str, kind: str) -> list[Image]:
+    """Those of all emulators."""
+    return [one for key, one in images.items() if key[:2] == (target, kind)]
 
 
 def build_m4(library: Library, directory: Path) -> Image:
@@ -237,7 +261,8 @@ def test_inputs_of_another_kind_are_refused(tmp_path: Path, inputs: NDArray[np.u
 def test_compilers_say_what_they_are(target: str) -> None:
     for compiler in toolchain.find_compilers(TARGETS[target]):
         assert re.fullmatch(
-            r"([\w-]+-elf-|arm-none-eabi-)?(gcc|clang) \d+\.\d+\.\d+|zig [\w.+-]+ \(clang [\d.]+\)",
+            r"([\w-]+-elf-|arm-none-eabi-|avr-)?(gcc|clang) \d+\.\d+\.\d+"
+            r"|zig [\w.+-]+ \(clang [\d.]+\)",
             compiler.version,
         )
 
@@ -298,7 +323,7 @@ def test_unicorn_equals_the_model(images: Images, target: str, kind: str) -> Non
     assert 0 < simulation.stack_bytes < 200
 
 
-@pytest.mark.parametrize(("target", "kind"), built(EMULATED))
+@pytest.mark.parametrize(("target", "kind"), built(IN_QEMU))
 def test_qemu_equals_the_model(images: Images, target: str, kind: str) -> None:
     inputs = records(20)
     simulation = qemu.run(images[target, kind, Qemu], inputs, counted=3)
@@ -370,12 +395,13 @@ def test_instruction_counts_equal_a_qemu_trace(
 
 @pytest.mark.parametrize(("target", "kind"), built(EMULATED))
 def test_footprint_is_the_librarys_own(images: Images, target: str, kind: str) -> None:
-    footprint = elf.footprint(images[target, kind, Qemu].path)
+    (footprint, *others) = (elf.footprint(one.path) for one in images_of(images, target, kind))
     assert footprint == Footprint(footprint.code_bytes, constant_bytes=48, arena_bytes=32)
-    assert 50 < footprint.code_bytes < 600
+    assert 50 < footprint.code_bytes < 1000
+    assert all(other == footprint for other in others)
 
 
-@pytest.mark.parametrize("name", EMULATED)
+@pytest.mark.parametrize("name", BY_ZIG)
 def test_zig_compiles_for_every_cpu(name: str, tmp_path: Path) -> None:
     library, target = tiny(), TARGETS[name]
     for file, text in library.files.items():
@@ -559,7 +585,8 @@ def test_a_library_that_needs_libc_does_not_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("target", "kind"), built(EMULATED))
 def test_the_library_needs_nothing(images: Images, target: str, kind: str) -> None:
-    assert elf.undefined_symbols(images[target, kind, Qemu].model_object) == ()
+    for image in images_of(images, target, kind):
+        assert elf.undefined_symbols(image.model_object) == ()
 
 
 def test_a_target_without_a_machine_is_refused(tmp_path: Path) -> None:
@@ -583,6 +610,8 @@ def test_an_image_for_another_machine_is_refused(images: Images) -> None:
         unicorn.run(images["cortex-m0", "gcc", Qemu], records(1))
     with pytest.raises(EdgebnnError, match="not linked for a machine of QEMU"):
         qemu.run(images["cortex-m0", "gcc", Unicorn], records(1))
+    with pytest.raises(EdgebnnError, match="not linked for simavr"):
+        simavr.run(images["cortex-m0", "gcc", Qemu], records(1))
 
 
 def test_the_emulator_that_measures_most_is_used() -> None:
@@ -590,6 +619,7 @@ def test_the_emulator_that_measures_most_is_used() -> None:
     assert emulator_of(target) is unicorn
     only = tuple(one for one in target.emulators if isinstance(one, Qemu))
     assert emulator_of(dataclasses.replace(target, emulators=only)) is qemu
+    assert emulator_of(TARGETS["avr"]) is simavr
 
 
 def test_missing_emulators_name_the_fix(
@@ -602,3 +632,120 @@ def test_missing_emulators_name_the_fix(
     monkeypatch.setitem(sys.modules, "unicorn", None)
     with pytest.raises(EdgebnnError, match=r"pip install 'edgebnn\[sim\]'"):
         unicorn.run(firmware, records(1))
+
+
+# ---- a simulated AVR ------------------------------------------------------------------------
+
+
+def build_avr(directory: Path, library: Library | None = None, **texts: str) -> Image:
+    return build.build_firmware(
+        library or tiny(target="avr", **texts), TARGETS["avr"], directory, compiler=None
+    )
+
+
+def in_assembly(*lines: str) -> Library:
+    """A library whose predict is these instructions."""
+    code = "".join(f'"{line}\\n"' for line in lines)
+    source = f"""\
+#include "tiny.h"
+void tiny_scores(const uint8_t input[TINY_INPUT_BYTES], int32_t scores[TINY_NUM_CLASSES])
+{{
+    scores[0] = scores[1] = scores[2] = input[0];
+}}
+__attribute__((naked)) int tiny_predict(const uint8_t input[TINY_INPUT_BYTES])
+{{
+    (void)input;
+    __asm__({code});
+}}
+"""
+    return dataclasses.replace(tiny(), files={**tiny().files, "src/tiny.c": source})
+
+
+@pytest.mark.parametrize("target", IN_SIMAVR)
+def test_simavr_equals_the_model(images: Images, target: str) -> None:
+    inputs = records(25)
+    done: list[int] = []
+    simulation = simavr.run(images[target, "gcc", Simavr], inputs, counted=3, progress=done.append)
+    assert_right(simulation, inputs)
+    assert done[-1] == 25
+    assert len(simulation.cycles) == 3
+    assert simulation.instructions == ()
+    assert 0 < simulation.stack_bytes < 100
+
+
+def test_cycles_and_stack_are_those_of_the_manual(tmp_path: Path) -> None:
+    """AVR Instruction Set Manual, AVRe+: push and pop take 2 cycles, a taken branch 2, ret 4."""
+    loop = ("ldi r24, 10", "1: dec r24", "brne 1b", "push r24", "push r24", "pop r24", "pop r24")
+    image = build_avr(tmp_path, in_assembly(*loop, "clr r25", "lpm r0, Z", "ret"))
+    simulation = simavr.run(image, records(2), counted=2)
+    cycles = 1 + (10 * 1 + 9 * 2 + 1) + 2 * 2 + 2 * 2 + 1 + 3 + 4
+    assert simulation.cycles == (cycles, cycles)
+    assert simulation.stack_bytes == 2 + 2  # the return address, and what is pushed
+
+
+def test_stack_of_a_frame_counts_only_when_it_is_set(tmp_path: Path) -> None:
+    """Between its two bytes a stack pointer is none: here it would be 160 bytes too low."""
+    frame = ("in r30, 0x3d", "in r31, 0x3e", "movw r26, r30", "subi r30, 96", "sbci r31, 0")
+    set_it = ("out 0x3e, r31", "out 0x3d, r30", "push r1", "pop r1")
+    image = build_avr(
+        tmp_path, in_assembly(*frame, *set_it, "out 0x3e, r27", "out 0x3d, r26", "ret")
+    )
+    assert simavr.run(image, records(1)).stack_bytes == 2 + 96 + 1
+
+
+@pytest.mark.parametrize(
+    ("library", "message"),
+    [
+        (in_assembly("ldi r28, 1", "ret"), "did not leave the registers of its caller"),
+        (in_assembly("ldi r24, 1", "mov r1, r24", "ret"), "did not leave the registers"),
+        (in_assembly("1: push r1", "rjmp 1b"), "the stack overflows at pc 0x"),
+        (in_assembly("cli", "sleep"), "the CPU stopped at pc 0x"),
+    ],
+    ids=["callee-saved", "zero", "stack", "sleep"],
+)
+def test_simavr_finds_what_goes_wrong(tmp_path: Path, library: Library, message: str) -> None:
+    with pytest.raises(EdgebnnError, match=message) as caught:
+        simavr.run(build_avr(tmp_path, library), records(2))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_endless_loop_ends_in_simavr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = build_avr(tmp_path, in_assembly("1: rjmp 1b"))
+    with pytest.raises(EdgebnnError, match=r"did not finish 1 inputs in simavr within 0\.2 s"):
+        simavr.run(image, records(1), seconds=0.2)
+    monkeypatch.setattr(simavr, "_MOST_CYCLES", 100_000)
+    with pytest.raises(EdgebnnError, match="no end within the limit of cycles; stopped at pc 0x"):
+        simavr.run(image, records(1))
+
+
+def test_variables_of_an_avr_are_set_up(tmp_path: Path) -> None:
+    use = "static volatile uint32_t set = 0x12345678u; if (set != 0x12345678u) { return 9; }"
+    inputs = records(3)
+    assert_right(simavr.run(build_avr(tmp_path, before=use), inputs), inputs)
+
+
+def test_too_little_memory_of_an_avr_is_one_line(tmp_path: Path) -> None:
+    more = f"static uint8_t tiny_more[{2 * 1024}];"
+    use = "tiny_more[input[0]] = 1u; if (((volatile uint8_t *)tiny_more)[input[1]]) { return 1; }"
+    with pytest.raises(
+        TooLarge, match=r"does not fit avr \(atmega328p\): 2048 bytes of RAM are \d"
+    ):
+        build_avr(tmp_path, extra_table=more, before=use)
+
+
+def test_missing_simavr_names_the_fix(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && exec cc --version\n'
+        'echo "simulator.c:1: fatal error: simavr/sim_avr.h: No such file" >&2; exit 1\n'
+    )
+    compiler.chmod(0o755)
+    image = dataclasses.replace(images["avr", "gcc", Simavr], path=tmp_path / "tiny.elf")
+    (tmp_path / "tiny.elf").write_bytes(images["avr", "gcc", Simavr].path.read_bytes())
+    monkeypatch.setenv("CC", str(compiler))
+    with pytest.raises(
+        EdgebnnError, match="simavr is not installed; apt-get install libsimavr-dev"
+    ):
+        simavr.run(image, records(1))

@@ -1,6 +1,7 @@
 """The same oracle against the C on every emulated CPU, in Unicorn and in QEMU."""
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +17,18 @@ from edgebnn import kernels, measure, reference
 from edgebnn.checkpoint import read
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library, source_path
-from edgebnn.device import build, elf, host, qemu, unicorn
+from edgebnn.device import build, elf, host, qemu, simavr, unicorn
+from edgebnn.errors import TooLarge
 from edgebnn.ir import Network
 from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import TARGETS, Target, get_target
-from edgebnn.targets.base import Qemu, Unicorn
+from edgebnn.targets.base import Qemu, Simavr, Unicorn
 
 NETWORKS, FIRST_SEED = 100, 1000
 CHUNK = 25
 EMULATED = [target for target in TARGETS.values() if target.emulators]
+IN_BATCHES = [one for one in EMULATED if not isinstance(one.emulators[0], Simavr)]
 
 
 @functools.cache
@@ -44,7 +47,7 @@ def batch(seeds: Sequence[int], target: Target) -> tuple[Library, batches.Expect
 
 
 @pytest.mark.parametrize("start", range(FIRST_SEED, FIRST_SEED + NETWORKS, CHUNK))
-@pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
+@pytest.mark.parametrize("target", IN_BATCHES, ids=lambda target: target.name)
 def test_random_networks(target: Target, start: int, tmp_path: Path) -> None:
     """In each emulator that the target has, but for the micro:bit, which has no room for them."""
     library, wanted = batch(range(start, start + CHUNK), target)
@@ -91,6 +94,30 @@ def check_in_qemu(network: Network, inputs: NDArray[np.uint8], target: Target, t
     return library
 
 
+@pytest.mark.parametrize("start", range(FIRST_SEED, FIRST_SEED + NETWORKS, CHUNK))
+def test_random_networks_on_avr(start: int, tmp_path: Path) -> None:
+    """One program each, on the ATmega328P where it fits, else on the same CPU with more memory."""
+    target = get_target("avr")
+    ran: Counter[str] = Counter()
+    for seed in range(start, start + CHUNK):
+        network, inputs = lowered(seed)
+        library = c.generate(plan(network, target), "net")
+        for one in target.emulators:
+            try:
+                image = build.build_firmware(library, target, tmp_path, machine=one.machine)
+            except TooLarge:
+                continue
+            break
+        assert elf.undefined_symbols(image.model_object) == ()
+        outputs = simavr.run(image, inputs, counted=1)
+        assert measure.differing(outputs, reference.run(network, inputs)) == 0, seed
+        assert outputs.cycles
+        assert 0 < sum(outputs.layer_cycles) < outputs.cycles[0]
+        ran[image.machine.name] += 1
+    assert ran["atmega328p"] > CHUNK // 2
+    assert ran.total() == CHUNK
+
+
 def test_random_networks_on_a_micro_bit(tmp_path: Path) -> None:
     for seed in range(FIRST_SEED, FIRST_SEED + 10):
         check_in_qemu(*lowered(seed), get_target("cortex-m0"), tmp_path / str(seed))
@@ -121,6 +148,10 @@ def test_example_models(example_model: Path, target: Target, tmp_path: Path) -> 
     library = c.generate(plan(network, get_target("host")), "net")
     built = build.build_host(library, tmp_path / "host", sanitize=True)
     assert measure.differing(host.run(built, trial.inputs), trial.expected) == 0
+    if target.name == "avr":  # they need more memory than an ATmega328P has
+        with pytest.raises(TooLarge, match="does not fit avr"):
+            next(measure.run_on(trial, [target], tmp_path, counted=1))
+        target = replace(target, emulators=target.emulators[1:])
     (chip,) = measure.run_on(trial, [target], tmp_path, counted=1)
     assert chip.differing == 0
 

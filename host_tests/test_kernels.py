@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgebnn import reference
 from edgebnn.bits import Layout, layout
 from edgebnn.codegen.env import resource_dir
-from edgebnn.device import build, elf, host, qemu, unicorn
+from edgebnn.device import build, elf, host, qemu, simavr, unicorn
 from edgebnn.ir import (
     Add,
     Binarize,
@@ -84,7 +84,10 @@ def test_on_this_computer(target: Target, tmp_path: Path) -> None:
     assert enumeration.differing(host.run(image, wanted.records), wanted) == []
 
 
-@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4", "rv32imc"])
+IN_ONE_PROGRAM = ("cortex-m0", "cortex-m4", "rv32imc", "rv32ec")
+
+
+@pytest.mark.parametrize("target_name", IN_ONE_PROGRAM)
 def test_on_emulated_cpus(target_name: str, tmp_path: Path) -> None:
     """A third of the inputs on each, in Unicorn; on two machines of QEMU others."""
     target = get_target(target_name)
@@ -92,12 +95,41 @@ def test_on_emulated_cpus(target_name: str, tmp_path: Path) -> None:
     image = build.build_firmware(library, target, tmp_path)
     assert elf.undefined_symbols(image.model_object) == ()
     assert elf.footprint(image.path).arena_bytes == library.arena_bytes
-    which = ("cortex-m0", "cortex-m4", "rv32imc").index(target_name)
+    which = IN_ONE_PROGRAM.index(target_name) % 3
     wanted = third(which)
     assert enumeration.differing(unicorn.run(image, wanted.records, counted=0), wanted) == []
     if target_name != "cortex-m0":  # the micro:bit's memory does not hold the program
         wanted = third((which + 1) % 3)
         assert enumeration.differing(qemu.run(image, wanted.records), wanted) == []
+
+
+def test_on_an_avr(tmp_path: Path) -> None:
+    """A third of the inputs, on an ATmega with much memory: as many cases as it holds at once."""
+    target = get_target("avr")
+    machine = target.emulators[-1].machine
+    room = 3 * machine.ram.size // 4
+    sizes = {}
+    for number in enumeration.meant_for(target):
+        network = cases()[number].network
+        arena = enumeration.planned(cases()[number], target).arena_bytes
+        sizes[number] = arena + network.input_bytes
+    too_large = [number for number, size in sizes.items() if size > room]
+    assert len(too_large) <= 3
+    left = sorted(set(sizes) - set(too_large), key=lambda number: sizes[number])
+    while left:
+        numbers = left[:24]
+        while sum(sizes[number] for number in numbers) > room:
+            numbers.pop()
+        left = left[len(numbers) :]
+        inputs = {n: cases()[n].inputs[n % 3 :: 3] for n in numbers}
+        wanted = batches.expected({n: (cases()[n].network, inputs[n]) for n in numbers})
+        libraries = {n: enumeration.case_library(n, target) for n in numbers}
+        widths = wanted.records.shape[1], wanted.scores.shape[1]
+        library = batches.program(libraries, target.name, *widths)
+        image = build.build_firmware(library, target, tmp_path, machine=machine)
+        assert elf.undefined_symbols(image.model_object) == ()
+        outputs = simavr.run(image, wanted.records, counted=0)
+        assert enumeration.differing(outputs, wanted) == []
 
 
 # --- what the cases meet --------------------------------------------------------------------------

@@ -8,8 +8,11 @@ import typer
 from edgebnn.cli.console import err, out, progress_on, work_folder
 from edgebnn.cli.inputs import open_model
 from edgebnn.device.serial import Board
-from edgebnn.errors import EdgebnnError
+from edgebnn.errors import EdgebnnError, TooLarge
 from edgebnn.targets import TARGETS, get_target
+
+_INSTRUCTIONS = "Instructions: exact, a whole predict call, counted by the emulator."
+_CYCLES = "Cycles: simulated, a whole predict call, by simavr."
 
 app = typer.Typer(help="Measure; every number in the documentation comes from here.")
 
@@ -55,7 +58,7 @@ def bench_models(
             raise EdgebnnError(f"target '{one.name}' has no emulator")
     head = ("model", "test accuracy", "target", "instructions", "flash", "RAM", "stack", "differ")
     rows: list[tuple[str, ...]] = [head]
-    compilers = set()
+    compilers, notes, too_large = set(), set(), []
     with progress_on(err) as progress, work_folder() as folder:
         task = progress.add_task(
             "measuring", total=len(models) * (len(chosen) + (port is not None))
@@ -64,13 +67,23 @@ def bench_models(
             content, network = open_model(model)
             trial = measure.trial(content.model, network, measure.noise(network, inputs))
             accuracy = content.metadata.test_accuracy
-            shown = "-" if accuracy is None else f"{100 * accuracy:.2f} %"
-            for chip in measure.run_on(trial, chosen, folder / str(number), counted=inputs):
+            known = "-" if accuracy is None else f"{100 * accuracy:.2f} %"
+            for one in chosen:
+                place = folder / str(number)
+                try:
+                    (chip,) = measure.run_on(trial, (one,), place, counted=inputs)
+                except TooLarge as error:
+                    rows.append((model.stem, known, one.name, "does not fit", *4 * ("-",)))
+                    too_large.append(f"{model}: {error}")
+                    continue
+                finally:
+                    progress.advance(task)
                 compilers.add(f"{chip.compiler} {chip.flags}")
+                notes.add(_CYCLES if chip.cycles else _INSTRUCTIONS)
                 rows.append(
                     (
                         model.stem,
-                        shown,
+                        known,
                         chip.target.name,
                         report.instructions(chip),
                         report.size(chip.flash_bytes, "B"),
@@ -79,7 +92,6 @@ def bench_models(
                         f"{chip.differing}/{inputs}",
                     )
                 )
-                progress.advance(task)
             if port is not None:
                 with Board(port) as board:
                     there = measure.run_board(trial, board)
@@ -87,12 +99,10 @@ def bench_models(
                 arena = report.size(there.info.arena_bytes, "B")
                 differ = f"{there.differing}/{inputs}"
                 spent = report.board_latency(there)
-                rows.append((model.stem, shown, there.name, spent, "-", arena, "-", differ))
+                rows.append((model.stem, known, there.name, spent, "-", arena, "-", differ))
+                notes.add(f"On the board: {report.clock(there.info)}; the median.")
                 progress.advance(task)
     print(report.markdown(rows))
-    if chosen:
-        print("\nInstructions: exact, a whole predict call, counted by the emulator.")
-    if port is not None:
-        print(f"\nOn the board: {report.clock(there.info)}; the median.")
-    for compiler in sorted(compilers):
-        print(compiler)
+    print()
+    for line in (*sorted(notes, reverse=True), *sorted(compilers), *too_large):
+        print(line)

@@ -20,7 +20,8 @@ def targets() -> None:
     for target in TARGETS.values():
         emulator = "runs here" if target.is_host else "no emulator"
         if target.emulators:
-            emulator = f"emulated in {' and '.join(one.title for one in target.emulators)}"
+            titles = dict.fromkeys(one.title for one in target.emulators)
+            emulator = f"emulated in {' and '.join(titles)}"
         out.print(f"{target.name:18} {target.title:26} {target.cpu.word_bits} bits  {emulator}")
     out.print("")
     for board in BOARDS.values():

@@ -9,7 +9,7 @@ from edgebnn.codegen.env import render
 from edgebnn.codegen.indent import indented
 from edgebnn.codegen.library import Library, header_path, source_path
 from edgebnn.codegen.names import check_prefix, comment_text
-from edgebnn.errors import EdgebnnError
+from edgebnn.errors import TooLarge
 from edgebnn.plan import Plan
 
 
@@ -30,7 +30,8 @@ def generate(
         input_steps: what the caller does to pixels before they are inputs; for the comment.
 
     Raises:
-        EdgebnnError: ``name`` is not usable in C, or an array is larger than the CPU can have.
+        EdgebnnError: ``name`` is not usable in C.
+        TooLarge: an array is larger than the CPU can have.
     """
     check_prefix(name)
     _check_addresses(plan)
@@ -94,7 +95,7 @@ def largest_array(plan: Plan) -> int:
 def _check_addresses(plan: Plan) -> None:
     largest, most = largest_array(plan), plan.target.cpu.largest_array
     if largest > most:
-        raise EdgebnnError(
+        raise TooLarge(
             f"the network needs an array of {views.spaced(largest)} bytes, and {plan.target.name} "
             f"has none beyond {views.spaced(most)}; make the network smaller"
         )

@@ -13,16 +13,14 @@ from edgebnn.codegen.env import render
 from edgebnn.codegen.library import Library, source_path
 from edgebnn.device import toolchain
 from edgebnn.device.toolchain import Compiler, find_compiler
-from edgebnn.errors import EdgebnnError
+from edgebnn.errors import EdgebnnError, TooLarge
 from edgebnn.targets import TARGETS, Target
-from edgebnn.targets.base import Machine, Qemu, Unicorn
+from edgebnn.targets.base import Cross, Emulated, Machine
 
 HEAD_BYTES = 8
 """Two counts in front of the records in a machine's input region."""
 FAULT_STATUS = 70
 """The exit status of a bare-metal image after a CPU fault."""
-STACK_BYTES = 1024
-"""The least stack that a linked image must have room for."""
 
 _ENTRY = "reset"  # the function of the harness that a machine starts
 _MODEL_OBJECT = "edgebnn_model.o"  # the linker script tells the model from the harness by it
@@ -47,7 +45,7 @@ class Image:
     flags: tuple[str, ...]  # those of the CPU and of optimization, for reports
 
 
-def machine_of(target: Target, emulator: type[Unicorn | Qemu] | None = None) -> Machine:
+def machine_of(target: Target, emulator: type[Emulated] | None = None) -> Machine:
     """The machine of the first emulator of ``target``, or of the first one of a kind.
 
     Raises:
@@ -109,9 +107,9 @@ def build_firmware(
     which is created.
 
     Raises:
-        EdgebnnError: no machine, no compiler, the library does not compile clean under
-            :data:`toolchain.WARNINGS`, or it does not fit the machine's flash or RAM (the message
-            says by how many bytes).
+        EdgebnnError: no machine, no compiler, or the library does not compile clean under
+            :data:`toolchain.WARNINGS`.
+        TooLarge: it does not fit the machine's flash or RAM; the message says by how many bytes.
     """
     machine = machine or machine_of(target)
     compiler = compiler or find_compiler(target)
@@ -133,10 +131,12 @@ def build_firmware(
 
     objects = (directory / _MODEL_OBJECT, directory / "main.o")
     including = (*flags, *toolchain.FREESTANDING, f"-I{model.parent}")
-    toolchain.compile_object(compiler, model, objects[0], including)
+    dialect = target.toolchain.dialect if isinstance(target.toolchain, Cross) else ()
+    toolchain.compile_object(compiler, model, objects[0], including, dialect=dialect)
     # The model goes without the start-up flags: its users compile without them.
     startup = toolchain.startup_flags(compiler)
-    toolchain.compile_object(compiler, main, objects[1], (*including, *startup))
+    including = (*including, *startup)
+    toolchain.compile_object(compiler, main, objects[1], including, dialect=dialect)
     elf = directory / f"{library.name}_{target.name}.elf"
     try:
         toolchain.link(compiler, objects, elf, flags, script=script, entry=_ENTRY)
@@ -178,13 +178,13 @@ def _render_script(target: Target, machine: Machine) -> str:
         flash_bytes=f"0x{machine.flash.size:X}",
         ram=f"0x{machine.ram.start:08X}",
         ram_bytes=f"0x{machine.ram.size:X}",
-        stack_bytes=STACK_BYTES,
+        stack_bytes=machine.stack,
         entry=_ENTRY,
         model_object=_MODEL_OBJECT,
     )
 
 
-def _overflow(library: Library, target: Target, machine: Machine, log: str) -> EdgebnnError | None:
+def _overflow(library: Library, target: Target, machine: Machine, log: str) -> TooLarge | None:
     """The error for a linker log that says a memory is too small; None if it says no such thing.
 
     GNU ld writes "region `FLASH' overflowed by 12 bytes", lld "... will not fit in region 'FLASH':
@@ -200,7 +200,7 @@ def _overflow(library: Library, target: Target, machine: Machine, log: str) -> E
         f"{limits[region][1]} bytes of {limits[region][0]} are {count} too few"
         for region, count in sorted(excess.items())
     ]
-    error = EdgebnnError(
+    error = TooLarge(
         f"{library.name} does not fit {target.name} ({machine.name}): {' and '.join(parts)}; "
         "make the network smaller or pick a larger target"
     )

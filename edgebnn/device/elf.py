@@ -36,8 +36,15 @@ def footprint(image: Path) -> Footprint:
     )
 
 
+# What avr-gcc asks of start-up code when an object has variables: to set them.
+_STARTUP = {"__do_clear_bss", "__do_copy_data"}
+
+
 def undefined_symbols(built: Path) -> tuple[str, ...]:
-    """What an object file asks others for, sorted, like ``nm -u``; a library's is nothing."""
+    """What an object file asks others for, sorted, like ``nm -u``; a library's is nothing.
+
+    That variables are to be set, which every program does that is started, is not among it.
+    """
     with built.open("rb") as file:
         names = {
             symbol.name
@@ -46,7 +53,21 @@ def undefined_symbols(built: Path) -> tuple[str, ...]:
             for symbol in section.iter_symbols()
             if symbol.name and symbol["st_shndx"] == "SHN_UNDEF"
         }
-    return tuple(sorted(names))
+    return tuple(sorted(names - _STARTUP))
+
+
+def read_flash(image: Path) -> bytes:
+    """What is programmed into a flash from address 0 on, initial values of variables included."""
+    with image.open("rb") as file:
+        segments = [
+            (int(segment["p_paddr"]), bytes(segment.data()))
+            for segment in ELFFile(file).iter_segments()
+            if segment["p_type"] == "PT_LOAD" and segment["p_filesz"]
+        ]
+    flash = bytearray(max(start + len(content) for start, content in segments))
+    for start, content in segments:
+        flash[start : start + len(content)] = content
+    return bytes(flash)
 
 
 def read_memory(image: Path) -> Memory:

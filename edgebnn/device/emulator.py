@@ -6,12 +6,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.device import qemu, unicorn
+from edgebnn.device import qemu, simavr, unicorn
 from edgebnn.device.build import Image
 from edgebnn.device.run import Run
 from edgebnn.errors import EdgebnnError
 from edgebnn.targets import Target
-from edgebnn.targets.base import Qemu, Unicorn
+from edgebnn.targets.base import Qemu, Simavr, Unicorn
 
 
 class Emulator(Protocol):
@@ -28,7 +28,8 @@ class Emulator(Protocol):
     ) -> Run:
         """Run ``image`` on ``inputs``, uint8 (N, input_bytes).
 
-        Where the emulator can, the instructions of the first ``counted`` inputs are counted.
+        Where the emulator can, the instructions, or the cycles, of the first ``counted`` inputs
+        are counted.
         ``progress`` is told the number of inputs done; ``seconds`` limits each piece of the run
         that it cannot look into.
 
@@ -47,6 +48,8 @@ def emulator_of(target: Target) -> Emulator:
     match target.emulators:
         case (Unicorn(), *_):
             return unicorn
+        case (Simavr(), *_):
+            return simavr
         case (Qemu(), *_):
             return qemu
     raise EdgebnnError(f"target '{target.name}' has no emulator")

@@ -15,12 +15,15 @@ class Run(Outputs):
 
     ``instructions`` are exact counts of one ``<name>_predict`` call each, from its first
     instruction to its return, for the first inputs in order; ``layer_instructions`` is the part of
-    each of the library's layers in the first of them. ``stack_bytes`` is how far below the
+    each of the library's layers in the first of them. ``cycles`` and ``layer_cycles`` are the same
+    where an emulator knows how long instructions take. ``stack_bytes`` is how far below the
     caller's stack pointer those calls wrote; None: not measured.
     """
 
     instructions: tuple[int, ...] = ()
     layer_instructions: tuple[int, ...] = ()
+    cycles: tuple[int, ...] = ()
+    layer_cycles: tuple[int, ...] = ()
     stack_bytes: int | None = None
 
 

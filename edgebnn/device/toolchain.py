@@ -106,15 +106,24 @@ def startup_flags(compiler: Compiler) -> tuple[str, ...]:
     return ("-fno-tree-loop-distribute-patterns",) if compiler.kind == "gcc" else ()
 
 
-def compile_object(compiler: Compiler, source: Path, built: Path, flags: Sequence[str]) -> None:
+def compile_object(
+    compiler: Compiler,
+    source: Path,
+    built: Path,
+    flags: Sequence[str],
+    *,
+    dialect: Sequence[str] = (),
+) -> None:
     """Compile the C file ``source`` into the object ``built``, under :data:`WARNINGS`.
+
+    ``dialect`` are flags that follow them.
 
     Raises:
         EdgebnnError: as :func:`run_compiler`.
     """
     run_compiler(
         compiler,
-        [*flags, *WARNINGS, "-c", str(source), "-o", str(built)],
+        [*flags, *WARNINGS, *dialect, "-c", str(source), "-o", str(built)],
         doing=f"compiling {source.name}",
     )
 

@@ -77,7 +77,8 @@ class Cross:
 
     ``gcc`` is the program's name on PATH, ``gcc_package`` the system package that brings it, and
     ``gcc_wheel`` a Python module that does. ``zig_flags`` are for clang as shipped in the
-    ``ziglang`` wheel; none: it cannot compile for this CPU.
+    ``ziglang`` wheel; none: it cannot compile for this CPU. ``dialect`` are flags that
+    follow those of warnings: where code is emitted in more than C99, or a warning is mistaken.
     """
 
     gcc: str
@@ -85,6 +86,7 @@ class Cross:
     gcc_flags: tuple[str, ...]
     gcc_wheel: str | None = None
     zig_flags: tuple[str, ...] = ()
+    dialect: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +137,19 @@ class Machine:
     ``name`` is QEMU's where QEMU has it. Records are placed in ``inputs`` before the program
     starts. Results leave through a UART at ``uart_base`` whose driver the harness of the
     architecture knows by ``uart``. ``clock_hz`` is that of the clock that the harness reads; 0: it
-    counts instructions.
+    counts instructions. Where an emulator writes each record into the RAM of the program, and reads
+    its results from there, there is none of these. ``stack`` is the least number of bytes that a
+    program must leave for its stack.
     """
 
     name: str
     flash: Region
     ram: Region
-    inputs: Region
-    uart: str
-    uart_base: int
-    clock_hz: int
+    inputs: Region = Region(0, 0)
+    uart: str = ""
+    uart_base: int = 0
+    clock_hz: int = 0
+    stack: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +183,23 @@ class Qemu:
 
 
 @dataclass(frozen=True, slots=True)
+class Simavr:
+    """simavr, a program of its own: it counts cycles and measures the stack.
+
+    ``mcu`` is its name of the microcontroller, which runs at ``frequency`` Hz.
+    """
+
+    mcu: str
+    frequency: int
+    machine: Machine
+
+    title: ClassVar[str] = "simavr"
+
+
+Emulated = Unicorn | Qemu | Simavr
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """Something that edgebnn emits code for.
 
@@ -190,7 +212,7 @@ class Target:
     title: str
     cpu: Cpu
     toolchain: Native | Cross
-    emulators: tuple[Unicorn | Qemu, ...] = ()
+    emulators: tuple[Emulated, ...] = ()
     flash: int | None = None
     ram: int | None = None
 

@@ -1,5 +1,7 @@
 """RISC-V cores of 32 bits, on QEMU's machine ``virt``."""
 
+from dataclasses import replace
+
 from edgebnn.targets.base import (
     Abi,
     Cpu,
@@ -29,6 +31,8 @@ _ILP32 = Abi(
     wide_mask=0b11,
     wide=(0b11,),
 )
+# With half of the registers there are fewer to keep.
+_ILP32E = replace(_ILP32, stack_align=4, kept=("s0", "s1"))
 # All of it is RAM, from where the reset vector jumps to.
 _VIRT = Machine(
     name="virt",
@@ -46,19 +50,23 @@ def _core(extensions: str, zig: str, *, unicorn: bool, **qemu: bool) -> Target:
 
     ``qemu`` are properties of QEMU's core that are not as they are by default.
     """
+    embedded = extensions.startswith("e")  # RV32E: 16 registers, and here no multiplication
     name = f"rv32{extensions.replace('_', '-')}"
     known_as = f"RV32{extensions.upper()}".replace("_ZBB", " + Zbb")
     properties = "".join(f",{key}={'on' if value else 'off'}" for key, value in qemu.items())
     options = ("-cpu", f"rv32{properties}", "-bios", "none")
-    measured = (Unicorn("UC_CPU_RISCV32_SIFIVE_E31", _ILP32, _VIRT),) if unicorn else ()
+    abi = _ILP32E if embedded else _ILP32
+    measured = (Unicorn("UC_CPU_RISCV32_SIFIVE_E31", abi, _VIRT),) if unicorn else ()
     return Target(
         name=name,
         title=f"RISC-V {known_as}",
-        cpu=Cpu(known_as, arch="riscv", word_bits=32, features=frozenset({"mul"})),
+        cpu=Cpu(
+            known_as, arch="riscv", word_bits=32, features=frozenset(() if embedded else ("mul",))
+        ),
         toolchain=Cross(
             gcc="riscv64-unknown-elf-gcc",
             gcc_package="gcc-riscv64-unknown-elf",
-            gcc_flags=(f"-march=rv32{extensions}", "-mabi=ilp32"),
+            gcc_flags=(f"-march=rv32{extensions}", f"-mabi={'ilp32e' if embedded else 'ilp32'}"),
             zig_flags=("-target", "riscv32-freestanding-none", f"-mcpu=generic_rv32{zig}"),
         ),
         emulators=(*measured, Qemu("qemu-system-riscv32", "qemu-system-misc", _VIRT, options)),
@@ -69,5 +77,6 @@ _BARE = {"zba": False, "zbb": False, "zbc": False, "zbs": False}
 
 TARGETS = (
     _core("imc", "+m+c", unicorn=True, **_BARE),
+    _core("ec", "+e+c", unicorn=True, **_BARE),
     _core("imc_zbb", "+m+c+zbb", unicorn=False, **_BARE | {"zbb": True}),
 )
