@@ -84,7 +84,7 @@ void port_main(void)
 /* The first instructions of the image, where the core or a boot loader jumps to. */
 __attribute__((naked, used, section(".vectors"))) void port_reset(void)
 {
-    __asm__ volatile("la sp, port_stack_top\n\tj port_main");
+    __asm__ volatile("la sp, port_stack_top\n\ttail port_main");
 }
 
 #endif
