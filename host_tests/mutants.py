@@ -79,6 +79,7 @@ HARMLESS = {
     ("c/kernels/conv_subset_sums.c.j2", "sums_words }} + 1)"): (
         "tables a word further, over the part of the window that has been read"
     ),
+    ("c/heads/bits.c.j2", "lane <= {{ cpu.word_bits }}u"): "a ninth bit falls off a word of eight",
     (_SLICED, "(w < {{ px.words }}u) ?"): _TAIL,
     (_SLICED, "(w + 1u <= {{ px.words }}u) ?"): _TAIL,
     (_SLICED, "(w + 1u < ({{ px.words }}u + 1)) ?"): _TAIL,
