@@ -80,6 +80,7 @@ HARMLESS = {
         "tables a word further, over the part of the window that has been read"
     ),
     ("c/heads/bits.c.j2", "lane <= {{ cpu.word_bits }}u"): "a ninth bit falls off a word of eight",
+    ("c/heads/bits.c.j2", "lane < ({{ cpu.word_bits }}u + 1)"): "the same",
     (_SLICED, "(w < {{ px.words }}u) ?"): _TAIL,
     (_SLICED, "(w + 1u <= {{ px.words }}u) ?"): _TAIL,
     (_SLICED, "(w + 1u < ({{ px.words }}u + 1)) ?"): _TAIL,
