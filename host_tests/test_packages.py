@@ -21,6 +21,7 @@ from edgebnn.measure import noise, to_device_layout
 from edgebnn.packages import FORMATS
 
 SEED = 5
+CMAKE = str(Path(sys.executable).with_name("cmake"))  # of the wheel
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def generated(form: str) -> Library:
 
 def cmake(folder: Path, *arguments: str) -> str:
     """What CMake prints of a project that is a CMakeLists.txt in ``folder``."""
-    command = ["cmake", "-S", str(folder), "-B", str(folder / "build"), *arguments]
+    command = [CMAKE, "-S", str(folder), "-B", str(folder / "build"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
@@ -105,7 +106,7 @@ def test_cmake_builds_a_program_that_gives_the_oracles_classes(
         "add_executable(app main.c)\ntarget_link_libraries(app PRIVATE edgebnn::net)\n"
     )
     cmake(tmp_path)
-    subprocess.run(["cmake", "--build", str(tmp_path / "build")], check=True, capture_output=True)
+    subprocess.run([CMAKE, "--build", str(tmp_path / "build")], check=True, capture_output=True)
     done = subprocess.run(
         [tmp_path / "build" / "app"], input=inputs.tobytes(), capture_output=True, check=True
     )
