@@ -271,6 +271,23 @@ def test_paths_with_brackets_are_printed_as_they_are(model_file: Path, tmp_path:
     assert "x[b]_release.pt" in output_here(tmp_path, "release", "x[b].pt")
 
 
+def test_a_board_that_is_too_small_is_said_to_be(tmp_path: Path) -> None:
+    model = Path(__file__).resolve().parent.parent / "examples" / "models" / "fashion_mlp.pt"
+    for target, warning in (
+        ("cortex-m0", ""),
+        ("nucleo_f030r8", ""),
+        (
+            "avr",
+            "warning: Microchip ATmega328P has 32 768 bytes of flash, the network alone takes ",
+        ),
+    ):
+        done = run_here(tmp_path, "generate", model, "-t", target, "-o", target)
+        assert done.returncode == 0
+        assert done.stderr.startswith(warning)
+        assert done.stderr.count("\n") == bool(warning)
+        assert (tmp_path / target / "src" / "fashion_mlp.c").is_file()
+
+
 def test_lists_of_recipes_and_targets(tmp_path: Path) -> None:
     assert "cortex-m0" in output_here(tmp_path, "targets")
     listed = output_here(tmp_path, "recipes").splitlines()

@@ -27,7 +27,7 @@ def targets() -> None:
     for board in BOARDS.values():
         flash, ram = (spaced(size) if size else "" for size in (board.flash, board.ram))
         sizes = f"flash {flash} bytes, RAM {ram} bytes" if board.flash else ""
-        out.print(f"{board.name:18} {board.title:26} {board.target:12} {sizes}".rstrip())
+        out.print(f"{board.name:18} {board.title:26} {board.target:13} {sizes}".rstrip())
 
 
 def info(model: ModelFile, first_layer: FirstLayer = "auto") -> None:
@@ -131,7 +131,8 @@ def generate(
         if there_is is not None and needed > there_is:
             err.print(
                 f"warning: {chosen.title} has {spaced(there_is)} bytes of {memory}, the network "
-                f"alone takes {spaced(needed)}; make it smaller or take another board"
+                f"alone takes {spaced(needed)}; make it smaller or take another board",
+                soft_wrap=True,
             )
 
 
