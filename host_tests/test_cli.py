@@ -278,7 +278,7 @@ def test_a_board_that_is_too_small_is_said_to_be(tmp_path: Path) -> None:
         ("nucleo_f030r8", ""),
         (
             "avr",
-            "warning: Microchip ATmega328P has 32 768 bytes of flash, the network alone takes ",
+            "warning: Microchip ATmega328P has 32 768 bytes of flash, the network alone ",
         ),
     ):
         done = run_here(tmp_path, "generate", model, "-t", target, "-o", target)
