@@ -22,14 +22,18 @@ import fuzz_wire
 import numpy as np
 import pytest
 import serial
+import torch
 import virtual_board
 from cobs import cobs
 from numpy.typing import NDArray
 from pio_offline import set_up
 from platformio.project.config import ProjectConfig
+from test_cli import output_here
 from test_model_files import mlp
 from torch import nn
 
+import edgebnn
+import edgebnn.nn as bnn
 from edgebnn import api, reference
 from edgebnn.checkpoint import read
 from edgebnn.device import unicorn
@@ -354,6 +358,26 @@ def test_real_board_answers(board: str, make: Callable[[str], Project], network:
         finally:
             qemu.terminate()
             qemu.wait(SECONDS)
+
+
+@pytest.mark.parametrize("board", ["qemu_m0", "qemu_m4", "qemu_rv32"])
+def test_check_classifies_real_images(
+    board: str, make: Callable[..., Project], tmp_path: Path
+) -> None:
+    """The command itself, on 200 images of digits."""
+    torch.manual_seed(1)
+    hidden = (bnn.BinaryLinear(64, 40), bnn.BatchNorm(40), bnn.Sign())
+    output = (bnn.BinaryLinear(40, 10), bnn.OutputNorm(10, bound=40))
+    model = bnn.Sequential(bnn.Input((1, 8, 8), bits=8), bnn.Flatten(), *hidden, *output)
+    edgebnn.save(model, tmp_path / "digits.pt", dataset="digits")
+    project = make(board, tmp_path / "digits.pt")
+    project.upload()
+    port = f"socket://127.0.0.1:{project.port}"
+    text = output_here(tmp_path, "check", "digits.pt", "--port", port, "--images", "200")
+    target = get_target(board).name
+    assert re.search(rf"{target} on {port} .*\(\d+/200\) +│ +0 │", text)
+    assert "8 of 8 golden vectors" in text
+    assert "every output is equal, bit for bit" in text
 
 
 def test_random_frames_do_not_stop_an_emulated_board(make: Callable[..., Project]) -> None:
