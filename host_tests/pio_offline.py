@@ -7,13 +7,14 @@ on PATH.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from platformio.dependencies import get_core_dependencies
 
-_HERE = Path(__file__).resolve().parent
+_STAND_INS = Path(__file__).resolve().parent / "stand_ins"
 _NOWHERE = "http://127.0.0.1:9"  # the discard port, where nobody listens
 
 
@@ -34,8 +35,12 @@ def set_up(core: Path) -> dict[str, str]:
     _add_scons(core / "packages" / "tool-scons")
     install = [sys.executable, "-m", "platformio", "pkg", "install", "--global", "--silent"]
     for name in ("ststm32", "sifive"):
-        platform = f"symlink://{_HERE / 'stand_ins' / name}"
-        subprocess.run([*install, "--platform", platform], env=environment, check=True, timeout=120)
+        platform = core / "stand_ins" / name
+        shutil.copytree(_STAND_INS / name, platform)
+        (platform / "builder").mkdir()
+        shutil.copy(_STAND_INS / "builder.py", platform / "builder" / "main.py")
+        command = [*install, "--platform", f"symlink://{platform}"]
+        subprocess.run(command, env=environment, check=True, timeout=120)
     return environment
 
 
