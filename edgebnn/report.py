@@ -176,11 +176,17 @@ def clock(info: Info) -> str:
             return f"ticks of a timer at {rate}"
         case Unit.INSTRUCTIONS:
             return "instructions, counted by an emulator: no time"
+        case Unit.SIMULATED:
+            return f"cycles at {rate}, as an emulator times them"
 
 
 def latency(ticks: int, info: Info) -> str:
     """Ticks with their unit, and in milliseconds where they are a time."""
-    names = {Unit.CYCLES: "cycles", Unit.INSTRUCTIONS: "instructions"}
+    names = {
+        Unit.CYCLES: "cycles",
+        Unit.INSTRUCTIONS: "instructions",
+        Unit.SIMULATED: "cycles (simulated)",
+    }
     text = f"{spaced(ticks)} {names.get(info.unit, 'ticks')}"
     return f"{text}, {1000 * ticks / info.hz:.3f} ms" if info.hz else text
 

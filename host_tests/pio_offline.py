@@ -1,8 +1,8 @@
 """Sets up a PlatformIO core folder that never needs PlatformIO's registry.
 
 Two things are put there: the SCons that pip has installed, in place of the package tool-scons;
-and platforms of the names ststm32 and sifive for the boards without a framework, with the compiler
-on PATH.
+and platforms of the names ststm32, sifive and atmelavr for the boards without a framework, with the
+compiler on PATH.
 """
 
 import json
@@ -34,7 +34,7 @@ def set_up(core: Path) -> dict[str, str]:
     }
     _add_scons(core / "packages" / "tool-scons")
     install = [sys.executable, "-m", "platformio", "pkg", "install", "--global", "--silent"]
-    for name in ("ststm32", "sifive"):
+    for name in ("ststm32", "sifive", "atmelavr"):
         platform = core / "stand_ins" / name
         shutil.copytree(_STAND_INS / name, platform)
         (platform / "builder").mkdir()

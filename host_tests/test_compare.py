@@ -250,7 +250,7 @@ accuracy = 85
 bytes = 5_000
 cycles = 90_000
 """
-MODELS = sorted(EXAMPLES.glob("*.pt"))
+MODELS = sorted(EXAMPLES.glob("fashion_*.pt"))
 FRONTIER = ["frontier", *MODELS, "--inputs", "1", "-o", "f", "--against", "points.toml"]
 
 

@@ -6,6 +6,7 @@ under the warnings of the emitted C.
 """
 
 import contextlib
+import functools
 import io
 import re
 import shutil
@@ -36,20 +37,22 @@ import edgebnn
 import edgebnn.nn as bnn
 from edgebnn import api, reference
 from edgebnn.checkpoint import read
-from edgebnn.device import unicorn
+from edgebnn.device import simavr, unicorn
 from edgebnn.device.build import build_firmware
 from edgebnn.device.toolchain import WARNINGS
 from edgebnn.ir import Network
 from edgebnn.lower import lower
 from edgebnn.proof import prove
 from edgebnn.targets import BOARDS, get_target
+from edgebnn.targets.base import Cross
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "examples" / "models" / "fashion_mlp.pt"
+TINY = ROOT / "examples" / "models" / "mnist_tiny.pt"
 STAND_INS = Path(__file__).resolve().parent / "stand_ins"
 FIRMWARE = ROOT / "firmware"
 PORT = FIRMWARE / "lib" / "edgebnn_port" / "src"
-VIRTUAL = ("native", "qemu_m0", "qemu_m4", "qemu_rv32")
+VIRTUAL = ("native", "qemu_m0", "qemu_m4", "qemu_rv32", "simavr_uno")
 TESTS = (
     "crc",
     "golden_vectors",
@@ -60,11 +63,12 @@ TESTS = (
 SECONDS = 60.0
 
 INFO, SCORES = 1, 4
-CYCLES, TIMER, INSTRUCTIONS = 1, 2, 3
+CYCLES, TIMER, INSTRUCTIONS, SIMULATED = 1, 2, 3, 4
 
 
 sys.path.append(str(FIRMWARE / "platforms" / "edgebnn_emu" / "builder"))
 import board_process  # noqa: E402
+import emulators  # noqa: E402
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +109,25 @@ class Project:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The variables under which PlatformIO runs."""
-    variables = set_up(tmp_path_factory.mktemp("core"))
-    return variables | {"PLATFORMIO_BUILD_FLAGS": " ".join(WARNINGS)}
+    return set_up(tmp_path_factory.mktemp("core"))
 
 
-@pytest.fixture(scope="module")
-def network() -> Network:
-    return prove(read(MODEL).model).network
+def warnings_for(board: str) -> dict[str, str]:
+    """The variable that has everything compiled under the contract of the emitted C."""
+    toolchain = get_target(board).toolchain
+    dialect = toolchain.dialect if isinstance(toolchain, Cross) else ()
+    return {"PLATFORMIO_BUILD_FLAGS": " ".join([*WARNINGS, *dialect])}
+
+
+def model_of(board: str) -> Path:
+    """The model that a board runs."""
+    return TINY if get_target(board).name == "avr" else MODEL
+
+
+@functools.cache
+def network_of(board: str) -> Network:
+    """The network that a board runs."""
+    return prove(read(model_of(board)).model).network
 
 
 @pytest.fixture
@@ -119,14 +135,14 @@ def make(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., 
     """Makes the project of a board, and ends the board after the test."""
     made: list[Project] = []
 
-    def project(board: str, model: nn.Module | Path = MODEL) -> Project:
+    def project(board: str, model: nn.Module | Path | None = None) -> Project:
         folder, port = tmp_path / board, free_port()
-        api.write(api.generate(model, target=board, project=True), folder)
+        api.write(api.generate(model or model_of(board), target=board, project=True), folder)
         ini = folder / "platformio.ini"
         text, count = re.subn(r"(socket://127\.0\.0\.1):\d+", rf"\1:{port}", ini.read_text())
         assert count == len(VIRTUAL)
         ini.write_text(text)
-        made.append(Project(folder, board, port, environment))
+        made.append(Project(folder, board, port, environment | warnings_for(board)))
         return made[-1]
 
     yield project
@@ -187,7 +203,7 @@ def connected(port: int) -> Iterator[serial.SerialBase]:
         yield line
 
 
-def check_info(line: serial.SerialBase, unit: int, hz: int, target: str) -> None:
+def check_info(line: serial.SerialBase, unit: int, hz: int, board: str, network: Network) -> None:
     line.timeout = 1.0
     body, number = None, 0x100
     while body is None and number < 0x120:  # a UART that is not on yet hears nothing
@@ -198,13 +214,13 @@ def check_info(line: serial.SerialBase, unit: int, hz: int, target: str) -> None
     assert body is not None
     assert body[0] == unit
     assert int.from_bytes(body[1:5], "little") == hz
-    assert int.from_bytes(body[5:9], "little") == 784
+    assert int.from_bytes(body[5:9], "little") == network.input_bytes
     texts, rest = [], body[17:]
     while rest:
         texts.append(rest[1 : 1 + rest[0]].decode())
         rest = rest[1 + rest[0] :]
     assert len(texts[0]) == 64
-    assert texts[1:3] == [target, "fashion_mlp"]
+    assert texts[1:3] == [get_target(board).name, model_of(board).stem]
     assert texts[3].startswith(("gcc ", "clang "))
 
 
@@ -274,6 +290,7 @@ def test_wrong_golden_vector_fails(make: Callable[[str], Project]) -> None:
         ("qemu_m0", "port_stop(0);"),
         ("qemu_m4", "for (;;) { }"),
         ("qemu_rv32", "port_stop(0);"),
+        ("simavr_uno", "port_stop(0);"),
     ],
 )
 def test_board_without_results_fails(board: str, way: str, make: Callable[[str], Project]) -> None:
@@ -289,21 +306,31 @@ def test_board_without_results_fails(board: str, way: str, make: Callable[[str],
 
 @pytest.mark.parametrize("board", VIRTUAL)
 def test_virtual_board_answers(
-    board: str, make: Callable[[str], Project], network: Network, tmp_path: Path
+    board: str,
+    make: Callable[[str], Project],
+    tmp_path: Path,
 ) -> None:
-    project = make(board)
+    project, model, network = make(board), model_of(board), network_of(board)
     project.upload()
     target = get_target(board)
-    unit, hz = (TIMER, 10**9) if board == "native" else (INSTRUCTIONS, 0)
+    clocks = {"native": (TIMER, 10**9), "simavr_uno": (SIMULATED, 16 * 10**6)}
+    unit, hz = clocks.get(board, (INSTRUCTIONS, 0))
     for _ in range(2):  # the second connection finds the board as the first has left it
         with connected(project.port) as line:
-            check_info(line, unit, hz, target.name)
+            check_info(line, unit, hz, board, network)
             ticks = check_scores(line, network)
-            line.write(frame(SCORES, 9, bytes(784))[:400])  # goes away within a request
+            line.write(
+                frame(SCORES, 9, bytes(network.input_bytes))[:200]
+            )  # goes away within a request
         if unit == INSTRUCTIONS:  # exactly those, and a few of the link, the clock, its interrupt
-            image = build_firmware(api.generate(MODEL, target=board), target, tmp_path / "image")
+            image = build_firmware(api.generate(model, target=board), target, tmp_path / "image")
             exact = unicorn.run(image, random_inputs(network), counted=len(ticks)).instructions
             assert all(0 <= ours - its < 64 for ours, its in zip(ticks, exact, strict=True))
+        if unit == SIMULATED:  # the same, with an interrupt every 65536 cycles
+            image = build_firmware(api.generate(model, target=board), target, tmp_path / "image")
+            exact = simavr.run(image, random_inputs(network), counted=len(ticks)).cycles
+            for ours, its in zip(ticks, exact, strict=True):
+                assert 0 <= ours - its < 400 + its // 65536 * 50
     assert not listens(project.port, "127.0.0.2")  # nor any other address of this computer
     stopped = project.pio("run", "-t", "stop")
     assert stopped.returncode == 0, stopped.stdout
@@ -312,55 +339,63 @@ def test_virtual_board_answers(
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """The machine of QEMU that is nearest to a real board; a test says what differs."""
+    """The emulated machine that is nearest to a real board; a test says what differs.
 
-    command: tuple[str, ...]
-    serial: int  # which of its lines is the board's
+    ``emulator`` is as in the manifest of a virtual board.
+    """
+
     unit: int
-    target: str
+    emulator: dict[str, str]
 
 
 LIKENESSES = {
-    # An STM32F405, whose cycle counter stands still, so that SysTick takes over.
-    "nucleo_f446re": Likeness(("qemu-system-arm", "-M", "netduinoplus2"), 1, TIMER, "cortex-m4"),
+    # An STM32F405, whose cycle counter stands still, so that SysTick takes over; the board's line
+    # is the second one.
+    "nucleo_f446re": Likeness(
+        TIMER, {"program": "qemu-system-arm", "options": "-M netduinoplus2 -serial null"}
+    ),
     # Its cycles are made up.
     "hifive1-revb": Likeness(
-        ("qemu-system-riscv32", "-M", "sifive_e,revb=on"), 0, CYCLES, "rv32imc"
+        CYCLES, {"program": "qemu-system-riscv32", "options": "-M sifive_e,revb=on"}
     ),
+    # It waits for the other side, as no real one does.
+    "uno": Likeness(CYCLES, {"mcu": "atmega328p", "frequency": "16000000"}),
 }
 
 
 @pytest.mark.parametrize("board", LIKENESSES)
-def test_real_board_answers(board: str, make: Callable[[str], Project], network: Network) -> None:
-    like, project = LIKENESSES[board], make(board)
+def test_real_board_answers(
+    board: str,
+    make: Callable[[str], Project],
+    tmp_path: Path,
+) -> None:
+    like, project, network = LIKENESSES[board], make(board), network_of(board)
     built = project.pio("run", "-v")
     assert built.returncode == 0, built.stdout
     compiled = [line for line in built.stdout.splitlines() if " -c " in line]
     assert len(compiled) > len(list(PORT.glob("*.c")))
     assert all(" -O2 " in line and " -Os " not in line for line in compiled)
+    program = str(project.folder / f".pio/build/{board}/firmware.elf")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
         machine = [
-            *(*like.command, "-display", "none", "-monitor", "none"),
-            *("-kernel", str(project.folder / f".pio/build/{board}/firmware.elf")),
-            *("-chardev", f"socket,id=line,fd={listener.fileno()},server=on,wait=on,nodelay=on"),
-            *(("-serial", "null") * like.serial),
-            *("-serial", "chardev:line"),
+            part.replace(board_process.LINE, str(listener.fileno()))
+            for part in emulators.command(like.emulator, program, tmp_path)
         ]
         quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        qemu = subprocess.Popen(machine, pass_fds=[listener.fileno()], **quiet)
+        emulator = subprocess.Popen(machine, pass_fds=[listener.fileno()], **quiet)
         try:
             for _ in range(2):
                 with connected(listener.getsockname()[1]) as line:
-                    check_info(line, like.unit, 16_000_000, like.target)
+                    check_info(line, like.unit, 16_000_000, board, network)
                     check_scores(line, network)
         finally:
-            qemu.terminate()
-            qemu.wait(SECONDS)
+            emulator.terminate()
+            emulator.wait(SECONDS)
 
 
-@pytest.mark.parametrize("board", ["qemu_m0", "qemu_m4", "qemu_rv32"])
+@pytest.mark.parametrize("board", VIRTUAL[1:])
 def test_check_classifies_real_images(
     board: str, make: Callable[..., Project], tmp_path: Path
 ) -> None:
@@ -443,7 +478,7 @@ def test_arduino_port_compiles(cpu: str, core: str) -> None:
     subprocess.run(command, check=True, timeout=SECONDS)
 
 
-def test_arduino_port_answers(tmp_path: Path, network: Network) -> None:
+def test_arduino_port_answers(tmp_path: Path) -> None:
     """In a core of a few lines, which has standard input and output for a serial line."""
     library = api.generate(MODEL, target="native", project=True)
     api.write(library, tmp_path)
@@ -465,6 +500,7 @@ def test_arduino_port_answers(tmp_path: Path, network: Network) -> None:
     link = ["clang++", "-O2", *warnings, *ARDUINO, *sketch, *objects, "-o", program]
     subprocess.run(link, check=True, timeout=SECONDS)
 
+    network = network_of("native")
     image = random_inputs(network)[:1]
     requests = frame(INFO, 1) + frame(SCORES, 2, image.tobytes())
     done = subprocess.run(

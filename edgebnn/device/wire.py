@@ -61,6 +61,7 @@ class Unit(IntEnum):
     CYCLES = 1
     TIMER = 2
     INSTRUCTIONS = 3
+    SIMULATED = 4
 
 
 class Damaged(ValueError):

@@ -36,7 +36,7 @@ enum status {
 uint32_t edgebnn_crc32(uint32_t crc, const uint8_t *bytes, uint32_t size)
 {
     /* Entry i: what four more bits of value i do to the remainder. */
-    static const uint32_t table[16] = {
+    static EDGEBNN_FLASH uint32_t table[16] = {
         0x00000000u, 0x1DB71064u, 0x3B6E20C8u, 0x26D930ACu, 0x76DC4190u, 0x6B6B51F4u, 0x4DB26158u,
         0x5005713Cu, 0xEDB88320u, 0xF00F9344u, 0xD6D6A3E8u, 0xCB61B38Cu, 0x9B64C2B0u, 0x86D3D2D4u,
         0xA00AE278u, 0xBDBDF21Cu,
@@ -69,7 +69,8 @@ static uint8_t *put(uint8_t *to, uint32_t value, uint8_t size)
 }
 
 /* A length byte and the text, cut off where only `reserved` bytes would be left before `end`. */
-static uint8_t *put_text(uint8_t *to, const char *text, const uint8_t *end, uint32_t reserved)
+static uint8_t *put_text(
+    uint8_t *to, EDGEBNN_FLASH char *text, const uint8_t *end, uint32_t reserved)
 {
     uint8_t *const length = to++;
 
@@ -122,7 +123,8 @@ static void refuse(struct edgebnn_link *link, uint8_t kind, enum status status, 
 
 static void info(struct edgebnn_link *link)
 {
-    const struct edgebnn_model *model = link->model;
+    static EDGEBNN_FLASH char compiler[] = COMPILER;
+    EDGEBNN_FLASH struct edgebnn_model *model = link->model;
     const uint8_t *end = link->buffer + link->room - CRC_BYTES;
     uint8_t *to = answer(link, KIND_INFO, STATUS_OK);
 
@@ -136,13 +138,13 @@ static void info(struct edgebnn_link *link)
     to = put_text(to, model->sha256, end, 3u);
     to = put_text(to, model->target, end, 2u);
     to = put_text(to, model->name, end, 1u);
-    to = put_text(to, COMPILER, end, 0u);
+    to = put_text(to, compiler, end, 0u);
     send(link, to);
 }
 
 static void self_test(struct edgebnn_link *link)
 {
-    const struct edgebnn_model *model = link->model;
+    EDGEBNN_FLASH struct edgebnn_model *model = link->model;
     /* The golden inputs are made in the body; the id before it stays. */
     const uint8_t failed = edgebnn_self_test(model, link->buffer + AT_BODY, link->scores);
     uint8_t *to = answer(link, KIND_SELF_TEST, STATUS_OK);
@@ -153,7 +155,7 @@ static void self_test(struct edgebnn_link *link)
 
 static void classify(struct edgebnn_link *link, uint8_t kind)
 {
-    const struct edgebnn_model *model = link->model;
+    EDGEBNN_FLASH struct edgebnn_model *model = link->model;
     const uint8_t *input = link->buffer + AT_BODY;
     uint8_t *to;
 
@@ -263,7 +265,7 @@ void edgebnn_link_receive(struct edgebnn_link *link, uint8_t byte)
     }
 }
 
-void edgebnn_link_start(struct edgebnn_link *link, const struct edgebnn_model *model,
+void edgebnn_link_start(struct edgebnn_link *link, EDGEBNN_FLASH struct edgebnn_model *model,
     uint8_t *buffer, uint32_t room, int32_t *scores)
 {
     link->model = model;
@@ -273,7 +275,7 @@ void edgebnn_link_start(struct edgebnn_link *link, const struct edgebnn_model *m
     reset(link);
 }
 
-static void say(const char *text)
+static void say(EDGEBNN_FLASH char *text)
 {
     while (*text != '\0') {
         port_put((uint8_t)*text++);
@@ -282,13 +284,18 @@ static void say(const char *text)
 
 void edgebnn_link_greet(const struct edgebnn_link *link)
 {
-    say("\r\nedgebnn: this board runs ");
+    static EDGEBNN_FLASH char before[] = "\r\nedgebnn: this board runs ";
+    static EDGEBNN_FLASH char after[] =
+        "; close this monitor and run: edgebnn check MODEL --port PORT\r\n";
+
+    say(before);
     say(link->model->name);
-    say("; close this monitor and run: edgebnn check MODEL --port PORT\r\n");
+    say(after);
     port_put(0u);
 }
 
-uint8_t edgebnn_self_test(const struct edgebnn_model *model, uint8_t *input, int32_t *scores)
+uint8_t edgebnn_self_test(
+    EDGEBNN_FLASH struct edgebnn_model *model, uint8_t *input, int32_t *scores)
 {
     uint32_t state = 0x9E3779B9u;
     uint8_t failed = 0u;

@@ -14,6 +14,13 @@
 extern "C" {
 #endif
 
+/** Qualifies a constant. On an AVR that keeps it in flash, where only C can reach it by name. */
+#if defined(__AVR__) && !defined(__cplusplus)
+#define EDGEBNN_FLASH const __flash
+#else
+#define EDGEBNN_FLASH const
+#endif
+
 /** Version of the protocol; the first byte of every frame. */
 #define EDGEBNN_LINK_VERSION 1u
 
@@ -24,9 +31,9 @@ extern "C" {
 
 /** One model, as the link needs to know it. */
 struct edgebnn_model {
-    const char *name;
-    const char *sha256; /* of the network that the code computes, in hexadecimal */
-    const char *target;
+    EDGEBNN_FLASH char *name;
+    EDGEBNN_FLASH char *sha256; /* of the network that the code computes, in hexadecimal */
+    EDGEBNN_FLASH char *target;
     uint32_t input_bytes;
     uint32_t arena_bytes;
     uint16_t num_classes;
@@ -34,13 +41,13 @@ struct edgebnn_model {
     uint8_t fraction_bits;
     void (*scores)(const uint8_t *input, int32_t *scores);
     int (*best)(const int32_t *scores);
-    const uint32_t *golden; /* CRC-32 of the scores of each golden input, as put on the wire */
+    EDGEBNN_FLASH uint32_t *golden; /* CRC-32 of the scores of each golden input, as put on the wire */
     uint8_t golden_count;
 };
 
 /** One end of one wire. */
 struct edgebnn_link {
-    const struct edgebnn_model *model;
+    EDGEBNN_FLASH struct edgebnn_model *model;
     int32_t *scores;
     uint8_t *buffer; /* the frame that comes in, decoded, then the answer */
     uint32_t room;
@@ -57,7 +64,7 @@ struct edgebnn_link {
  * @param room    its size
  * @param scores  room for the scores of all classes
  */
-void edgebnn_link_start(struct edgebnn_link *link, const struct edgebnn_model *model,
+void edgebnn_link_start(struct edgebnn_link *link, EDGEBNN_FLASH struct edgebnn_model *model,
     uint8_t *buffer, uint32_t room, int32_t *scores);
 
 /** Take the next byte of the wire, and answer if it ends a frame. */
@@ -72,7 +79,8 @@ void edgebnn_link_greet(const struct edgebnn_link *link);
  * @param input  room for an input
  * @return       how many of model->golden_count differ
  */
-uint8_t edgebnn_self_test(const struct edgebnn_model *model, uint8_t *input, int32_t *scores);
+uint8_t edgebnn_self_test(
+    EDGEBNN_FLASH struct edgebnn_model *model, uint8_t *input, int32_t *scores);
 
 /** CRC-32 as in zlib; begin with crc = 0. */
 uint32_t edgebnn_crc32(uint32_t crc, const uint8_t *bytes, uint32_t size);

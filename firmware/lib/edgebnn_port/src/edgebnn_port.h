@@ -19,6 +19,7 @@ enum port_unit {
     PORT_CYCLES = 1,       /* of the CPU, by its own cycle counter */
     PORT_TIMER = 2,        /* of a timer that runs at port_hz() */
     PORT_INSTRUCTIONS = 3, /* that an emulator has executed */
+    PORT_SIMULATED = 4     /* cycles of the CPU, as an emulator times them */
 };
 
 /** Send a byte; waits until there is room for it. */

@@ -1,11 +1,12 @@
 /* A computer: the serial line is standard input and output, which may be a socket. */
-#if !defined(ARDUINO) && !defined(PORT_CORTEX_M_HZ) && !defined(PORT_RISCV_HZ)
+#if !defined(ARDUINO) && !defined(PORT_CORTEX_M_HZ) && !defined(PORT_RISCV_HZ) && !defined(__AVR__)
+#define PORT_HOST
 #define _POSIX_C_SOURCE 199309L /* clock_gettime() */
 #endif
 
 #include "edgebnn_port.h"
 
-#if !defined(ARDUINO) && !defined(PORT_CORTEX_M_HZ) && !defined(PORT_RISCV_HZ)
+#if defined(PORT_HOST)
 
 #include <stdio.h>
 #include <stdlib.h>

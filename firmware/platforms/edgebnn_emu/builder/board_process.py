@@ -14,7 +14,6 @@ import contextlib
 import errno
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +22,7 @@ import time
 from pathlib import Path
 
 HOST = "127.0.0.1"
+LINE = "{line}"  # in an emulator's command: the number of the listening socket
 
 _PIPE = "virtual_board.control"
 _LOG = "virtual_board.log"
@@ -35,25 +35,22 @@ class BoardError(Exception):
     """A virtual board cannot be started or stopped; one line that names the fix."""
 
 
-def start(program, folder, port, *, emulator=None, test_seconds=0):
+def start(command, folder, port, *, emulated=False, test_seconds=0):
     """Start the board of a build folder, in place of the one that it may have.
 
     Args:
-        program: path of the program.
+        command: the program and its arguments; of an emulator, with :data:`LINE`.
         folder: the build folder, for the pipe and a log.
         port: TCP port of the serial line.
-        emulator: of QEMU the ``program``, the ``package`` that has it, and the ``options`` of the
-            machine; else the program of the board runs by itself.
+        emulated: whether it is an emulator; else the program of the board runs by itself.
         test_seconds: not 0: the board ends after the first connection, or after this time.
 
     Raises:
-        BoardError: there is no such emulator, or the port is taken.
+        BoardError: the port is taken, or an emulator does not start.
     """
-    command = [program]
     stop(folder)
     with socket.socket() as line:
-        if emulator:
-            command = _emulated(emulator, program, line.fileno())
+        command = [part.replace(LINE, str(line.fileno())) for part in command]
         line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             line.bind((HOST, port))
@@ -65,7 +62,7 @@ def start(program, folder, port, *, emulator=None, test_seconds=0):
         line.listen(1)
         os.mkfifo(folder / _PIPE)
         board = [sys.executable, __file__, "--folder", str(folder), "--line", str(line.fileno())]
-        board += ["--test-seconds", str(test_seconds), *(["--emulator"] if emulator else [])]
+        board += ["--test-seconds", str(test_seconds), *(["--emulator"] if emulated else [])]
         with (folder / _LOG).open("wb") as log:
             process = subprocess.Popen(
                 [*board, "--", *command],
@@ -104,21 +101,6 @@ def stop(folder):
         if time.monotonic() > patience:
             raise BoardError(f"the board does not end; see {folder / _LOG}")
         time.sleep(_TICK / 2)
-
-
-def _emulated(emulator, program, line):
-    """The command of an emulator, its serial line on the listening socket ``line``."""
-    path = shutil.which(emulator["program"])
-    if path is None:
-        raise BoardError(
-            f"{emulator['program']} is not on PATH; apt-get install {emulator['package']}"
-        )
-    return [
-        *(path, *emulator["options"].split(), "-kernel", program),
-        *("-display", "none", "-monitor", "none"),
-        *("-chardev", f"socket,id=line,fd={line},server=on,wait=on,nodelay=on"),
-        *("-serial", "chardev:line"),
-    ]
 
 
 class _Ended(Exception):

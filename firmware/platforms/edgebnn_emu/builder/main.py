@@ -12,6 +12,7 @@ board = env.BoardConfig()
 prefix = board.get("build.compiler", "")  # of the compiler's name; none for this computer
 sys.path.insert(0, str(Path(env.PioPlatform().get_dir(), "builder")))
 import board_process  # noqa: E402
+import emulators  # noqa: E402
 
 
 def use_compiler(prefix, packages, *names):
@@ -42,7 +43,7 @@ if prefix:
 else:
     use_compiler("", "gcc", "gcc", "clang", "cc")
 env.Replace(PROGNAME="firmware", PROGSUFFIX=".elf", ARFLAGS=["rcs"])
-env.Append(CCFLAGS=["-g"], CFLAGS=["-std=c99"])
+env.Append(CCFLAGS=["-g"], CFLAGS=["-std=" + board.get("build.dialect", "c99")])
 env.AddBuildMiddleware(lambda source: None, "*.cpp")  # Arduino's port; needs no C++ compiler here
 
 
@@ -58,14 +59,16 @@ def upload(source, target, env):
     if port.scheme != "socket" or port.hostname != "127.0.0.1" or not port.port:
         return fail(f"upload_port is '{url}'; make it socket://127.0.0.1:NUMBER")
     program = str(Path(env.subst("$PROGPATH")).resolve())
+    folder = Path(env.subst("$BUILD_DIR")).resolve()
+    emulator = board.get("emulator", {})
     # A test that hangs must not do so for good: when the board ends, so does "pio test".
     seconds = int(env.GetProjectOption("custom_test_seconds"))
     try:
         board_process.start(
-            program,
-            Path(env.subst("$BUILD_DIR")).resolve(),
+            emulators.command(emulator, program, folder) if emulator else [program],
+            folder,
             port.port,
-            emulator=board.get("emulator", {}),
+            emulated=bool(emulator),
             test_seconds=seconds if "__test" in COMMAND_LINE_TARGETS else 0,
         )
     except board_process.BoardError as error:
