@@ -291,6 +291,12 @@ def test_points_that_cannot_be_read(before: str, after: str, reason: str, tmp_pa
     assert reason in mistake(tmp_path, *FRONTIER)
 
 
+def test_models_of_two_data_sets_are_not_compared(tmp_path: Path) -> None:
+    reason = mistake(tmp_path, "frontier", *sorted(EXAMPLES.glob("*.pt")), "--inputs", "1")
+    assert "mnist_tiny.pt is on mnist, " in reason
+    assert reason.endswith("compare error rates on one data set\n")
+
+
 def test_published_points_are_readable() -> None:
     published = frontier.read_points(ROOT / "docs" / "frontier_ch32v002.toml")
     assert published.dataset == "mnist"
