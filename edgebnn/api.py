@@ -28,6 +28,7 @@ def generate(
     first_layer: str = "auto",
     form: str = "all",
     project: bool = False,
+    self_test: bool | None = None,
 ) -> Library:
     """The C library of a model, as text: a folder for any build.
 
@@ -41,6 +42,9 @@ def generate(
             :data:`edgebnn.kernels.FIRST_LAYER`.
         form: the files beside the C, a name from :data:`edgebnn.packages.FORMATS`.
         project: instead of that, a whole PlatformIO project: the library and a firmware around it.
+        self_test: add ``<name>_intact``, which compares all weights and thresholds in the device's
+            memory with their CRC-32, as the firmware of a project then does when it starts. None:
+            in a project.
 
     Raises:
         EdgebnnError: the file, the model or an argument cannot be used; says why.
@@ -60,6 +64,7 @@ def generate(
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,
         input_steps=metadata.input_steps,
+        self_test=project if self_test is None else self_test,
     )
     if board is not None:
         return whole_project.wrap(wrap(library, "platformio"), network, board.name)

@@ -237,6 +237,82 @@ def test_a_board_does_not_answer_answers(program: Path) -> None:
             assert (answer.id, before) == (3, 0)
 
 
+def last_number_changed(text: str) -> str:
+    """The C of a model with another number at the end of its last table."""
+    before, end, after = text.rpartition(",\n};\n/* clang-format on */")
+    return f"{before[:-1]}{int(before[-1]) ^ 1}{end}{after}"
+
+
+def test_a_board_with_damaged_weights_computes_nothing(model_file: Path, tmp_path: Path) -> None:
+    program = virtual_board.build(mlp(), tmp_path / "board", damage=last_number_changed)
+    with line_to(program) as line:
+        for number in (1, 2):
+            answer, before = exchange(line, wire.encode(Frame(Kind.INFO, number)))
+            assert (answer.status, before) == (Status.OK, 2 - number)  # the greeting
+            for kind in (Kind.SELF_TEST, Kind.CLASSIFY, Kind.SCORES):
+                body = b"" if kind == Kind.SELF_TEST else INPUTS[0].tobytes()
+                answer, _ = exchange(line, wire.encode(Frame(kind, number, body)))
+                assert (answer.kind, answer.status, answer.detail) == (kind, Status.DAMAGED, 0)
+            answer, _ = exchange(line, wire.encode(Frame(Kind.SCORES, 9)))
+            assert (answer.status, answer.detail) == (Status.SIZE, 16)
+    with on_socket(program) as port:
+        for command in ("check", "monitor"):
+            assert mistake(tmp_path, command, model_file, "--port", port, "--random", "3") == (
+                f"edgebnn: {port}: the board has damaged weights in its memory; flash it again: "
+                f"edgebnn generate MODEL --target BOARD --project DIR, then pio run -d DIR -t "
+                f"upload\n"
+            )
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            last_number_changed,
+            "but its weights in flash are damaged; flash it again: pio run -t upload",
+        ),
+        (str, "close this monitor and run: edgebnn check MODEL --port PORT"),
+    ],
+)
+def test_a_board_that_starts_says_how_it_is(
+    damage: Callable[[str], str], said: str, tmp_path: Path
+) -> None:
+    program = virtual_board.build(mlp(), tmp_path / "board", damage=damage)
+    done = subprocess.run([program], input=b"", capture_output=True, timeout=60, check=True)
+    text = f"\r\nedgebnn: this board runs tiny[;,] {said}\r\n\0"
+    assert re.fullmatch(text.encode(), done.stdout)
+
+
+def test_a_self_test_looks_at_the_weights_again(tmp_path: Path) -> None:
+    """They may be damaged while a board runs: here from the second look on, until the third."""
+
+    def change(text: str) -> str:
+        looks = "{ static int looks; looks++; return looks != 2; }"
+        text = text.replace(
+            "static const struct", f"static int look(void) {looks}\nstatic const struct"
+        )
+        return text.replace(".intact = tiny_intact", ".intact = look")
+
+    program = virtual_board.build(mlp(), tmp_path / "board", change)
+    score = wire.encode(Frame(Kind.SCORES, 7, INPUTS[0].tobytes()))
+    test = wire.encode(Frame(Kind.SELF_TEST, 8))
+    with line_to(program) as line:
+        asked = [exchange(line, one)[0].status for one in (score, test, score, test, score)]
+    assert asked == [Status.OK, Status.DAMAGED, Status.DAMAGED, Status.OK, Status.OK]
+
+
+def test_a_board_without_the_check_answers(tmp_path: Path) -> None:
+    """As ever, the number that is changed here being a filler that no score is made of."""
+
+    def change(text: str) -> str:
+        assert ".intact = tiny_intact,\n" in text
+        return text.replace(".intact = tiny_intact,\n", "")
+
+    program = virtual_board.build(mlp(), tmp_path / "board", change, damage=last_number_changed)
+    with on_socket(program) as port, Board(port, patience=CALM) as board:
+        assert board.self_test() == wire.SelfTest(8, 0)
+
+
 ECHO = r"""
 #include "edgebnn_link.h"
 #include "edgebnn_port.h"
@@ -642,6 +718,7 @@ def test_another_version(version: int, fix: str) -> None:
         (Status.KIND, 4, "does not know requests of kind 4; flash it again"),
         (Status.SIZE, 784, "takes a request of 784 bytes"),
         (Status.INPUT, 3, "takes values from 0 to 255, and value 3 of the input is larger"),
+        (Status.DAMAGED, 0, "has damaged weights in its memory; flash it again: edgebnn generate"),
         (99, 0, "answers with an unknown status, 99; update edgebnn"),
         (Status.BAD_FRAME, 0, r"noise on the line, 3 tries and no good answer \(the board heard"),
         (Status.TOO_LONG, 9, r"no good answer \(too long a frame, the board has room for 9 bytes"),

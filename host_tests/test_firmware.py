@@ -26,10 +26,12 @@ import serial
 import torch
 import virtual_board
 from cobs import cobs
+from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
 from pio_offline import set_up
 from platformio.project.config import ProjectConfig
-from test_cli import output_here
+from test_cli import mistake, output_here
+from test_intact import flipped
 from test_model_files import mlp
 from torch import nn
 
@@ -55,6 +57,7 @@ PORT = FIRMWARE / "lib" / "edgebnn_port" / "src"
 VIRTUAL = ("native", "qemu_m0", "qemu_m4", "qemu_rv32", "simavr_uno")
 TESTS = (
     "crc",
+    "weights",
     "golden_vectors",
     "clock_does_not_go_back",
     "info_is_answered",
@@ -283,6 +286,15 @@ def test_wrong_golden_vector_fails(make: Callable[[str], Project]) -> None:
     assert f"{len(TESTS)} test cases: 1 failed, {len(TESTS) - 1} succeeded" in done.stdout
 
 
+def test_wrong_weight_fails(make: Callable[..., Project]) -> None:
+    project = make("qemu_m4", mlp())
+    project.change("lib/model/src/model.h", "_TABLES_CRC32 0x", "_TABLES_CRC32 1u + 0x")
+    done = project.pio("test")
+    assert done.returncode != 0
+    assert re.search(r"test_weights: Expected 0x0+1 Was 0x0+\t\[FAILED\]", done.stdout)
+    assert f"{len(TESTS)} test cases: 1 failed, {len(TESTS) - 1} succeeded" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("board", "way"),
     [
@@ -413,6 +425,29 @@ def test_check_classifies_real_images(
     assert re.search(rf"{target} on {port} .*\(\d+/200\) +│ +0 │", text)
     assert "8 of 8 golden vectors" in text
     assert "every output is equal, bit for bit" in text
+
+
+@pytest.mark.parametrize("board", ["qemu_m0", "qemu_m4", "qemu_rv32"])
+def test_damaged_weights_are_found_at_boot(
+    board: str, make: Callable[..., Project], tmp_path: Path
+) -> None:
+    """One bit of the image that is loaded; nothing is compiled again."""
+    model = tmp_path / "damaged.pt"
+    edgebnn.save(mlp(), model)
+    project = make(board, model)
+    built = project.pio("run")
+    assert built.returncode == 0, built.stdout
+    program = project.folder / ".pio" / "build" / board / "firmware.elf"
+    with program.open("rb") as file:
+        names = {one.name for one in ELFFile(file).get_section_by_name(".symtab").iter_symbols()}
+    assert "damaged_dense1_weights" in names
+    program.write_bytes(flipped(program, "damaged_dense1_weights", -1, 3))
+    project.upload()
+    port = f"socket://127.0.0.1:{project.port}"
+    message = mistake(tmp_path, "check", model, "--port", port, "--random", "3")
+    assert message.startswith(
+        f"edgebnn: {port}: the board has damaged weights in its memory; flash it again: edgebnn "
+    )
 
 
 def test_random_frames_do_not_stop_an_emulated_board(make: Callable[..., Project]) -> None:

@@ -93,13 +93,20 @@ def build(
     folder: Path,
     change: Callable[[str], str] = lambda text: text,
     flags: tuple[str, ...] = SANITIZE,
+    *,
+    damage: Callable[[str], str] = lambda text: text,
 ) -> Path:
-    """The program of ``model``; ``change`` is done to the header that names the model."""
+    """The program of ``model``.
+
+    ``change`` is done to the header that names the model, ``damage`` to the C of the model.
+    """
     project = folder / "project"
     library = api.generate(model, target="host", name="tiny", project=True)
     api.write(library, project)
     header = project / "include" / "edgebnn_model.h"
     header.write_text(change(header.read_text()))
+    source = project / "lib" / "tiny" / "src" / "tiny.c"
+    source.write_text(damage(source.read_text()))
     (folder / "port.c").write_text(PORT)
     program = folder / "board"
     places = [project / "include", *(project / "lib").glob("*/src")]

@@ -97,6 +97,14 @@ def generate(
         str, typer.Option("--format", help=f"Files beside the C, one of: {', '.join(FORMATS)}.")
     ] = "all",
     first_layer: FirstLayer = "auto",
+    self_test: Annotated[
+        bool | None,
+        typer.Option(
+            "--self-test/--no-self-test",
+            help="Add NAME_intact(), which compares the CRC-32 of all weights in the device's "
+            "memory; a --project has it unless told otherwise, and calls it at boot.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files in the folder.")] = False,
 ) -> None:
     """Emit the model as a C99 library: no heap, no libc, no float."""
@@ -112,6 +120,7 @@ def generate(
         first_layer=first_layer,
         form=form,
         project=project is not None,
+        self_test=self_test,
     )
     if output is not None:
         for path in api.write(library, output, force=force):

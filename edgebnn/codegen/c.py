@@ -20,6 +20,7 @@ def generate(
     class_names: tuple[str, ...] = (),
     test_accuracy: float | None = None,
     input_steps: tuple[str, ...] = (),
+    self_test: bool = False,
 ) -> Library:
     """The library ``name`` for ``plan``'s network and target, as a header and one C file.
 
@@ -28,6 +29,7 @@ def generate(
         class_names: for the comment in the header.
         test_accuracy: fraction, as recorded when the model was saved; for the comment.
         input_steps: what the caller does to pixels before they are inputs; for the comment.
+        self_test: add ``<name>_intact``, which compares the tables with their CRC-32.
 
     Raises:
         EdgebnnError: ``name`` is not usable in C.
@@ -42,6 +44,7 @@ def generate(
     if test_accuracy is not None:
         accuracy = f"{100.0 * test_accuracy:.2f} % (test set, recorded when the model was saved)"
     shape, sha256 = network.input, ir.sha256(network)
+    ops = tuple(views.op_view(step, prefix, cpu) for step in plan.steps)
     view = views.LibraryView(
         name=name,
         prefix=prefix,
@@ -50,13 +53,14 @@ def generate(
         target=plan.target.name,
         language="C99" if cpu.constant == "const" else f"C99 and {cpu.constant.split()[-1]}",
         sha256=sha256,
-        interface=_interface(sha256, plan),
+        interface=_interface(sha256, plan, self_test),
         accuracy=accuracy,
         input_steps=", then ".join(comment_text(step) for step in input_steps),
         classes=tuple(comment_text(text) for text in class_names),
-        ops=tuple(views.op_view(step, prefix, cpu) for step in plan.steps),
+        ops=ops,
         sums=any(isinstance(step.result, ir.Sums) for step in plan.steps),
         helpers=tuple(f"c/helpers/{helper}.c.j2" for helper in helpers),
+        self_test=views.self_test_view(ops) if self_test else None,
         input_bytes=network.input_bytes,
         input_shape=f"{shape.height} x {shape.width} x {shape.channels}",
         input_height=shape.height,
@@ -82,7 +86,8 @@ def generate(
         num_classes=network.num_classes,
         constant_bytes=plan.constant_bytes,
         arena_bytes=plan.arena_bytes,
-        layers=tuple(op.name for op in view.ops),
+        layers=tuple(op.name for op in ops),
+        self_test=self_test,
     )
 
 
@@ -101,7 +106,9 @@ def _check_addresses(plan: Plan) -> None:
         )
 
 
-def _interface(sha256: str, plan: Plan) -> str:
+def _interface(sha256: str, plan: Plan, self_test: bool) -> str:
     """What header and source are checked to share: model, target, memory and this program."""
     text = f"{__version__} {sha256} {plan.target.name} {plan.arena_bytes}"
+    if self_test:
+        text += " self-test"
     return f"0x{zlib.crc32(text.encode()):08X}"

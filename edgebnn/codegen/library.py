@@ -12,7 +12,7 @@ class Library:
     :func:`header_path` and defined in :func:`source_path`, which are in ``files`` whatever package
     the library is in. ``constant_bytes`` and ``arena_bytes`` are what the plan says the linked
     constants and the static scratch memory come to. ``layers`` are the C functions of the plan's
-    steps, in order.
+    steps, in order. With ``self_test`` there is ``<name>_intact``, too.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Library:
     constant_bytes: int
     arena_bytes: int
     layers: tuple[str, ...]
+    self_test: bool = False
 
 
 def header_path(name: str) -> str:

@@ -1,5 +1,6 @@
 """Frozen views: every number, name and line of a table that a template prints, computed here."""
 
+import zlib
 from dataclasses import dataclass
 
 from edgebnn.bits import sum_bits
@@ -26,13 +27,26 @@ _LINE = 96
 
 
 @dataclass(frozen=True, slots=True)
+class ElementView:
+    """The C type of a table's elements, and the one that has their bits as a number from 0 on."""
+
+    name: str  # "int16"
+    ctype: str
+    unsigned: str
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class ArrayView:
-    """A constant table, its initializer already broken into lines."""
+    """A constant table, its initializer already broken into lines, and what its CRC is made of."""
 
     ctype: str
     name: str
     dimensions: str  # "[256][8]"
     lines: tuple[str, ...]
+    first: str  # the address of its first element: "&digits_dense1_weights[0][0]"
+    numbers: tuple[str, ...]  # that stand in the lines
+    element: ElementView
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,14 @@ class OpView:
     in_type: str
     out_type: str
     call: str
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTestView:
+    """How a library checks its own tables: the types that are in them, and the CRC-32 of all."""
+
+    elements: tuple[ElementView, ...]
+    crc: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +89,7 @@ class LibraryView:
     ops: tuple[OpView, ...]
     sums: bool  # some op gives sums
     helpers: tuple[str, ...]
+    self_test: SelfTestView | None
     input_bytes: int
     input_shape: str
     input_height: int
@@ -102,8 +125,36 @@ def array_view(op_name: str, table: Table, cpu: Cpu) -> ArrayView:
                 lines.append(whole)
             else:
                 lines += ["    {", *_wrap(row, "        ", ","), "    },"]
-    dimensions = "".join(f"[{size}]" for size in table.values.shape)
-    return ArrayView(table.ctype, f"{op_name}_{table.suffix}", dimensions, tuple(lines))
+    name = f"{op_name}_{table.suffix}"
+    return ArrayView(
+        ctype=table.ctype,
+        name=name,
+        dimensions="".join(f"[{size}]" for size in table.values.shape),
+        lines=tuple(lines),
+        first=f"&{name}{'[0]' * table.values.ndim}",
+        numbers=tuple(texts),
+        element=_element_view(table),
+    )
+
+
+def _element_view(table: Table) -> ElementView:
+    bits = 8 * table.bytes // table.values.size
+    return ElementView(table.ctype.removesuffix("_t"), table.ctype, f"uint{bits}_t", bits)
+
+
+def self_test_view(ops: tuple[OpView, ...]) -> SelfTestView:
+    """The check of the tables of ``ops``, in the order in which they are printed.
+
+    What counts is each number as it is printed, in as many bytes as it has in C, the least
+    significant first.
+    """
+    arrays = [array for op in ops for array in op.arrays]
+    crc = 0
+    for array in arrays:
+        size = array.element.bits // 8
+        values = (int(number.removesuffix("u"), 0) % 256**size for number in array.numbers)
+        crc = zlib.crc32(b"".join(value.to_bytes(size, "little") for value in values), crc)
+    return SelfTestView(tuple(dict.fromkeys(array.element for array in arrays)), f"0x{crc:08X}")
 
 
 def _wrap(texts: list[str], indent: str, end: str) -> list[str]:

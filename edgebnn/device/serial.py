@@ -344,6 +344,8 @@ class Board:
                     f"takes values from 0 to {most}, and value {answer.detail} of the input is "
                     f"larger; shift 8-bit pixels right as the model's header says"
                 )
+            case Status.DAMAGED:
+                why = f"has damaged weights in its memory; flash it again: {flashing()}"
             case status:
                 why = f"answers with an unknown status, {status}; update edgebnn"
         return EdgebnnError(f"{self.port}: the board {why}")

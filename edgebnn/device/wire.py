@@ -52,6 +52,7 @@ class Status(IntEnum):
     KIND = 4
     SIZE = 5
     INPUT = 6
+    DAMAGED = 7
 
 
 class Unit(IntEnum):

@@ -21,6 +21,11 @@ static void test_crc(void)
     TEST_ASSERT_EQUAL_HEX32(0xCBF43926u, edgebnn_crc32(0u, digits, sizeof digits));
 }
 
+static void test_weights(void)
+{
+    TEST_ASSERT_EQUAL_UINT(1u, edgebnn_this_model.intact == 0 || edgebnn_this_model.intact());
+}
+
 static void test_golden_vectors(void)
 {
     TEST_ASSERT_EQUAL_UINT(0u, edgebnn_self_test(&edgebnn_this_model, buffer, scores));
@@ -86,6 +91,7 @@ void app_start(void)
     wait_for_listener();
     UNITY_BEGIN();
     RUN_TEST(test_crc);
+    RUN_TEST(test_weights);
     RUN_TEST(test_golden_vectors);
     RUN_TEST(test_clock_does_not_go_back);
     RUN_TEST(test_info_is_answered);

@@ -31,6 +31,7 @@ enum status {
     STATUS_KIND = 4,
     STATUS_SIZE = 5,
     STATUS_INPUT = 6,
+    STATUS_DAMAGED = 7,
 };
 
 uint32_t edgebnn_crc32(uint32_t crc, const uint8_t *bytes, uint32_t size)
@@ -142,9 +143,21 @@ static void info(struct edgebnn_link *link)
     send(link, to);
 }
 
+/* Check the weights; those of a model without intact() pass for good ones. */
+static void check_weights(struct edgebnn_link *link)
+{
+    link->damaged = link->model->intact != 0 && !link->model->intact();
+}
+
 static void self_test(struct edgebnn_link *link)
 {
     EDGEBNN_FLASH struct edgebnn_model *model = link->model;
+
+    check_weights(link);
+    if (link->damaged) {
+        refuse(link, KIND_SELF_TEST, STATUS_DAMAGED, 0u);
+        return;
+    }
     /* The golden inputs are made in the body; the id before it stays. */
     const uint8_t failed = edgebnn_self_test(model, link->buffer + AT_BODY, link->scores);
     uint8_t *to = answer(link, KIND_SELF_TEST, STATUS_OK);
@@ -203,6 +216,8 @@ static void handle(struct edgebnn_link *link, uint32_t size)
         info(link);
     } else if (kind == KIND_SELF_TEST) {
         self_test(link);
+    } else if (link->damaged) {
+        refuse(link, kind, STATUS_DAMAGED, 0u);
     } else {
         classify(link, kind);
     }
@@ -272,6 +287,7 @@ void edgebnn_link_start(struct edgebnn_link *link, EDGEBNN_FLASH struct edgebnn_
     link->scores = scores;
     link->buffer = buffer;
     link->room = room;
+    check_weights(link);
     reset(link);
 }
 
@@ -285,12 +301,14 @@ static void say(EDGEBNN_FLASH char *text)
 void edgebnn_link_greet(const struct edgebnn_link *link)
 {
     static EDGEBNN_FLASH char before[] = "\r\nedgebnn: this board runs ";
-    static EDGEBNN_FLASH char after[] =
+    static EDGEBNN_FLASH char use[] =
         "; close this monitor and run: edgebnn check MODEL --port PORT\r\n";
+    static EDGEBNN_FLASH char mend[] =
+        ", but its weights in flash are damaged; flash it again: pio run -t upload\r\n";
 
     say(before);
     say(link->model->name);
-    say(after);
+    say(link->damaged ? mend : use);
     port_put(0u);
 }
 

@@ -41,7 +41,8 @@ struct edgebnn_model {
     uint8_t fraction_bits;
     void (*scores)(const uint8_t *input, int32_t *scores);
     int (*best)(const int32_t *scores);
-    EDGEBNN_FLASH uint32_t *golden; /* CRC-32 of the scores of each golden input, as put on the wire */
+    int (*intact)(void); /* 0 if the weights in memory are damaged; NULL where nobody can tell */
+    EDGEBNN_FLASH uint32_t *golden; /* CRC-32 of the scores of each golden input, as sent */
     uint8_t golden_count;
 };
 
@@ -55,10 +56,11 @@ struct edgebnn_link {
     uint8_t code; /* COBS: the code byte of the block at hand, and what is left of the block */
     uint8_t left;
     uint8_t overrun;
+    uint8_t damaged; /* the weights were, when they were looked at last */
 };
 
 /**
- * Set up a link.
+ * Set up a link, and check the weights: a link of damaged ones answers no request for scores.
  *
  * @param buffer  EDGEBNN_LINK_BUFFER_BYTES() of the model
  * @param room    its size
