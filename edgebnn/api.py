@@ -8,7 +8,7 @@ from torch import nn
 from edgebnn import kernels
 from edgebnn.checkpoint import Checkpoint, Metadata, load, read, save
 from edgebnn.codegen import c
-from edgebnn.codegen.library import Library
+from edgebnn.codegen.library import ARENAS, Library
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import write_texts, write_zip
 from edgebnn.packages import project as whole_project
@@ -29,6 +29,7 @@ def generate(
     form: str = "all",
     project: bool = False,
     self_test: bool | None = None,
+    arena: str = "static",
 ) -> Library:
     """The C library of a model, as text: a folder for any build.
 
@@ -45,11 +46,18 @@ def generate(
         self_test: add ``<name>_intact``, which compares all weights and thresholds in the device's
             memory with their CRC-32, as the firmware of a project then does when it starts. None:
             in a project.
+        arena: whose the scratch memory is, a name from
+            :data:`edgebnn.codegen.library.ARENAS`: "static", or "caller", who
+            gives it to each call.
 
     Raises:
         EdgebnnError: the file, the model or an argument cannot be used; says why.
     """
     chosen, prefer = get_target(target), kernels.first_layer_ways(first_layer)
+    if arena not in ARENAS:
+        raise EdgebnnError(f"unknown arena '{arena}'; pick one of: {', '.join(ARENAS)}")
+    if project and arena != "static":
+        raise EdgebnnError("the firmware of a project has a static arena; leave out --arena")
     board = board_of(target) if project else None
     metadata = Metadata()
     if isinstance(model, nn.Module):
@@ -65,6 +73,7 @@ def generate(
         test_accuracy=metadata.test_accuracy,
         input_steps=metadata.input_steps,
         self_test=project if self_test is None else self_test,
+        caller_arena=arena == "caller",
     )
     if board is not None:
         return whole_project.wrap(wrap(library, "platformio"), network, board.name)

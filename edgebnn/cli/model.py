@@ -8,6 +8,7 @@ import typer
 
 from edgebnn.cli.console import FirstLayer, ModelFile, Name, TargetName, err, out
 from edgebnn.cli.inputs import open_model
+from edgebnn.codegen.library import ARENAS
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import EdgebnnError
 from edgebnn.kernels import first_layer_ways
@@ -105,6 +106,13 @@ def generate(
             "memory; a --project has it unless told otherwise, and calls it at boot.",
         ),
     ] = None,
+    arena: Annotated[
+        str,
+        typer.Option(
+            help=f"Scratch memory, one of: {', '.join(ARENAS)}. A caller gives it to each call, "
+            "and calls may run at the same time."
+        ),
+    ] = "static",
     force: Annotated[bool, typer.Option("--force", help="Replace files in the folder.")] = False,
 ) -> None:
     """Emit the model as a C99 library: no heap, no libc, no float."""
@@ -121,6 +129,7 @@ def generate(
         form=form,
         project=project is not None,
         self_test=self_test,
+        arena=arena,
     )
     if output is not None:
         for path in api.write(library, output, force=force):

@@ -21,6 +21,7 @@ def generate(
     test_accuracy: float | None = None,
     input_steps: tuple[str, ...] = (),
     self_test: bool = False,
+    caller_arena: bool = False,
 ) -> Library:
     """The library ``name`` for ``plan``'s network and target, as a header and one C file.
 
@@ -30,6 +31,7 @@ def generate(
         test_accuracy: fraction, as recorded when the model was saved; for the comment.
         input_steps: what the caller does to pixels before they are inputs; for the comment.
         self_test: add ``<name>_intact``, which compares the tables with their CRC-32.
+        caller_arena: functions take their scratch memory as an argument; nothing is static.
 
     Raises:
         EdgebnnError: ``name`` is not usable in C.
@@ -44,7 +46,8 @@ def generate(
     if test_accuracy is not None:
         accuracy = f"{100.0 * test_accuracy:.2f} % (test set, recorded when the model was saved)"
     shape, sha256 = network.input, ir.sha256(network)
-    ops = tuple(views.op_view(step, prefix, cpu) for step in plan.steps)
+    arena = "arena" if caller_arena else f"{prefix}arena"
+    ops = tuple(views.op_view(step, prefix, arena, cpu) for step in plan.steps)
     view = views.LibraryView(
         name=name,
         prefix=prefix,
@@ -53,7 +56,7 @@ def generate(
         target=plan.target.name,
         language="C99" if cpu.constant == "const" else f"C99 and {cpu.constant.split()[-1]}",
         sha256=sha256,
-        interface=_interface(sha256, plan, self_test),
+        interface=_interface(sha256, plan, self_test, caller_arena),
         accuracy=accuracy,
         input_steps=", then ".join(comment_text(step) for step in input_steps),
         classes=tuple(comment_text(text) for text in class_names),
@@ -71,8 +74,14 @@ def generate(
         fraction_bits=network.scores.fraction_bits,
         arena_words=plan.arena_words,
         arena_bytes=plan.arena_bytes,
+        caller_arena=caller_arena,
+        arena_parameter=f",\n    {cpu.word} arena[{name.upper()}_ARENA_WORDS]"
+        if caller_arena
+        else "",
+        arena_given=max(plan.arena_words, 1),
         constant_bytes=views.spaced(plan.constant_bytes),
-        arena_text=views.spaced(plan.arena_bytes),
+        ram=_ram(plan, caller_arena),
+        reentrant=_reentrant(plan, caller_arena),
     )
     files = {
         header_path(name): render("c/model.h.j2", lib=view, cpu=cpu),
@@ -88,6 +97,7 @@ def generate(
         arena_bytes=plan.arena_bytes,
         layers=tuple(op.name for op in ops),
         self_test=self_test,
+        caller_arena=caller_arena,
     )
 
 
@@ -106,9 +116,26 @@ def _check_addresses(plan: Plan) -> None:
         )
 
 
-def _interface(sha256: str, plan: Plan, self_test: bool) -> str:
+def _ram(plan: Plan, caller_arena: bool) -> str:
+    if plan.arena_words == 0:
+        return "none but the stack (re-entrant)"
+    owner = "the caller's (re-entrant)" if caller_arena else "static (not re-entrant)"
+    return f"{views.spaced(plan.arena_bytes)} bytes of scratch, {owner}"
+
+
+def _reentrant(plan: Plan, caller_arena: bool) -> str:
+    if plan.arena_words == 0:
+        return "Re-entrant: no memory is shared."
+    if caller_arena:
+        return "Re-entrant: calls with an arena each may run at the same time."
+    return "Not re-entrant: calls share static scratch memory."
+
+
+def _interface(sha256: str, plan: Plan, self_test: bool, caller_arena: bool) -> str:
     """What header and source are checked to share: model, target, memory and this program."""
     text = f"{__version__} {sha256} {plan.target.name} {plan.arena_bytes}"
     if self_test:
         text += " self-test"
+    if caller_arena:
+        text += " caller's arena"
     return f"0x{zlib.crc32(text.encode()):08X}"

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+ARENAS = ("static", "caller")
+"""Whose the scratch memory of a network is; a caller gives it to each call."""
+
 
 @dataclass(frozen=True, slots=True)
 class Library:
@@ -12,7 +15,8 @@ class Library:
     :func:`header_path` and defined in :func:`source_path`, which are in ``files`` whatever package
     the library is in. ``constant_bytes`` and ``arena_bytes`` are what the plan says the linked
     constants and the static scratch memory come to. ``layers`` are the C functions of the plan's
-    steps, in order. With ``self_test`` there is ``<name>_intact``, too.
+    steps, in order. With ``self_test`` there is ``<name>_intact``, too; with ``caller_arena`` the
+    caller gives the scratch memory.
     """
 
     name: str
@@ -24,6 +28,7 @@ class Library:
     arena_bytes: int
     layers: tuple[str, ...]
     self_test: bool = False
+    caller_arena: bool = False
 
 
 def header_path(name: str) -> str:

@@ -100,8 +100,12 @@ class LibraryView:
     fraction_bits: int
     arena_words: int
     arena_bytes: int
+    caller_arena: bool  # each call is given its scratch memory, else it is static
+    arena_parameter: str  # behind the others; "" where it is static
+    arena_given: int  # words of a caller's array, which has at least one
     constant_bytes: str
-    arena_text: str
+    ram: str
+    reentrant: str  # a sentence
 
 
 def spaced(number: int) -> str:
@@ -167,13 +171,16 @@ def _wrap(texts: list[str], indent: str, end: str) -> list[str]:
     return [*lines, line.rstrip()]
 
 
-def op_view(step: Step, prefix: str, cpu: Cpu) -> OpView:
-    """The function that runs ``step``; every name in C begins with ``prefix``."""
+def op_view(step: Step, prefix: str, arena: str, cpu: Cpu) -> OpView:
+    """The function that runs ``step``; every name in C begins with ``prefix``.
+
+    ``arena`` is what scratch memory is called where it is called.
+    """
     name = prefix + step.op.name
-    places = [_place(offset, prefix, "input") for offset in step.source_offsets]
-    places.append(_place(step.result_offset, prefix, "scores"))
+    places = [_place(offset, arena, "input") for offset in step.source_offsets]
+    places.append(_place(step.result_offset, arena, "scores"))
     if step.scratch_offset is not None:
-        places.append(_place(step.scratch_offset, prefix, ""))
+        places.append(_place(step.scratch_offset, arena, ""))
     return OpView(
         name=name,
         comment=f"{step.op.name}: {_describe(step)} [{step.kernel.way}]",
@@ -186,8 +193,8 @@ def op_view(step: Step, prefix: str, cpu: Cpu) -> OpView:
     )
 
 
-def _place(offset: int | None, prefix: str, outside: str) -> str:
-    return outside if offset is None else f"&{prefix}arena[{offset}]"
+def _place(offset: int | None, arena: str, outside: str) -> str:
+    return outside if offset is None else f"&{arena}[{offset}]"
 
 
 def _shape(tensor: Tensor) -> str:

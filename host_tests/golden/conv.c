@@ -5,7 +5,7 @@
  * accuracy  not recorded
  * target    cortex-m4; C99, no heap, no libc, no float
  * flash     292 bytes of weights and thresholds, plus code
- * RAM       264 bytes of static scratch (not re-entrant)
+ * RAM       264 bytes of scratch, static (not re-entrant)
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
@@ -14,6 +14,10 @@
 
 #if CONV_INTERFACE != 0xF1D74BF0u
 #error "conv.h and conv.c are not of one run of edgebnn generate; copy both again"
+#endif
+
+#if UINTPTR_MAX < 0xFFFFFFFF
+#error "this code is for CPUs of 32 bits; generate it for an AVR with --target avr"
 #endif
 
 /*
@@ -92,7 +96,10 @@ static const int32_t conv_dense1_offset[3] = {
 extern uint32_t CONV_ARENA[];
 #define conv_arena CONV_ARENA
 #else
-static uint32_t conv_arena[66];
+#if !defined(CONV_ARENA_ATTRIBUTE)
+#define CONV_ARENA_ATTRIBUTE
+#endif
+static uint32_t conv_arena[66] CONV_ARENA_ATTRIBUTE;
 #endif
 
 /* Set bits of each byte of v, side by side. */

@@ -32,8 +32,10 @@ extern "C" {
 #define CONV_FRACTION_BITS 27u
 
 /**
- * Bytes of scratch memory that the network uses. It is static; with -D CONV_ARENA=name it is an
- * array of uint32_t of that name that is yours: in any section, shared by models that take turns.
+ * Bytes of scratch memory that the network uses. It is static; compile the source with
+ * -D 'CONV_ARENA_ATTRIBUTE=__attribute__((section(".fast")))' and it is in a section you name;
+ * with -D CONV_ARENA=name it is an array of uint32_t of that name that is yours, and that
+ * models which take turns may share.
  */
 #define CONV_ARENA_BYTES 264u
 
@@ -54,7 +56,7 @@ extern "C" {
 int conv_predict(const uint8_t input[CONV_INPUT_BYTES]);
 
 /**
- * Score one input for every class. Not re-entrant.
+ * Score one input for every class, as re-entrant as conv_predict().
  *
  * @param input   as for conv_predict()
  * @param scores  logits in fixed point with 27 fraction bits; the largest is the class

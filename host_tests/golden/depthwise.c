@@ -5,7 +5,7 @@
  * accuracy  not recorded
  * target    cortex-m4; C99, no heap, no libc, no float
  * flash     128 bytes of weights and thresholds, plus code
- * RAM       80 bytes of static scratch (not re-entrant)
+ * RAM       80 bytes of scratch, static (not re-entrant)
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
@@ -14,6 +14,10 @@
 
 #if DEPTHWISE_INTERFACE != 0x1B702416u
 #error "depthwise.h and depthwise.c are not of one run of edgebnn generate; copy both again"
+#endif
+
+#if UINTPTR_MAX < 0xFFFFFFFF
+#error "this code is for CPUs of 32 bits; generate it for an AVR with --target avr"
 #endif
 
 /*
@@ -85,7 +89,10 @@ static const uint32_t depthwise_dense1_weights[2][4] = {
 extern uint32_t DEPTHWISE_ARENA[];
 #define depthwise_arena DEPTHWISE_ARENA
 #else
-static uint32_t depthwise_arena[20];
+#if !defined(DEPTHWISE_ARENA_ATTRIBUTE)
+#define DEPTHWISE_ARENA_ATTRIBUTE
+#endif
+static uint32_t depthwise_arena[20] DEPTHWISE_ARENA_ATTRIBUTE;
 #endif
 
 /* Set bits of each byte of v, side by side. */

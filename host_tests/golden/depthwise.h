@@ -32,8 +32,10 @@ extern "C" {
 #define DEPTHWISE_FRACTION_BITS 0u
 
 /**
- * Bytes of scratch memory that the network uses. It is static; with -D DEPTHWISE_ARENA=name it is an
- * array of uint32_t of that name that is yours: in any section, shared by models that take turns.
+ * Bytes of scratch memory that the network uses. It is static; compile the source with
+ * -D 'DEPTHWISE_ARENA_ATTRIBUTE=__attribute__((section(".fast")))' and it is in a section you name;
+ * with -D DEPTHWISE_ARENA=name it is an array of uint32_t of that name that is yours, and that
+ * models which take turns may share.
  */
 #define DEPTHWISE_ARENA_BYTES 80u
 
@@ -54,7 +56,7 @@ extern "C" {
 int depthwise_predict(const uint8_t input[DEPTHWISE_INPUT_BYTES]);
 
 /**
- * Score one input for every class. Not re-entrant.
+ * Score one input for every class, as re-entrant as depthwise_predict().
  *
  * @param input   as for depthwise_predict()
  * @param scores  integers; the largest is the class

@@ -5,7 +5,7 @@
  * accuracy  not recorded
  * target    cortex-m4; C99, no heap, no libc, no float
  * flash     84 bytes of weights and thresholds, plus code
- * RAM       292 bytes of static scratch (not re-entrant)
+ * RAM       292 bytes of scratch, static (not re-entrant)
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
@@ -14,6 +14,10 @@
 
 #if MLP_INTERFACE != 0xF6F0BC7Eu
 #error "mlp.h and mlp.c are not of one run of edgebnn generate; copy both again"
+#endif
+
+#if UINTPTR_MAX < 0xFFFFFFFF
+#error "this code is for CPUs of 32 bits; generate it for an AVR with --target avr"
 #endif
 
 /*
@@ -67,7 +71,10 @@ static const int32_t mlp_dense2_offset[3] = {
 extern uint32_t MLP_ARENA[];
 #define mlp_arena MLP_ARENA
 #else
-static uint32_t mlp_arena[73];
+#if !defined(MLP_ARENA_ATTRIBUTE)
+#define MLP_ARENA_ATTRIBUTE
+#endif
+static uint32_t mlp_arena[73] MLP_ARENA_ATTRIBUTE;
 #endif
 
 /*

@@ -5,7 +5,7 @@
  * accuracy  not recorded
  * target    cortex-m4; C99, no heap, no libc, no float
  * flash     120 bytes of weights and thresholds, plus code
- * RAM       56 bytes of static scratch (not re-entrant)
+ * RAM       56 bytes of scratch, static (not re-entrant)
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
@@ -14,6 +14,10 @@
 
 #if PLANES_INTERFACE != 0xEA95074Eu
 #error "planes.h and planes.c are not of one run of edgebnn generate; copy both again"
+#endif
+
+#if UINTPTR_MAX < 0xFFFFFFFF
+#error "this code is for CPUs of 32 bits; generate it for an AVR with --target avr"
 #endif
 
 /*
@@ -69,7 +73,10 @@ static const int32_t planes_dense1_offset[3] = {
 extern uint32_t PLANES_ARENA[];
 #define planes_arena PLANES_ARENA
 #else
-static uint32_t planes_arena[14];
+#if !defined(PLANES_ARENA_ATTRIBUTE)
+#define PLANES_ARENA_ATTRIBUTE
+#endif
+static uint32_t planes_arena[14] PLANES_ARENA_ATTRIBUTE;
 #endif
 
 /* Set bits of each byte of v, side by side. */

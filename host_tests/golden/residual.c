@@ -5,7 +5,7 @@
  * accuracy  not recorded
  * target    cortex-m4; C99, no heap, no libc, no float
  * flash     112 bytes of weights and thresholds, plus code
- * RAM       20 bytes of static scratch (not re-entrant)
+ * RAM       20 bytes of scratch, static (not re-entrant)
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
@@ -15,6 +15,10 @@
 
 #if RESIDUAL_INTERFACE != 0x90474E79u
 #error "residual.h and residual.c are not of one run of edgebnn generate; copy both again"
+#endif
+
+#if UINTPTR_MAX < 0xFFFFFFFF
+#error "this code is for CPUs of 32 bits; generate it for an AVR with --target avr"
 #endif
 
 /*
@@ -90,7 +94,10 @@ static const int32_t residual_score1_offset[3] = {
 extern uint32_t RESIDUAL_ARENA[];
 #define residual_arena RESIDUAL_ARENA
 #else
-static uint32_t residual_arena[5];
+#if !defined(RESIDUAL_ARENA_ATTRIBUTE)
+#define RESIDUAL_ARENA_ATTRIBUTE
+#endif
+static uint32_t residual_arena[5] RESIDUAL_ARENA_ATTRIBUTE;
 #endif
 
 /* Set bits of each byte of v, side by side. */
