@@ -5,10 +5,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-TOOLS := arm-none-eabi-gcc riscv64-unknown-elf-gcc avr-gcc qemu-system-arm qemu-system-riscv32 clang
-HEADERS := /usr/include/simavr/sim_avr.h
-PACKAGES := gcc-arm-none-eabi gcc-riscv64-unknown-elf gcc-avr avr-libc libsimavr-dev qemu-system-arm \
-	qemu-system-misc clang
+TOOLS := arm-none-eabi-gcc riscv64-unknown-elf-gcc avr-gcc xtensa-lx106-elf-gcc qemu-system-arm \
+	qemu-system-riscv32 qemu-system-xtensa clang
+FILES := /usr/include/simavr/sim_avr.h /usr/share/arduino/hardware/arduino/avr/platform.txt
+PACKAGES := gcc-arm-none-eabi gcc-riscv64-unknown-elf gcc-avr avr-libc gcc-xtensa-lx106 libsimavr-dev \
+	arduino-core-avr qemu-system-arm qemu-system-misc clang
 
 .DELETE_ON_ERROR:
 .PHONY: demo test lint format toolchains clean
@@ -51,7 +52,9 @@ toolchains:
 	@for tool in $(TOOLS); do \
 		command -v $$tool >/dev/null || missing=1; \
 	done; \
-	[ -e $(HEADERS) ] || missing=1; \
+	for file in $(FILES); do \
+		[ -e $$file ] || missing=1; \
+	done; \
 	if [ -n "$$missing" ]; then \
 		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 		$$sudo apt-get update -qq && $$sudo apt-get install -qq -y $(PACKAGES) >/dev/null; \

@@ -83,8 +83,9 @@ def target_table(network: Network, prefer: tuple[str, ...] = ()) -> Table:
         except EdgebnnError:  # of what the target has no kernel for, the others may have
             table.add_row(target.name, "no such kernel", "-")
             continue
-        constants, arena = spaced(known.constant_bytes), spaced(known.arena_bytes)
-        table.add_row(target.name, f"{constants} bytes", f"{arena} bytes")
+        constants, arena = known.constant_bytes, known.arena_bytes
+        ram = arena + (constants if target.cpu.constants_in_ram else 0)
+        table.add_row(target.name, f"{spaced(constants)} bytes", f"{spaced(ram)} bytes")
     return table
 
 

@@ -288,8 +288,23 @@ def test_a_board_that_is_too_small_is_said_to_be(tmp_path: Path) -> None:
         assert (tmp_path / target / "src" / "fashion_mlp.c").is_file()
 
 
+def test_constants_of_an_esp8266_are_in_ram(model_file: Path, tmp_path: Path) -> None:
+    sizes = {}
+    for target in ("esp8266", "esp32"):
+        text = output_here(tmp_path, "generate", model_file, "-t", target, "-o", target)
+        flash, ram = re.search(r"flash ([\d ]+) bytes of .* RAM ([\d ]+) bytes", text).groups()
+        sizes[target] = int(flash.replace(" ", "")), int(ram.replace(" ", ""))
+    constants, arena = sizes["esp32"]
+    assert sizes["esp8266"] == (constants, constants + arena)
+    table = output_here(tmp_path, "info", model_file)
+    for target, (flash, ram) in sizes.items():
+        assert re.search(rf"{target} +│ +{flash} bytes │ +{ram} bytes", table)
+
+
 def test_lists_of_recipes_and_targets(tmp_path: Path) -> None:
-    assert "cortex-m0" in output_here(tmp_path, "targets")
+    listed = output_here(tmp_path, "targets")
+    assert "cortex-m0" in listed
+    assert re.search(r"esp32 .* not emulated, nor assembled: the C of esp8266\n", listed)
     listed = output_here(tmp_path, "recipes").splitlines()
     names = [line.split()[0] for line in listed]
     assert names == recipe_names()

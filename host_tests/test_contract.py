@@ -116,7 +116,7 @@ def test_examples_need_nothing_even_where_there_is_a_libc(
     assert undefined(source, target, level) == ""
 
 
-@pytest.mark.parametrize("target_name", CROSS_TARGETS)
+@pytest.mark.parametrize("target_name", [*CROSS_TARGETS, "esp8266"])
 @pytest.mark.parametrize("first_layer", FIRST_LAYERS)
 @pytest.mark.parametrize("level", ["-Os", "-O2", "-O3"])
 def test_plan_equals_linked_sections(
@@ -158,6 +158,36 @@ def test_plan_bounds_linked_sections(seed: int, tmp_path: Path) -> None:
     linked = elf.footprint(firmware.path)
     assert linked.constant_bytes <= library.constant_bytes
     assert linked.arena_bytes == library.arena_bytes
+
+
+@pytest.mark.parametrize("seed", range(2000, 2008))
+def test_an_esp32_has_the_c_of_an_esp8266(seed: int, tmp_path: Path) -> None:
+    """And gcc makes assembly of it for the windowed ABI, which no assembler at hand knows."""
+    library, other = library_of(seed, "esp32"), library_of(seed, "esp8266")
+    differing = [
+        ours
+        for path in other.files
+        for ours, its in zip(
+            library.files[path].splitlines(), other.files[path].splitlines(), strict=True
+        )
+        if ours != its
+    ]
+    assert len(differing) == 3
+    assert differing[0].startswith("#define NET_INTERFACE ")
+    assert differing[1].startswith(" * target    esp32; ")
+    assert differing[2].startswith("#if NET_INTERFACE != ")
+    source = sources(library, tmp_path)
+    compiler = toolchain.find_compiler(get_target("esp8266"))
+    windowed = ("-mabi=windowed", *get_target("esp32").toolchain.gcc_flags)
+    assembly = source.with_suffix(".s")
+    for level in ("-Os", "-O2"):
+        flags = (*windowed, level, *toolchain.FREESTANDING, *toolchain.WARNINGS)
+        arguments = [*flags, "-S", str(source), "-o", str(assembly)]
+        toolchain.run_compiler(compiler, arguments, doing="compiling")
+        text = assembly.read_text()
+        assert "\tentry\tsp, " in text
+        called = set(re.findall(r"\tcall\d+\t(\w+)", text))
+        assert called <= set(re.findall(r"^(\w+):$", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("level", ["-Os", "-O2"])

@@ -275,7 +275,12 @@ def test_gcc_comes_before_zig() -> None:
 
 @pytest.mark.parametrize(
     ("target", "fix"),
-    [("host", "apt-get install gcc"), ("cortex-m4", r"pip install 'edgebnn\[sim\]'")],
+    [
+        ("host", "apt-get install gcc"),
+        ("cortex-m4", r"pip install 'edgebnn\[sim\]'"),
+        ("esp8266", "apt-get install gcc-xtensa-lx106$"),
+        ("esp32", "put xtensa-esp32-elf-gcc on PATH$"),
+    ],
 )
 def test_no_compiler_names_the_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, fix: str
@@ -366,19 +371,15 @@ def test_instruction_counts_equal_a_hook_on_each_instruction(
     assert counted == tuple(expected)
 
 
-@pytest.mark.parametrize(("target", "kind"), built(MEASURED))
-def test_instruction_counts_equal_a_qemu_trace(
-    images: Images, tmp_path: Path, target: str, kind: str
-) -> None:
-    """Against another emulator, which logs the pc of each instruction when single-stepping."""
-    firmware, inputs = images[target, kind, Qemu], records(3)
+def traced(firmware: Image, inputs: NDArray[np.uint8], folder: Path) -> tuple[int, ...]:
+    """Instructions of each call, as QEMU logs their addresses when it steps through them."""
     program = next(one.program for one in firmware.target.emulators if isinstance(one, Qemu))
-    trace, wrapper = tmp_path / "trace.txt", tmp_path / program
+    trace, wrapper = folder / "trace.txt", folder / program
     real = shutil.which(program)
     wrapper.write_text(f'#!/bin/sh\nexec {real} -singlestep -d exec,nochain -D {trace} "$@"\n')
     wrapper.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
         assert_right(qemu.run(firmware, inputs), inputs)
     with firmware.path.open("rb") as file:
         section = ELFFile(file).get_section_by_name(".model_text")
@@ -388,9 +389,30 @@ def test_instruction_counts_equal_a_qemu_trace(
     # Each unbroken stay in the library's code is one call, named by its first instruction.
     calls = [list(stay) for inside, stay in groupby(pcs, lambda pc: pc in model) if inside]
     entry = elf.read_memory(firmware.path).symbols["tiny_predict"] & ~1
-    expected = tuple(len(call) for call in calls if call[0] == entry)
+    return tuple(len(call) for call in calls if call[0] == entry)
+
+
+@pytest.mark.parametrize(("target", "kind"), built(MEASURED))
+def test_instruction_counts_equal_a_qemu_trace(
+    images: Images, tmp_path: Path, target: str, kind: str
+) -> None:
+    """Against another emulator."""
+    inputs = records(3)
     counted = unicorn.run(images[target, kind, Unicorn], inputs, counted=3).instructions
-    assert counted == expected
+    assert counted == traced(images[target, kind, Qemu], inputs, tmp_path)
+
+
+def test_instruction_counts_of_an_xtensa_equal_a_trace(images: Images, tmp_path: Path) -> None:
+    """By its clock, also where that comes round to 0 within a call."""
+    firmware, inputs = images["esp8266", "gcc", Qemu], records(3)
+    expected = traced(firmware, inputs, tmp_path)
+    assert qemu.run(firmware, inputs, counted=3).instructions == expected
+    compiler = compiler_of("esp8266", "gcc")
+    for ticks in range(4000, 40000, 4000):  # of which an instruction takes ten
+        flag = f"-DCLOCK_START={2**32 - ticks}u"
+        early = dataclasses.replace(compiler, command=(*compiler.command, flag))
+        again = build.build_firmware(tiny(), TARGETS["esp8266"], tmp_path / flag, compiler=early)
+        assert qemu.run(again, inputs, counted=3).instructions == expected
 
 
 @pytest.mark.parametrize(("target", "kind"), built(EMULATED))
@@ -506,10 +528,20 @@ def test_an_endless_loop_ends(tmp_path: Path) -> None:
         qemu.run(firmware, inputs, seconds=1.0)
 
 
-def test_a_fault_ends_qemu(tmp_path: Path) -> None:
-    library = tiny(before='__asm__ volatile("udf #0");')
+@pytest.mark.parametrize(
+    ("target", "wrong"),
+    [
+        ("cortex-m4", '__asm__ volatile("udf #0");'),
+        ("esp8266", '__asm__ volatile("ill");'),
+        ("esp8266", "(void)*(const volatile uint32_t *)(0x20000000u);"),
+    ],
+)
+def test_a_fault_ends_qemu(target: str, wrong: str, tmp_path: Path) -> None:
+    chosen = TARGETS[target]
+    machine = build.machine_of(chosen, Qemu)
+    firmware = build.build_firmware(tiny(before=wrong), chosen, tmp_path, machine=machine)
     with pytest.raises(EdgebnnError, match="the CPU faulted after 0 of 2 inputs"):
-        qemu.run(build_m4(library, tmp_path), records(2))
+        qemu.run(firmware, records(2))
 
 
 def test_qemu_runs_in_batches(images: Images) -> None:

@@ -19,7 +19,7 @@ from edgebnn.targets import BOARDS, TARGETS, get_target
 def targets() -> None:
     """List the CPUs that edgebnn emits code for, and boards that have them."""
     for target in TARGETS.values():
-        emulator = "runs here" if target.is_host else "no emulator"
+        emulator = "runs here" if target.is_host else target.doubt or "no emulator"
         if target.emulators:
             titles = dict.fromkeys(one.title for one in target.emulators)
             emulator = f"emulated in {' and '.join(titles)}"
@@ -137,13 +137,14 @@ def generate(
     if project is not None:
         api.write(library, project, force=force)
         out.print(f"{project}: the model is lib/{library.name}; build it by pio run -d {project}")
+    ram = library.arena_bytes + (library.constant_bytes if chosen.cpu.constants_in_ram else 0)
     out.print(
         f"flash {spaced(library.constant_bytes)} bytes of constants plus code, "
-        f"static RAM {spaced(library.arena_bytes)} bytes"
+        f"static RAM {spaced(ram)} bytes"
     )
     sizes = (
         ("flash", chosen.flash, library.constant_bytes),
-        ("RAM", chosen.ram, library.arena_bytes),
+        ("RAM", chosen.ram, ram),
     )
     for memory, there_is, needed in sizes:
         if there_is is not None and needed > there_is:

@@ -85,6 +85,9 @@ def find_compiler(target: Target) -> Compiler:
         case Native():
             raise EdgebnnError("no C compiler found; install one (apt-get install gcc) or set $CC")
         case Cross(gcc_package=package, zig_flags=zig_flags):
+            if not package:
+                gcc = target.toolchain.gcc
+                raise EdgebnnError(f"no C compiler for {target.name} found; put {gcc} on PATH")
             wheels = " or pip install 'edgebnn[sim]'" if zig_flags else ""
             raise EdgebnnError(
                 f"no C compiler for {target.name} found; apt-get install {package}{wheels}"

@@ -15,7 +15,7 @@ class Cpu:
     of the words that kernels pack bits into, and ``features`` are what its instructions can that
     not every CPU's can: "mul" is a multiplication of 32 bits. ``index`` is the C type that counts
     and addresses, ``constant`` what qualifies a table: where constants are not in one address
-    space with variables, it names theirs.
+    space with variables, it names theirs. ``constants_in_ram``: a start copies them there.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Cpu:
     word_bits: int
     index: str = "uint32_t"
     constant: str = "const"
+    constants_in_ram: bool = False
     features: frozenset[str] = frozenset()
 
     @property
@@ -75,10 +76,10 @@ class Native:
 class Cross:
     """Cross compilers for one CPU.
 
-    ``gcc`` is the program's name on PATH, ``gcc_package`` the system package that brings it, and
-    ``gcc_wheel`` a Python module that does. ``zig_flags`` are for clang as shipped in the
-    ``ziglang`` wheel; none: it cannot compile for this CPU. ``dialect`` are flags that
-    follow those of warnings: where code is emitted in more than C99, or a warning is mistaken.
+    ``gcc`` is the program's name on PATH, ``gcc_package`` the system package that brings it, if one
+    does, and ``gcc_wheel`` a Python module that does. ``zig_flags`` are for clang as shipped in the
+    ``ziglang`` wheel; none: it cannot compile for this CPU. ``dialect`` are flags that follow those
+    of warnings: where code is emitted in more than C99, or a warning is mistaken.
     """
 
     gcc: str
@@ -205,7 +206,8 @@ class Target:
 
     Being this computer is a matter of its toolchain; a target without emulators is still another
     machine. Of its ``emulators``, the one that measures most comes first. ``flash`` and ``ram``
-    are what the device has, in bytes; None for a CPU core, which comes with any amount.
+    are what the device has, in bytes; None for a CPU core, which comes with any amount. ``doubt``
+    says what nobody has checked of a target without emulators.
     """
 
     name: str
@@ -215,6 +217,7 @@ class Target:
     emulators: tuple[Emulated, ...] = ()
     flash: int | None = None
     ram: int | None = None
+    doubt: str = ""
 
     @property
     def is_host(self) -> bool:

@@ -41,5 +41,8 @@ BOARDS = {
         Board("teensy41", "PJRC Teensy 4.1", "cortex-m7", 7936 * _K, 512 * _K),
         Board("pico2", "Raspberry Pi Pico 2", "cortex-m33", 4096 * _K, 520 * _K),
         Board("esp32-c3-devkitm-1", "Espressif ESP32-C3", "rv32imc", 4096 * _K, 400 * _K),
+        Board("esp32dev", "Espressif ESP32 DevKit", "esp32", 4096 * _K, 320 * _K),
+        # Of its 4 MB the CPU sees 1, without what comes before and behind a program.
+        Board("nodemcuv2", "NodeMCU 1.0 (ESP-12E)", "esp8266", 1_044_464, 80 * _K),
     )
 }
