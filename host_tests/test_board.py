@@ -288,9 +288,8 @@ def test_a_self_test_looks_at_the_weights_again(tmp_path: Path) -> None:
 
     def change(text: str) -> str:
         looks = "{ static int looks; looks++; return looks != 2; }"
-        text = text.replace(
-            "static const struct", f"static int look(void) {looks}\nstatic const struct"
-        )
+        begin = "static EDGEBNN_FLASH struct"
+        text = text.replace(begin, f"static int look(void) {looks}\n{begin}")
         return text.replace(".intact = tiny_intact", ".intact = look")
 
     program = virtual_board.build(mlp(), tmp_path / "board", change)
