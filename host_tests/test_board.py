@@ -1017,7 +1017,7 @@ def test_check_counts_other_outputs(program: Path, model_file: Path, tmp_path: P
     def change(text: str) -> str:
         wrong = "{ tiny_scores(x, s); s[0] += x[0] == 3; }"
         wrong = f"static void wrong(const uint8_t *x, int32_t *s) {wrong}\n"
-        text = text.replace("static const struct", f"{wrong}static const struct")
+        text = text.replace("static EDGEBNN_FLASH struct", f"{wrong}static EDGEBNN_FLASH struct")
         return text.replace(".scores = tiny_scores", ".scores = wrong")
 
     changed = virtual_board.build(mlp(), tmp_path / "other", change)
