@@ -249,7 +249,7 @@ def test_a_board_with_damaged_weights_computes_nothing(model_file: Path, tmp_pat
         for number in (1, 2):
             answer, before = exchange(line, wire.encode(Frame(Kind.INFO, number)))
             assert (answer.status, before) == (Status.OK, 2 - number)  # the greeting
-            for kind in (Kind.SELF_TEST, Kind.CLASSIFY, Kind.SCORES):
+            for kind in (Kind.CLASSIFY, Kind.SCORES, Kind.SELF_TEST):
                 body = b"" if kind == Kind.SELF_TEST else INPUTS[0].tobytes()
                 answer, _ = exchange(line, wire.encode(Frame(kind, number, body)))
                 assert (answer.kind, answer.status, answer.detail) == (kind, Status.DAMAGED, 0)
@@ -257,7 +257,8 @@ def test_a_board_with_damaged_weights_computes_nothing(model_file: Path, tmp_pat
             assert (answer.status, answer.detail) == (Status.SIZE, 16)
     with on_socket(program) as port:
         for command in ("check", "monitor"):
-            assert mistake(tmp_path, command, model_file, "--port", port, "--random", "3") == (
+            options = ("--port", port, "--random", "3", "--images", "3")
+            assert mistake(tmp_path, command, model_file, *options) == (
                 f"edgebnn: {port}: the board has damaged weights in its memory; flash it again: "
                 f"edgebnn generate MODEL --target BOARD --project DIR, then pio run -d DIR -t "
                 f"upload\n"
