@@ -14,6 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 import edgebnn.nn as bnn
 from edgebnn import checkpoint
 from edgebnn.data import Dataset, quantize
+from edgebnn.errors import EdgebnnError
+from edgebnn.files import check_room
+from edgebnn.proof import prove
 from edgebnn.train.augment import augment
 from edgebnn.train.evaluation import evaluate, recalibrate
 from edgebnn.train.events import Batch, Epoch, Event, Finished, Started
@@ -131,6 +134,30 @@ class Job:
             validation_images=images[last].to(process.device),
             validation_labels=labels[last].to(process.device),
         )
+
+    def check(self) -> None:
+        """Check what would otherwise be found out in the first epoch, or after it.
+
+        Raises:
+            EdgebnnError: the network cannot be lowered, its batches are too small for a norm, or
+                there is no room for ``output``.
+        """
+        each = self.batch_size // self.process.count
+        if each < 2:
+            raise EdgebnnError(
+                f"batches of {self.batch_size} images on {self.process.count} processes are "
+                f"{each} each, of which a norm cannot take the variance; give batch_size=128, "
+                "fewer processes or more images"
+            )
+        if self.recipe.binary:
+            prove(self.model)
+        if self.output is not None and self.process.rank == 0:
+            check_room(self.output, self._most_bytes())
+
+    def _most_bytes(self) -> int:
+        """What a model file takes, with as much state as an optimizer of two averages has."""
+        values = [*self.model.parameters(), *self.model.buffers()]
+        return 3 * sum(value.numel() * value.element_size() for value in values) + 2**14
 
     def run(self, report: Callable[[Event], None]) -> None:
         """Trains all epochs that are left."""
