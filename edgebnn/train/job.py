@@ -18,7 +18,7 @@ from edgebnn.errors import EdgebnnError
 from edgebnn.files import check_room
 from edgebnn.proof import prove
 from edgebnn.train.augment import augment
-from edgebnn.train.evaluation import evaluate, recalibrate
+from edgebnn.train.evaluation import evaluate
 from edgebnn.train.events import Batch, Epoch, Event, Finished, Started
 from edgebnn.train.optimizers import LOSSES, Loss, make_optimizer, rate_factor
 from edgebnn.train.processes import Process, permutation, stream
@@ -272,7 +272,7 @@ class Job:
         device = self.process.device
         bnn.use_real_weights(self.model, False)
         order = permutation(len(self.train_images), self.seed, "recalibrate").to(device)
-        recalibrate(self.model, self.train_images[order], self.recipe.batch_size)
+        bnn.recalibrate(self.model, self.train_images[order], self.recipe.batch_size)
         if self.process.count > 1:  # measured alike by all; make sure that it is equal to the bit
             for value in self.model.state_dict().values():
                 dist.broadcast(value, src=0)
