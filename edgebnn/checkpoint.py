@@ -2,24 +2,22 @@
 
 A file has one of two forms. The *training* form holds latent weights and, if training goes on, the
 state of optimizer and random generators. The *release* form holds the signs, eight to a byte, and
-the norms: about 32 times smaller, and enough for everything but further training.
+the norms: about 32 times smaller, and enough for everything but further training. Both hold a
+digest of all else in them; files from before it load without one.
 """
 
 import math
 import os
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
+from edgebnn import archive
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import replacing
 from edgebnn.nn.graph import check_shapes
@@ -32,6 +30,7 @@ VERSION = 1
 _DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 _STEP = re.compile(r"[a-z]{1,20}( [1-9][0-9]{0,3})?")
 _MOST_STEPS = 8
+_PARTS = {"format", "version", "form", "layers", "metadata", "training"}
 Plain = str | int | float | bool
 
 
@@ -114,8 +113,9 @@ def save(
         "metadata": metadata,
         "training": training if form == "training" else None,
     }
+    content["sha256"] = archive.digest(content)
     with replacing(Path(path)) as file:
-        torch.save(content, file)
+        archive.write(content, file)
 
 
 def _plain(what: str, value: object) -> Plain | None:
@@ -149,7 +149,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         EdgebnnError: one line that says what is wrong with the file.
     """
     path = Path(path)
-    content = _load_plain(path)
+    content = archive.read(path)
     try:
         return _parse(content)
     except EdgebnnError as error:
@@ -157,28 +157,6 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EdgebnnError(f"{path}: damaged edgebnn model ({reason})") from None
-
-
-def _load_plain(path: Path) -> Any:
-    if path.is_dir():
-        raise EdgebnnError(f"{path} is a folder; give a model file")
-    if not path.is_file():
-        raise EdgebnnError(f"{path}: no such file; `edgebnn train` makes one")
-    if not zipfile.is_zipfile(path):
-        raise EdgebnnError(f"{path}: not an edgebnn model, or cut short; train or copy it again")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise EdgebnnError(
-            f"{path}: refused, the file holds code or objects other than tensors and plain data"
-        ) from None
-    except OSError as error:
-        raise EdgebnnError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # torch raises many types for a damaged archive
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EdgebnnError(f"{path}: not an edgebnn model, or damaged ({reason})") from None
 
 
 def _parse(content: Any) -> Checkpoint:
@@ -189,6 +167,11 @@ def _parse(content: Any) -> Checkpoint:
             f"format version {content['version']}, this edgebnn reads {VERSION}; "
             f"update edgebnn or save the model again"
         )
+    sealed = {key: value for key, value in content.items() if key != "sha256"}
+    if "sha256" in content and content["sha256"] != archive.digest(sealed):
+        raise EdgebnnError("damaged, its content is not what was saved; copy or train it again")
+    for key in sealed.keys() - _PARTS:
+        raise EdgebnnError(f"holds {key!r:.60}, which this edgebnn does not know; update edgebnn")
     form = content["form"]
     if form not in ("training", "release"):
         raise EdgebnnError(f"unknown form '{form}'")

@@ -8,5 +8,9 @@ class EdgebnnError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class Interrupted(EdgebnnError):
+    """Ctrl-C, where something is worth saying of what is kept; the status is 130."""
+
+
 class TooLarge(EdgebnnError):
     """A network that a target has no room for; on another target it may be fine."""

@@ -2,9 +2,14 @@
 
 New content goes into a hidden file beside the old one and takes its place in one step. An
 exception, Ctrl-C included, leaves the old file as it was and nothing beside it.
+
+What will be written for hours has one writer, by a lock on another hidden file beside it. The
+system drops the lock when the process ends, however it does.
 """
 
 import contextlib
+import errno
+import fcntl
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -12,6 +17,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgebnn.errors import EdgebnnError
+
+_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_FIXES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; make room, or write to another disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "; write to another folder"),
+    errno.ENAMETOOLONG: "; give a shorter one",
+}
 
 
 @contextlib.contextmanager
@@ -27,7 +39,77 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
         partial.replace(path)
     except OSError as error:
-        raise EdgebnnError(f"cannot write {path}: {error.strerror or error}") from None
+        raise _unwritten(path, error) from None
+    finally:
+        _remove(partial)
+
+
+@contextlib.contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """No other process is in such a block for ``path`` meanwhile.
+
+    Raises:
+        EdgebnnError: somebody is; or nothing can be written beside ``path``.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        descriptor = _locked(lock)
+        if descriptor is None:
+            raise EdgebnnError(
+                f"{path} is being written by another edgebnn (process {_owner(lock)}); wait for "
+                f"it, or give another -o"
+            )
+    except OSError as error:
+        raise _unwritten(path, error) from None
+    try:
+        yield
+    finally:
+        _remove(lock)  # while it is held: who waits for this very file looks for it again
+        os.close(descriptor)
+
+
+def _locked(lock: Path) -> int | None:
+    """A descriptor that holds ``lock``, None where another one does."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:  # else the file system has no locks
+                os.close(descriptor)
+                raise
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                os.truncate(descriptor, 0)
+                os.write(descriptor, str(os.getpid()).encode())
+                return descriptor
+        os.close(descriptor)  # its owner has just removed it
+
+
+def _owner(lock: Path) -> str:
+    try:
+        return lock.read_text()[:20] or "unknown"
+    except (OSError, UnicodeDecodeError):
+        return "unknown"
+
+
+def check_room(path: Path, size: int) -> None:
+    """Check that ``size`` bytes can be written in the place of ``path``; nothing is left there.
+
+    Raises:
+        EdgebnnError: the disk is full, or does not take a file there.
+    """
+    partial = _partial(path)
+    try:
+        with partial.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):  # which takes the blocks, where there are any
+                os.posix_fallocate(file.fileno(), 0, max(1, size))
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise _unwritten(path, error) from None
     finally:
         _remove(partial)
 
@@ -54,7 +136,7 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
         for path in paths:
             _partial(path).replace(path)
     except OSError as error:
-        raise EdgebnnError(f"cannot write to {folder}: {error.strerror or error}") from None
+        raise _unwritten(folder, error, "cannot write to") from None
     finally:
         for path in paths:
             _remove(_partial(path))
@@ -75,6 +157,11 @@ def write_zip(path: Path, folder: str, texts: Mapping[str, str]) -> None:
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, text.encode())
+
+
+def _unwritten(path: Path, error: OSError, what: str = "cannot write") -> EdgebnnError:
+    fix = _FIXES.get(error.errno or 0, "")
+    return EdgebnnError(f"{what} {path}: {error.strerror or error}{fix}")
 
 
 def _partial(path: Path) -> Path:

@@ -42,10 +42,11 @@ def main(folder: Path) -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            bnn.clip_latent_(model)  # the only line that a binarized network adds
+            bnn.clip_latent_(model)  # all that a binarized network adds to a step
         schedule.step()
 
-    model.eval()
+    order = torch.randperm(int((~test).sum()))
+    bnn.recalibrate(model, images[~test][order], batch_size=64)  # and the model is in eval mode
     with torch.no_grad():
         accuracy = float((model(images[test]).argmax(1) == labels[test]).float().mean())
     folder.mkdir(parents=True, exist_ok=True)

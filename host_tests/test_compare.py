@@ -135,7 +135,7 @@ def test_an_interrupted_comparison_goes_on(
 
     monkeypatch.setattr(compare, "train", interrupted)
     done = run_here(tmp_path, *COMPARE, *CROSS)
-    assert done.returncode == 1
+    assert done.returncode == 130
     assert done.stderr == (
         f"edgebnn: stopped; c/{STEM}.json holds 2 of 4 runs, the same command goes on\n"
     )

@@ -32,9 +32,9 @@ from edgebnn.measure import integer_scores, to_device_layout
 from edgebnn.nn.norm import SCORE_LIMIT
 
 
-def mlp() -> nn.Sequential:
+def mlp(seed: int = 7) -> nn.Sequential:
     """16 inputs of 4 bits, 8 hidden bits, 3 classes."""
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     hidden = (bnn.BinaryLinear(16, 8), bnn.BatchNorm(8), bnn.Sign())
     output = (bnn.BinaryLinear(8, 3), bnn.OutputNorm(3, bound=8))
     return bnn.Sequential(bnn.Input((16,), bits=4), *hidden, *output)
@@ -89,7 +89,9 @@ def scores(model: nn.Module) -> np.ndarray:
 
 
 def plain(path: Path) -> dict[str, Any]:
+    """What a file holds, without its digest, so that it can be changed and written again."""
     content: dict[str, Any] = torch.load(path, weights_only=True)
+    del content["sha256"]
     return content
 
 

@@ -228,6 +228,25 @@ def test_recalibration_is_the_plain_average() -> None:
     assert not any(module.training for module in model.modules())
 
 
+def test_recalibration_takes_batches_and_their_labels() -> None:
+    torch.manual_seed(0)
+    hidden = (bnn.BinaryLinear(4, 8), bnn.BatchNorm(8), bnn.Sign())
+    model = bnn.Sequential(bnn.Input((4,)), *hidden, bnn.BinaryLinear(8, 3), bnn.OutputNorm(3))
+    images = torch.randint(0, 256, (60, 4), dtype=torch.uint8)
+    bnn.recalibrate(model, images, batch_size=20)
+    expected = state(model)
+    assert not torch.equal(expected["2.running_mean"], torch.zeros(8))
+    data = torch.utils.data.TensorDataset(images, torch.zeros(60))
+    for batches in (images.split(20), torch.utils.data.DataLoader(data, batch_size=20)):
+        bnn.recalibrate(model.train(), batches)
+        assert not any(module.training for module in model.modules())
+        for name, value in state(model).items():
+            assert torch.equal(value, expected[name]) or name.endswith("tracked")
+    for nothing in (images[:0], []):
+        with pytest.raises(EdgebnnError, match="no images"):
+            bnn.recalibrate(model, nothing)
+
+
 def test_conv_refuses_images_that_are_too_small() -> None:
     with pytest.raises(EdgebnnError, match="does not fit into 1x2; the images are too"):
         get_recipe("conv-16k").build((1, 8, 7), 10)

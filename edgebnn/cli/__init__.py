@@ -11,7 +11,7 @@ import typer
 
 from edgebnn._version import __version__
 from edgebnn.cli import bench, board, model, proof, study, train
-from edgebnn.errors import EdgebnnError
+from edgebnn.errors import EdgebnnError, Interrupted
 
 app = typer.Typer(
     name="edgebnn",
@@ -33,7 +33,7 @@ def main() -> None:
             _fail("interrupted", 130)
         raise SystemExit(status if isinstance(status, int) else 0)
     except EdgebnnError as error:
-        _fail(str(error), 1)
+        _fail(str(error), 130 if isinstance(error, Interrupted) else 1)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

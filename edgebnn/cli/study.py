@@ -16,7 +16,7 @@ from edgebnn.cli.console import (
     work_folder,
 )
 from edgebnn.cli.inputs import open_model, read_test_set
-from edgebnn.errors import EdgebnnError
+from edgebnn.errors import EdgebnnError, Interrupted
 from edgebnn.files import write_text
 from edgebnn.targets import get_target
 
@@ -55,9 +55,9 @@ def compare(
     from edgebnn.data import load_dataset
     from edgebnn.study import compare as comparing
     from edgebnn.train import get_recipe
+    from edgebnn.train.processes import device_kind
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise EdgebnnError(f"unknown device '{device}'; pick one of: auto, cpu, cuda")
+    device_kind(device)
     recipes = [get_recipe(name) for name in recipe or ["mlp-32k"]]
     images = load_dataset(dataset, data, download=download)
     comparison = comparing.prepare(
@@ -98,7 +98,7 @@ def compare(
         except KeyboardInterrupt:
             _write_comparison(comparison, output, stem)
             done = comparison.total - len(comparison.missing)
-            raise EdgebnnError(
+            raise Interrupted(
                 f"stopped; {path} holds {done} of {comparison.total} runs, the same command goes on"
             ) from None
     _show_drawn(output, stem)

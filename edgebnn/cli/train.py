@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from edgebnn.cli.console import DataDir, out, progress_of_training
 from edgebnn.codegen.views import spaced
-from edgebnn.errors import EdgebnnError
+from edgebnn.errors import Interrupted
 
 if TYPE_CHECKING:
     from edgebnn.train import Event
@@ -36,6 +36,7 @@ def train(
     data: DataDir = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the set, checked.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT.")] = False,
 ) -> None:
     """Train a network. Ctrl-C keeps the last finished epoch; --resume goes on from there.
 
@@ -44,14 +45,18 @@ def train(
     from edgebnn.data import load_dataset
     from edgebnn.train import get_recipe, parse_setting
     from edgebnn.train import train as run
+    from edgebnn.train.loop import exists
+    from edgebnn.train.processes import device_kind
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise EdgebnnError(f"unknown device '{device}'; pick one of: auto, cpu, cuda")
-    if output.exists() and not resume:
-        raise EdgebnnError(f"{output} exists; add --resume to go on with it, or give another -o")
+    device_kind(device)
+    if force and resume:
+        raise typer.BadParameter("give one of --force and --resume")
+    if output.exists() and not (resume or force):
+        raise exists(output)
     chosen = get_recipe(recipe).changed(dict(parse_setting(text) for text in change or []))
     images = load_dataset(dataset, data, download=download)
     with progress_of_training() as progress:
+        report = _TrainingReport(progress)
         try:
             run(
                 chosen,
@@ -61,14 +66,15 @@ def train(
                 epochs=epochs,
                 device=device,  # type: ignore[arg-type]
                 resume=resume,
-                report=_TrainingReport(progress),
+                replace=force,
+                report=report,
             )
         except KeyboardInterrupt:
-            if output.exists():
-                raise EdgebnnError(
+            if report.saved or resume:
+                raise Interrupted(
                     f"stopped; {output} holds the last finished epoch, --resume goes on"
                 ) from None
-            raise EdgebnnError("stopped before the first epoch was finished") from None
+            raise Interrupted("stopped before the first epoch was finished") from None
 
 
 class _TrainingReport:
@@ -77,6 +83,7 @@ class _TrainingReport:
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.task = progress.add_task("", total=None)
+        self.saved = False
 
     def __call__(self, event: "Event") -> None:
         from edgebnn.train import Batch, Epoch, Finished, Started
@@ -95,6 +102,7 @@ class _TrainingReport:
                     self.task, description=description, completed=event.step, total=event.steps
                 )
             case Epoch():
+                self.saved = True
                 held_out = ""
                 if event.validation_accuracy is not None:
                     held_out = f", validation {100 * event.validation_accuracy:.2f} %"

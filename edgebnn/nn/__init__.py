@@ -37,6 +37,7 @@ from edgebnn.nn.optim import (
     scale_rates,
     split_parameters,
 )
+from edgebnn.nn.statistics import recalibrate
 
 __all__ = [
     "Add",
@@ -66,6 +67,7 @@ __all__ = [
     "exponential",
     "glorot_groups",
     "halving",
+    "recalibrate",
     "scale_rates",
     "sign",
     "split_parameters",

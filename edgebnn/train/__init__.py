@@ -1,8 +1,9 @@
 """Training: recipes and the loop that turns them into a model file."""
 
 from edgebnn.data import DATASETS, Dataset, load_dataset, quantize
+from edgebnn.nn import recalibrate
 from edgebnn.train.bench import StepRatio, step_ratio
-from edgebnn.train.evaluation import evaluate, recalibrate
+from edgebnn.train.evaluation import evaluate
 from edgebnn.train.events import Batch, Epoch, Event, Finished, Started
 from edgebnn.train.job import Result
 from edgebnn.train.loop import train

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import edgebnn.nn as bnn
 from edgebnn.train.optimizers import LOSSES, make_optimizer
-from edgebnn.train.processes import keep_memory
+from edgebnn.train.processes import device_kind, keep_memory
 from edgebnn.train.recipes import Recipe
 from edgebnn.train.twin import float_twin
 
@@ -47,8 +47,12 @@ def step_ratio(
     Args:
         shape: (channels, height, width) of an image.
         rounds: pairs of steps timed, after ``warmup`` pairs that are not.
-        device: as torch names it.
+        device: "cpu", "cuda", or "auto".
+
+    Raises:
+        EdgebnnError: there is no such device.
     """
+    device = device_kind(device)
     keep_memory()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -14,8 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 import edgebnn.nn as bnn
 from edgebnn import checkpoint
 from edgebnn.data import Dataset, quantize
+from edgebnn.errors import EdgebnnError
+from edgebnn.files import check_room
+from edgebnn.proof import prove
 from edgebnn.train.augment import augment
-from edgebnn.train.evaluation import evaluate, recalibrate
+from edgebnn.train.evaluation import evaluate
 from edgebnn.train.events import Batch, Epoch, Event, Finished, Started
 from edgebnn.train.optimizers import LOSSES, Loss, make_optimizer, rate_factor
 from edgebnn.train.processes import Process, permutation, stream
@@ -132,6 +135,30 @@ class Job:
             validation_labels=labels[last].to(process.device),
         )
 
+    def check(self) -> None:
+        """Check what would otherwise be found out in the first epoch, or after it.
+
+        Raises:
+            EdgebnnError: the network cannot be lowered, its batches are too small for a norm, or
+                there is no room for ``output``.
+        """
+        each = self.batch_size // self.process.count
+        if each < 2:
+            raise EdgebnnError(
+                f"batches of {self.batch_size} images on {self.process.count} processes are "
+                f"{each} each, of which a norm cannot take the variance; give batch_size=128, "
+                "fewer processes or more images"
+            )
+        if self.recipe.binary:
+            prove(self.model)
+        if self.output is not None and self.process.rank == 0:
+            check_room(self.output, self._most_bytes())
+
+    def _most_bytes(self) -> int:
+        """What a model file takes, with as much state as an optimizer of two averages has."""
+        values = [*self.model.parameters(), *self.model.buffers()]
+        return 3 * sum(value.numel() * value.element_size() for value in values) + 2**14
+
     def run(self, report: Callable[[Event], None]) -> None:
         """Trains all epochs that are left."""
         report(self.started())
@@ -245,7 +272,7 @@ class Job:
         device = self.process.device
         bnn.use_real_weights(self.model, False)
         order = permutation(len(self.train_images), self.seed, "recalibrate").to(device)
-        recalibrate(self.model, self.train_images[order], self.recipe.batch_size)
+        bnn.recalibrate(self.model, self.train_images[order], self.recipe.batch_size)
         if self.process.count > 1:  # measured alike by all; make sure that it is equal to the bit
             for value in self.model.state_dict().values():
                 dist.broadcast(value, src=0)

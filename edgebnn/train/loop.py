@@ -15,14 +15,16 @@ DistributedDataParallel; rank 0 alone reports and saves.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgebnn.data import Dataset, transforms
 from edgebnn.errors import EdgebnnError
+from edgebnn.files import only_writer
 from edgebnn.train.events import Event, ignore
 from edgebnn.train.job import Job, Result
-from edgebnn.train.processes import Device, keep_memory, own_generators, processes
+from edgebnn.train.processes import Device, Process, keep_memory, own_generators, processes
 from edgebnn.train.recipes import Recipe
 from edgebnn.train.teacher import teacher_of
 
@@ -36,6 +38,7 @@ def train(
     epochs: int | None = None,
     device: Device = "auto",
     resume: bool = False,
+    replace: bool = True,
     validation: int | None = None,
     report: Callable[[Event], None] = ignore,
 ) -> Result:
@@ -50,13 +53,15 @@ def train(
         epochs: instead of the recipe's; the learning rate reaches 0 at the end of the last.
         device: "auto" takes CUDA where there is one.
         resume: go on from ``output``, which must come from the same recipe, data and seed.
+        replace: False refuses to train where there is an ``output`` already.
         validation: training images held out for the accuracy of each epoch; the default is 5000
             or a tenth, whichever is less. The test images are used once, at the end.
         report: called with each :data:`Event`, on rank 0 only.
 
     Raises:
-        EdgebnnError: no such device, an output folder that is missing, or nothing that can be
-            resumed; the message says what to do.
+        EdgebnnError: no such device, an output that cannot be written or that another process
+            writes, nothing that can be resumed, or a network that cannot be lowered, all before
+            the first epoch; the message says what to do.
         KeyboardInterrupt: passes through; ``output`` holds the last finished epoch.
     """
     started = time.monotonic()
@@ -75,10 +80,35 @@ def train(
     if output is not None and output.is_dir():
         raise EdgebnnError(f"{output} is a folder; give the model file a name of its own")
     keep_memory()
-    with processes(device) as process, own_generators(process.device):
+    with (
+        processes(device) as process,
+        own_generators(process.device),
+        _writing(output, process, resume or replace),
+    ):
         tell = report if process.rank == 0 else ignore
         dataset = transforms.apply(dataset, recipe.preprocessing)
-        teacher = teacher_of(recipe, dataset, process, seed, held_out, tell)
-        job = Job.prepare(recipe, dataset, process, seed, epochs, held_out, output, resume, teacher)
+        job = Job.prepare(recipe, dataset, process, seed, epochs, held_out, output, resume)
+        job.check()
+        job.teacher = teacher_of(recipe, dataset, process, seed, held_out, tell)
         job.run(tell)
         return job.finish(started, tell)
+
+
+@contextmanager
+def _writing(output: Path | None, process: Process, existing: bool) -> Iterator[None]:
+    """Rank 0 alone may write ``output`` in this block, which it may replace if ``existing``."""
+    if output is None or process.rank != 0:
+        yield
+        return
+    with only_writer(output):
+        if not existing and output.exists():
+            raise exists(output)
+        yield
+
+
+def exists(output: Path) -> EdgebnnError:
+    """What to say of an ``output`` that is there before the training."""
+    return EdgebnnError(
+        f"{output} exists; add --force to train it anew, --resume to go on with a training that "
+        "was stopped, or give another -o"
+    )

@@ -14,14 +14,18 @@ Layers are separated by ``-``; ``2x`` before a layer repeats it.
 A dense layer with one score a class and an output norm end every network, unsaid.
 """
 
+import os
 import re
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 import edgebnn.nn as bnn
 from edgebnn.errors import EdgebnnError
 
+_MOST_WEIGHTS = 2**30  # 128 MB of flash
+_BYTES_A_WEIGHT = 16  # in training: itself, its gradient and two averages of the optimizer
 _REPEAT = re.compile(r"(?:([0-9]{1,20})x)?(.+)")
 _LAYER = re.compile(
     r"(?P<dense>N)FC|(?P<conv>N)C(?P<kernel>N)(?:S(?P<stride>N))?(?P<valid>V?)"
@@ -86,8 +90,23 @@ def build(
     Weights are drawn from torch's global generator.
 
     Raises:
-        EdgebnnError: no such layer, or images too small for the network.
+        EdgebnnError: no such layer, images too small for the network, or no memory to train it.
     """
+    with torch.device("meta"):  # which takes no memory
+        weights = sum(p.numel() for p in _assemble(notation, shape, classes, style).parameters())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if weights > _MOST_WEIGHTS or weights * _BYTES_A_WEIGHT > memory:
+        raise EdgebnnError(
+            f"network '{notation}' has {weights} weights for these images; training them takes "
+            f"{weights * _BYTES_A_WEIGHT / 1e9:.1f} GB, and {_MOST_WEIGHTS} are the most; make it "
+            f"smaller, or pool first"
+        )
+    return _assemble(notation, shape, classes, style)
+
+
+def _assemble(
+    notation: str, shape: tuple[int, int, int], classes: int, style: Style | None
+) -> nn.Module:
     builder = _Builder(notation, shape, style or Style())
     for layer in parse(notation):
         builder.add(layer)
@@ -153,6 +172,11 @@ class _Builder:
         self._flatten()
         features = self.channels
         bound = features * self.largest
+        if bound >= 2**24:
+            raise EdgebnnError(
+                f"the last sums of network '{self.notation}' reach {bound}, and float32 is exact "
+                f"below 2**24; pool first, or put a dense layer before the end"
+            )
         self.layers.append(bnn.BinaryLinear(features, classes, estimator=self.style.weights))
         if self.style.norm == "shift":
             self.layers.append(bnn.ShiftOutputNorm(classes, bound=bound))

@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from edgebnn.errors import EdgebnnError
+from edgebnn.nn.trace import first_line
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -34,15 +35,12 @@ class Process:
 @contextmanager
 def processes(device: Device) -> Iterator[Process]:
     """Joins the group that torchrun's environment describes, if any, and leaves it at the end."""
-    has_cuda = torch.cuda.is_available()
-    if device == "cuda" and not has_cuda:
-        raise EdgebnnError("torch sees no CUDA device; use --device cpu")
-    kind = "cuda" if has_cuda and device in ("auto", "cuda") else "cpu"
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    kind = device_kind(device)
+    count = _number("WORLD_SIZE", 1)
     if count == 1:
         yield Process(0, 1, torch.device(kind))
         return
-    index = int(os.environ.get("LOCAL_RANK", "0"))
+    index = _number("LOCAL_RANK", 0)
     if kind == "cuda" and index >= torch.cuda.device_count():
         raise EdgebnnError(
             f"{torch.cuda.device_count()} CUDA devices for more processes; "
@@ -51,11 +49,42 @@ def processes(device: Device) -> Iterator[Process]:
     here = torch.device(kind, index) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(here)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    try:
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    except (ValueError, RuntimeError) as error:
+        raise EdgebnnError(
+            f"cannot join the {count} processes of WORLD_SIZE ({first_line(error)}); "
+            "start them by torchrun, or unset it"
+        ) from None
     try:
         yield Process(dist.get_rank(), dist.get_world_size(), here)
     finally:
         dist.destroy_process_group()
+
+
+def device_kind(device: str) -> str:
+    """ "cpu" or "cuda", for "auto" too.
+
+    Raises:
+        EdgebnnError: there is no such device.
+    """
+    if device not in get_args(Device):
+        raise EdgebnnError(f"unknown device '{device}'; pick one of: {', '.join(get_args(Device))}")
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise EdgebnnError("torch sees no CUDA device; use --device cpu")
+    return "cuda" if has_cuda and device != "cpu" else "cpu"
+
+
+def _number(variable: str, least: int) -> int:
+    """A variable that torchrun sets; ``least`` where it has not."""
+    text = os.environ.get(variable, str(least))
+    if not (text.isascii() and text.isdecimal()) or int(text) < least:
+        raise EdgebnnError(
+            f"{variable} is '{text}', and torchrun sets a number from {least} on; unset it, or "
+            "start the processes by torchrun"
+        )
+    return int(text)
 
 
 @contextmanager

@@ -184,7 +184,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "dropout_input": (0, 0.99),
     "dropout_hidden": (0, 0.99),
     "epochs": (1, 1e6),
-    "batch_size": (1, 1e6),
+    "batch_size": (2, 1e6),
     "learning_rate": (1e-9, 1e3),
     "final_rate": (1e-12, 1e3),
     "halve_every": (1, 1e6),

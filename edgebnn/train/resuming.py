@@ -8,6 +8,7 @@ from edgebnn.data import Dataset, fingerprint
 from edgebnn.errors import EdgebnnError
 from edgebnn.train.recipes import Recipe
 
+_ANEW = "add --force in the place of --resume to train anew"
 _SILENT = ("recipe's name", "recipe's summary", "recipe's epochs")
 
 
@@ -31,7 +32,7 @@ def resumable(
     """The state in ``saved``, which must belong to this very run."""
     state = saved.training
     if not state or not {"identity", "epochs", "done_epochs", "optimizer"} <= state.keys():
-        raise EdgebnnError(f"{output} has no training state to resume; train without --resume")
+        raise EdgebnnError(f"{output} has no training state to resume; {_ANEW}")
     kinds = {"identity": dict, "epochs": int, "done_epochs": int, "optimizer": dict}
     if any(not isinstance(state[key], kind) for key, kind in kinds.items()):
         raise damaged(output)
@@ -39,8 +40,7 @@ def resumable(
         raise damaged(output)
     if state.get("finished"):
         raise EdgebnnError(
-            f"{output} is finished after {state['epochs']} epochs; "
-            "train without --resume to do it again"
+            f"{output} is finished after {state['epochs']} epochs; {_ANEW}, or give another -o"
         )
     before = {**state["identity"], "epochs": state["epochs"]}
     now = {**identity, "epochs": state["epochs"] if epochs is None else epochs}
@@ -48,11 +48,11 @@ def resumable(
         if before.get(what) != value:
             raise EdgebnnError(
                 f"{output} was trained with {what} {before.get(what)}, not {value}; "
-                "resume with the same, or train without --resume"
+                f"resume with the same, or {_ANEW}"
             )
     return state
 
 
 def damaged(output: Path | None) -> EdgebnnError:
     """What to say of a training state that is not whole."""
-    return EdgebnnError(f"{output} has a damaged training state; train without --resume")
+    return EdgebnnError(f"{output} has a damaged training state; {_ANEW}")

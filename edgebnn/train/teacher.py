@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from edgebnn import archive
 from edgebnn.data import Dataset, cache_dir
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import replacing
@@ -65,4 +66,4 @@ def _keep(model: nn.Module, path: Path) -> None:
     with suppress(OSError, EdgebnnError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
-            torch.save(model.state_dict(), file)
+            archive.write(model.state_dict(), file)
