@@ -46,10 +46,13 @@ def step_ratio(
 
     Args:
         shape: (channels, height, width) of an image.
+        classes: 2 where the recipe has one score.
         rounds: pairs of steps timed, after ``warmup`` pairs that are not.
         device: as torch names it.
     """
     keep_memory()
+    if recipe.one_score:
+        classes = 2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         binary = recipe.build(shape, classes)
