@@ -59,7 +59,7 @@ def best(scores: NDArray[np.int32]) -> NDArray[np.int32]:
     """
     if scores.shape[1] == 1:
         return np.asarray(scores[:, 0] >= 0, dtype=np.int32)
-    return scores.argmax(axis=1).astype(np.int32)
+    return np.asarray(scores.argmax(axis=1), dtype=np.int32)
 
 
 def check_inputs(network: Network, inputs: NDArray[np.uint8]) -> NDArray[np.uint8]:
