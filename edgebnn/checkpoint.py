@@ -20,6 +20,7 @@ from torch import nn
 from edgebnn import archive
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import replacing
+from edgebnn.ir import told_apart
 from edgebnn.nn.graph import check_shapes
 from edgebnn.nn.record import Form, connect
 from edgebnn.nn.trace import trace
@@ -186,8 +187,10 @@ def _parse(content: Any) -> Checkpoint:
 
 
 def _check_metadata(classes: int, class_names: Sequence[str], right_shift: int) -> None:
-    if class_names and len(class_names) != classes:
-        raise EdgebnnError(f"{len(class_names)} class names for {classes} classes")
+    wanted = told_apart(classes)
+    if class_names and len(class_names) != wanted:
+        one = ", which one score tells apart; give two" if classes == 1 else ""
+        raise EdgebnnError(f"{len(class_names)} class names for {wanted} classes{one}")
     if not 0 <= right_shift < 8:
         raise EdgebnnError(f"right_shift is {right_shift}; pixels have 8 bits, so give 0 to 7")
 

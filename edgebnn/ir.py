@@ -56,7 +56,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class ScoreVector:
-    """The network's output: one 32-bit score a class."""
+    """The network's output: one 32-bit score a class, or a single one that tells two apart."""
 
     classes: int
 
@@ -183,6 +183,7 @@ class Network:
 
     @property
     def num_classes(self) -> int:
+        """How many scores there are; :func:`told_apart` says how many classes that makes."""
         return len(self.scores.factor)
 
     @property
@@ -195,6 +196,11 @@ class Network:
     @property
     def input_bytes(self) -> int:
         return self.input.height * self.input.width * self.input.channels
+
+
+def told_apart(scores: int) -> int:
+    """How many classes so many scores tell apart: one is class 1 where it is >= 0, else class 0."""
+    return max(scores, 2)
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int = 0) -> int:

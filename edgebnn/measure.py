@@ -174,7 +174,7 @@ def run_torch(model: nn.Module, network: Network, images: NDArray[np.uint8]) -> 
     scores = exact.astype(np.int32)
     if not np.array_equal(scores, exact):
         raise EdgebnnError("torch's scores do not fit 32 bits; the model cannot be verified")
-    return Outputs(scores, scores.argmax(axis=1).astype(np.int32))
+    return Outputs(scores, reference.best(scores))
 
 
 def trial(model: nn.Module, network: Network, images: NDArray[np.uint8]) -> Trial:

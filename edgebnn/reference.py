@@ -30,7 +30,7 @@ _CHUNK = 256  # images at a time, to bound the memory that windows take
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outputs:
-    """``scores`` (N, classes) int32 and ``classes`` (N,) int32, the first best score's index."""
+    """``scores`` (N, classes) int32 and ``classes`` (N,) int32: see :func:`best`."""
 
     scores: NDArray[np.int32]
     classes: NDArray[np.int32]
@@ -49,7 +49,17 @@ def run(network: Network, inputs: NDArray[np.uint8]) -> Outputs:
     ]
     empty = np.empty((0, network.num_classes), dtype=np.int64)
     scores = np.concatenate([empty, *parts]).astype(np.int32)
-    return Outputs(scores, scores.argmax(axis=1).astype(np.int32))
+    return Outputs(scores, best(scores))
+
+
+def best(scores: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The class (N,) of scores (N, classes): the index of the first best one.
+
+    Of a single score, 1 where it is at least 0, else 0.
+    """
+    if scores.shape[1] == 1:
+        return np.asarray(scores[:, 0] >= 0, dtype=np.int32)
+    return np.asarray(scores.argmax(axis=1), dtype=np.int32)
 
 
 def check_inputs(network: Network, inputs: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from edgebnn.device.serial import Port
 from edgebnn.device.wire import Info, SelfTest, Unit
 from edgebnn.errors import EdgebnnError
 from edgebnn.filters import Repeats
-from edgebnn.ir import Network
+from edgebnn.ir import Network, told_apart
 from edgebnn.measure import Backend, OnBoard, OnTarget
 from edgebnn.plan import plan
 from edgebnn.targets import TARGETS
@@ -48,7 +48,11 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     table.add_row("form", checkpoint.form)
     pixels = f"{shape.height} x {shape.width} x {shape.channels}"
     table.add_row("input", f"{pixels}, {shape.bits} bits each")
-    table.add_row("classes", ", ".join(metadata.class_names) or str(network.num_classes))
+    classes = ", ".join(metadata.class_names) or str(told_apart(network.num_classes))
+    one = (
+        " (one score: the second class where it is at least 0)" if network.num_classes == 1 else ""
+    )
+    table.add_row("classes", classes + one)
     if metadata.input_steps:
         table.add_row("preprocessing of 8-bit pixels", ", then ".join(metadata.input_steps))
     table.add_row("binary weights", f"{spaced(weight_bits(network))} bits")

@@ -14,6 +14,8 @@ from edgebnn import checkpoint
 from edgebnn.nn.record import record
 from edgebnn.nn.trace import trace
 
+CLASSES = (1, 1, 1, 2, 2, *range(3, 13), 31, 32, 33)
+CHANNELS = (1, 1, 2, 3, 5, 31, 32, 33)  # of images
 WIDTHS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 63, 64, 65, 96, 100)
 
 
@@ -91,7 +93,7 @@ class _Builder:
             binary = self.binarize_input(features)
         else:
             shape = (
-                int(self.pick(1, 1, 2, 3, 5, 33)),
+                int(self.pick(*CHANNELS)),
                 int(self.rng.integers(1, 13)),
                 int(self.rng.integers(1, 13)),
             )
@@ -111,7 +113,7 @@ class _Builder:
             if self.chance(0.1):
                 self.layers.append(bnn.Dropout(0.3))
             features = width
-        classes = int(self.rng.integers(1, 13))
+        classes = int(self.pick(*CLASSES))
         self.layers.append(bnn.BinaryLinear(features, classes))
         self.output_norm(classes)
         return bnn.Sequential(*self.layers)
@@ -176,7 +178,7 @@ class _Builder:
 
     def finish_with_conv(self, shape) -> nn.Module:
         channels, height, width = shape
-        classes = int(self.rng.integers(2, 13))
+        classes = int(self.pick(*CLASSES))
         padding = int(self.pick(0, 1))
         kernel = (height + 2 * padding, width + 2 * padding)
         pad_value = int(self.pick(-1, 0, 1))
@@ -238,7 +240,7 @@ class _ResidualBuilder(_Builder):
             features = self.width() * int(self.rng.integers(1, 5))
             self.layers.append(bnn.Input((features,), bits=bits))
         else:
-            channels = int(self.pick(1, 2, 3, 5, 33, 33))
+            channels = int(self.pick(*CHANNELS, 33))
             size = (int(self.rng.integers(1, 10)), int(self.rng.integers(1, 10)))
             self.layers.append(bnn.Input((channels, *size), bits=bits))
             binary = self.binarize_input(channels)
@@ -255,7 +257,7 @@ class _ResidualBuilder(_Builder):
             self.residual(width, bnn.BinaryLinear)
             self.to_bits(width, None)
             features = width
-        classes = int(self.rng.integers(1, 13))
+        classes = int(self.pick(*CLASSES))
         self.stem(lambda: bnn.BinaryLinear(features, classes))
         if self.chance(0.4):
             self.residual(classes, bnn.BinaryLinear)

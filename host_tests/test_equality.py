@@ -4,6 +4,7 @@ And for 200 more whose norms are all shift norms, where no score may take a mult
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,8 @@ def test_random_networks_are_various() -> None:
     kinds: set[str] = set()
     bits, flips, constants, falling = set(), 0, 0, 0
     shift_norms = shifted_signs = shifted_after_pool = 0
+    sizes: dict[str, set[int]] = {"features": set(), "channels": set(), "outputs": set()}
+    classes: Counter[int] = Counter()
     for seed in range(NETWORKS):
         model = random_model(seed)
         modules = list(model)
@@ -105,6 +108,14 @@ def test_random_networks_are_various() -> None:
             shifted_after_pool += shifted and any(isinstance(m, bnn.MaxPool2d) for m in before)
         network = lower(model)
         bits.add(network.input.bits)
+        classes[network.num_classes] += 1
+        for module in modules:
+            if isinstance(module, bnn.BinaryLinear):
+                sizes["features"].add(module.in_features)
+            if isinstance(module, bnn.BinaryConv2d):
+                sizes["channels"].add(module.in_channels)
+            if isinstance(module, bnn.BinaryLinear | bnn.BinaryConv2d):
+                sizes["outputs"].add(len(module.latent_weight))
         for op in network.ops:
             source = "Ints" if op.source == "input" else "Bits"
             kinds.add(f"{type(op).__name__} on {source}")
@@ -131,6 +142,8 @@ def test_random_networks_are_various() -> None:
         "pad 1",
     }
     assert min(flips, constants, falling) >= 10
+    assert all({1, 2, 31, 32, 33} <= seen for seen in sizes.values()), sizes
+    assert min(classes[n] for n in (1, 2, 31, 32, 33)) >= 3, classes
     assert min(shift_norms, shifted_signs, shifted_after_pool) >= 20
 
 

@@ -20,7 +20,7 @@ from edgebnn.cli.console import (
     out,
     progress_on,
 )
-from edgebnn.cli.inputs import open_model, read_test_set
+from edgebnn.cli.inputs import class_names, open_model, read_test_set
 from edgebnn.device.serial import BAUD, Board, Patience, only_port
 from edgebnn.errors import EdgebnnError
 
@@ -158,7 +158,7 @@ def monitor(
 
     port = port or only_port()
     content, network = open_model(model)
-    names = content.metadata.class_names or tuple(str(i) for i in range(network.num_classes))
+    names = class_names(content, network)
     with Board(port, baud=baud, patience=Patience(first=timeout)) as board:
         measure.check_board(network, board.info(), port, str(model))
         pixels, labels = _images(content, network, dataset, data, None, random)
@@ -280,5 +280,6 @@ def _panel(one: _Seen) -> "Table":
     for place in np.argsort(-scores, kind="stable")[:_TOP]:
         score = int(scores[place])
         length = round(_BAR * (score - least) / max(most - least, 1))
-        table.add_row(one.names[place], "█" * length, spaced(score))
+        name = one.names[one.reply.best if len(scores) == 1 else place]
+        table.add_row(name, "█" * length, spaced(score))
     return table

@@ -25,6 +25,14 @@ def open_model(path: Path) -> "tuple[Checkpoint, Network]":
         raise EdgebnnError(f"{path}: {error}") from None
 
 
+def class_names(content: "Checkpoint", network: "Network") -> tuple[str, ...]:
+    """The names of the classes that ``network`` tells apart; their numbers where it has none."""
+    from edgebnn.ir import told_apart
+
+    count = told_apart(network.num_classes)
+    return content.metadata.class_names or tuple(str(i) for i in range(count))
+
+
 def read_test_set(
     content: "Checkpoint", network: "Network", dataset: str | None, data: Path | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

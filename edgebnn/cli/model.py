@@ -7,7 +7,7 @@ import numpy as np
 import typer
 
 from edgebnn.cli.console import FirstLayer, ModelFile, Name, TargetName, err, out
-from edgebnn.cli.inputs import open_model
+from edgebnn.cli.inputs import class_names, open_model
 from edgebnn.codegen.library import ARENAS
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import EdgebnnError
@@ -178,7 +178,10 @@ def predict(
         )
     inputs = to_device_layout(preprocess(pixels[None], content.metadata.right_shift))
     outputs = reference.run(network, inputs)
-    names = content.metadata.class_names or tuple(str(i) for i in range(network.num_classes))
-    order = np.argsort(-outputs.scores[0], kind="stable")
-    for place in order[:5]:
-        out.print(f"{names[place]:16} {spaced(int(outputs.scores[0, place])):>16}")
+    names = class_names(content, network)
+    scores, best = outputs.scores[0], int(outputs.classes[0])
+    if len(scores) == 1:
+        out.print(f"{names[best]:16} {spaced(int(scores[0])):>16}")
+        return
+    for place in np.argsort(-scores, kind="stable")[:5]:
+        out.print(f"{names[place]:16} {spaced(int(scores[place])):>16}")

@@ -200,7 +200,7 @@ def _place(offset: int | None, arena: str, outside: str) -> str:
 def _shape(tensor: Tensor) -> str:
     match tensor:
         case ScoreVector():
-            return f"{tensor.classes} scores"
+            return f"{tensor.classes} score{'s' if tensor.classes > 1 else ''}"
         case Ints(height=1, width=1):
             return f"{tensor.channels} x {tensor.bits} bits"
         case Ints():

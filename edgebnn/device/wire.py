@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn.errors import EdgebnnError
+from edgebnn.ir import told_apart
 
 VERSION = 1
 """Of the protocol; the first byte of every frame."""
@@ -271,8 +272,8 @@ def inference_of(body: bytes, num_classes: int, scores: int) -> Inference:
     if len(body) != _INFERENCE.size + 4 * scores:
         raise Damaged(f"an answer of {len(body)} bytes to an input")
     ticks, best = _INFERENCE.unpack_from(body)
-    if best >= num_classes:
-        raise Damaged(f"class {best} of {num_classes}")
+    if best >= told_apart(num_classes):
+        raise Damaged(f"class {best} of {told_apart(num_classes)}")
     values = np.frombuffer(body, "<i4", offset=_INFERENCE.size).astype(np.int32)
     return Inference(ticks, best, values)
 

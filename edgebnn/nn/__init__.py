@@ -12,7 +12,7 @@ model = bnn.Sequential(
 
 from torch.nn import Dropout, Flatten, MaxPool2d, Sequential
 
-from edgebnn.nn.functional import ap2, clip_latent_, sign
+from edgebnn.nn.functional import ap2, clip_latent_, predict, sign
 from edgebnn.nn.layers import (
     Add,
     BinaryConv2d,
@@ -22,7 +22,7 @@ from edgebnn.nn.layers import (
     Sign,
     use_real_weights,
 )
-from edgebnn.nn.losses import ScaleRegularizer, distillation, square_hinge
+from edgebnn.nn.losses import ScaleRegularizer, cross_entropy, distillation, square_hinge
 from edgebnn.nn.norm import BatchNorm, OutputNorm, ShiftBatchNorm, ShiftOutputNorm
 from edgebnn.nn.optim import (
     Bop,
@@ -63,10 +63,12 @@ __all__ = [
     "clip_latent_after_step",
     "constant",
     "cosine",
+    "cross_entropy",
     "distillation",
     "exponential",
     "glorot_groups",
     "halving",
+    "predict",
     "recalibrate",
     "scale_rates",
     "sign",

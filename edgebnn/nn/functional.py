@@ -11,6 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+
+def predict(scores: Tensor) -> Tensor:
+    """The class (N,), int64, of scores (N, classes): the index of the largest, the first of equals.
+
+    Of a single score, 1 where it is at least 0, else 0: as the emitted C decides, whose scores are
+    those of eval mode.
+    """
+    scores = scores.flatten(1)
+    if scores.shape[1] == 1:
+        return (scores[:, 0] >= 0).long()
+    return scores.argmax(1)
+
+
 _ONE = torch.ones(())
 BETA = 5.0
 """The usual steepness of SwishSign (arXiv 1812.11800)."""

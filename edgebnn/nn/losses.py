@@ -13,15 +13,36 @@ def square_hinge(logits: Tensor, labels: Tensor) -> Tensor:
     """Square hinge (L2-SVM) loss: mean of ``max(0, 1 - t * y)**2`` with targets ``t = +-1``.
 
     Args:
-        logits: (N, classes), floating point.
+        logits: (N, classes), floating point; (N, 1) is one score, which is class 1 where >= 0.
         labels: (N,), int64 class indices.
 
     Source: arXiv 1602.02830, section 2.1; ``t`` is +1 for the labelled class, -1 for the others.
+    For one score it is +1 where the label is 1 and -1 where it is 0.
     """
+    if logits.shape[1] == 1:
+        signed = torch.cat((-logits, logits), dim=1).gather(1, labels.unsqueeze(1))
+        return (1.0 - signed).clamp(min=0.0).square().mean()
     margins = 1.0 + logits
     own = logits.gather(1, labels.unsqueeze(1))
     margins = margins.scatter(1, labels.unsqueeze(1), 1.0 - own)
     return margins.clamp(min=0.0).square().mean()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the softmax of ``logits``; of one score's sigmoid, that of two classes.
+
+    Args:
+        logits: (N, classes), floating point; (N, 1) is one score z, as good as (0, z).
+        labels: (N,), int64 class indices.
+    """
+    return F.cross_entropy(_softmax_ready(logits), labels)
+
+
+def _softmax_ready(logits: Tensor) -> Tensor:
+    """``logits``; where there is one, two whose softmax gives that one's sigmoid to class 1."""
+    if logits.shape[1] == 1:
+        return torch.cat((torch.zeros_like(logits), logits), dim=1)
+    return logits
 
 
 def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -31,15 +52,16 @@ def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float) -> 
     No gradient goes to the teacher.
 
     Args:
-        logits, teacher_logits: (N, classes), floating point.
+        logits, teacher_logits: (N, classes), floating point; one score z stands for (0, z).
         temperature: T, above 0.
 
     Source: Hinton et al., arXiv 1503.02531, section 2.
     """
     if not (temperature > 0.0 and math.isfinite(temperature)):
         raise ValueError(f"temperature must be a finite number above 0, not {temperature!r}")
-    own = F.log_softmax(logits / temperature, dim=1)
-    teacher = F.log_softmax(teacher_logits.detach() / temperature, dim=1)
+    own = F.log_softmax(_softmax_ready(logits) / temperature, dim=1)
+    taught = _softmax_ready(teacher_logits.detach())
+    teacher = F.log_softmax(taught / temperature, dim=1)
     return temperature**2 * F.kl_div(own, teacher, reduction="batchmean", log_target=True)
 
 

@@ -46,6 +46,7 @@ def step_ratio(
 
     Args:
         shape: (channels, height, width) of an image.
+        classes: 2 where the recipe has one score.
         rounds: pairs of steps timed, after ``warmup`` pairs that are not.
         device: "cpu", "cuda", or "auto".
 
@@ -54,6 +55,8 @@ def step_ratio(
     """
     device = device_kind(device)
     keep_memory()
+    if recipe.one_score:
+        classes = 2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         binary = recipe.build(shape, classes)

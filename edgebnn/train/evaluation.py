@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from edgebnn.nn.functional import predict
+
 _EVALUATION_BATCH = 500
 
 
@@ -19,5 +21,5 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> int:
     correct = torch.zeros((), dtype=torch.int64, device=images.device)
     for start in range(0, len(images), _EVALUATION_BATCH):
         part = slice(start, start + _EVALUATION_BATCH)
-        correct += (model(images[part]).argmax(1) == labels[part]).sum()
+        correct += (predict(model(images[part])) == labels[part]).sum()
     return int(correct)

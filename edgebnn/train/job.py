@@ -265,7 +265,7 @@ class Job:
             loss = loss + recipe.regularization * self.regularizer()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()  # and clips the latent weights
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+        return loss.detach(), (bnn.predict(logits.detach()) == labels).sum()
 
     def finish(self, started: float, report: Callable[[Event], None]) -> Result:
         """Measures the norms anew, evaluates on the test images, saves the final model."""

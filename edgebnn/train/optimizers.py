@@ -5,14 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import edgebnn.nn as bnn
 from edgebnn.train.recipes import Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-LOSSES: dict[str, Loss] = {"square_hinge": bnn.square_hinge, "cross_entropy": F.cross_entropy}
+LOSSES: dict[str, Loss] = {"square_hinge": bnn.square_hinge, "cross_entropy": bnn.cross_entropy}
 BOP_GAMMA, BOP_THRESHOLD = 1e-3, 1e-8
 
 

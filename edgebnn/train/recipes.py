@@ -30,6 +30,7 @@ class Recipe:
         name: as given on the command line.
         summary: one line on the network.
         network: its layers; see :mod:`edgebnn.train.networks`.
+        one_score: tells two classes apart by the sign of one score, not by the better of two.
         binary: False trains the float twin, with ReLU; for comparisons, nothing is saved.
         sign: gradient of the activations: ste, stochastic, swish, swish_trained or polynomial.
         sign_beta: steepness of the swish estimators.
@@ -68,6 +69,7 @@ class Recipe:
     name: str
     summary: str
     network: str
+    one_score: bool = False
     binary: bool = True
     sign: str = "ste"
     sign_beta: float = 5.0
@@ -146,6 +148,13 @@ class Recipe:
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """The binarized network for images of ``shape``, with fresh latent weights."""
+        if self.one_score:
+            if classes != 2:
+                raise EdgebnnError(
+                    f"recipe '{self.name}': one score tells two classes apart, the data have "
+                    f"{classes}; set one_score = false"
+                )
+            classes = 1
         return networks.build(self.network, shape, classes, self.style)
 
     def changed(self, settings: Mapping[str, Any], name: str | None = None) -> "Recipe":
