@@ -262,7 +262,7 @@ def test_frontier_of_the_example_models(tmp_path: Path) -> None:
     table = (tmp_path / "f" / "frontier.md").read_text()
     assert table in text
     for model in value["models"]:
-        assert (model["inputs"], model["seed"]) == ("1 random inputs", 0)
+        assert (model["inputs"], model["seed"]) == ("1 random input", 0)
         assert model["least"] == model["instructions"] == model["most"] > 100_000
         assert f"| {100 * model['test_accuracy']:.2f} % |" in table
         assert f"| {model['recipe']} | 0 |" in table

@@ -216,7 +216,7 @@ def test_a_finished_file_is_trained_anew_by_force(tmp_path: Path) -> None:
     message = mistake(tmp_path, *small)
     assert "model.pt exists; add --force to train it anew, --resume to go on with" in message
     message = mistake(tmp_path, *small, "--resume")
-    assert "is finished after 1 epochs; add --force in the place of --resume" in message
+    assert "is finished after 1 epoch; add --force in the place of --resume" in message
     assert "give one of --force and --resume" in mistake(tmp_path, *small, "--resume", "--force")
     printed(run_here(tmp_path, *small, "--force", "--seed", "5"))
     assert (tmp_path / "model.pt").read_bytes() != first
