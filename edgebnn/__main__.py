@@ -10,7 +10,7 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        print("edgebnn: interrupted", file=sys.stderr)
+        sys.stderr.write("edgebnn: interrupted\n")
         raise SystemExit(130) from None
 
 

@@ -18,11 +18,12 @@ from edgebnn.cli.console import (
 )
 from edgebnn.cli.inputs import open_model, read_test_set
 from edgebnn.errors import EdgebnnError, Interrupted
-from edgebnn.files import write_text
+from edgebnn.files import only_writer, write_text
 from edgebnn.targets import get_target
 from edgebnn.wording import counted
 
 if TYPE_CHECKING:
+    from edgebnn.data import Dataset
     from edgebnn.study.comparison import Comparison, Entry, Run
     from edgebnn.study.frontier import Frontier
     from edgebnn.train import Event
@@ -73,12 +74,29 @@ def compare(
     )
     stem = _file_stem(images.name, *(one.name for one in recipes))
     path = output / f"{stem}.json"
-    comparing.resume(comparison, path)
     _make_folder(output)
-    _write_comparison(comparison, output, stem)
+    with only_writer(path):
+        comparing.resume(comparison, path)
+        _write_comparison(comparison, output, stem)
+        _run_comparison(comparison, images, device, output, stem)
+    _show_drawn(output, stem)
+    if comparison.missing:
+        raise EdgebnnError(
+            f"{len(comparison.missing)} of {comparison.total} runs failed; "
+            f"{output / stem}.md says why, the same command tries them again"
+        )
+
+
+def _run_comparison(
+    comparison: "Comparison", images: "Dataset", device: str, output: Path, stem: str
+) -> None:
+    """What is missing of it, written after each run."""
+    from edgebnn.study import compare as comparing
+
+    path = output / f"{stem}.json"
     before = comparison.total - len(comparison.missing)
     out.print(
-        f"{counted(len(comparison.entries), 'variant')}, {counted(seeds, 'seed')}: "
+        f"{counted(len(comparison.entries), 'variant')}, {counted(len(comparison.seeds), 'seed')}: "
         f"{counted(comparison.total, 'run')}"
         + (f", {before} of them are in {path}" if before else "")
     )
@@ -105,12 +123,6 @@ def compare(
                 f"stopped; {path} holds {done} of {counted(comparison.total, 'run')}, "
                 "the same command goes on"
             ) from None
-    _show_drawn(output, stem)
-    if comparison.missing:
-        raise EdgebnnError(
-            f"{len(comparison.missing)} of {comparison.total} runs failed; "
-            f"{output / stem}.md says why, the same command tries them again"
-        )
 
 
 class _ComparingReport:
