@@ -302,7 +302,7 @@ def test_numbers_agree_with_their_nouns() -> None:
     assert [counted(n, "byte") for n in (0, 1, 2, 33612)] == [
         *("0 bytes", "1 byte", "2 bytes", "33 612 bytes")
     ]
-    assert counted(2, "batch") == "2 batches"
+    assert counted(2, "epoch") == "2 epochs"
     assert report.size(1, "bytes") == "1 byte"
     assert report.size(1, "B") == "1 B"
 
