@@ -55,7 +55,7 @@ def test_a_network_without_end_is_refused_before_memory_is_taken(
 ) -> None:
     message = mistake(tmp_path, *TRAIN, "--set", f"network={notation}")
     assert f"network '{notation}' has " in message
-    assert "make it smaller" in message
+    assert "weights for these images, and this computer can train " in message
 
 
 def test_weighing_a_network_draws_nothing() -> None:
