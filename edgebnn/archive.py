@@ -41,6 +41,8 @@ def read(path: Path) -> Any:
     """
     if path.is_dir():
         raise EdgebnnError(f"{path} is a folder; give a model file")
+    if path.exists() and not path.is_file():
+        raise EdgebnnError(f"{path} is a device or a pipe; give a model file")
     if not path.is_file():
         raise EdgebnnError(f"{path}: no such file; `edgebnn train` makes one")
     try:

@@ -103,13 +103,29 @@ class OnBoard(Backend):
     retries: int
 
 
+def confusion(
+    classes: NDArray[np.int32], labels: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """(count, count): how many inputs of each class, a row, came out as each, a column."""
+    matrix = np.zeros((count, count), np.int64)
+    np.add.at(matrix, (labels, classes), 1)
+    return matrix
+
+
 def preprocess(pixels: NDArray[np.uint8], right_shift: int) -> NDArray[np.uint8]:
     """8-bit pixels as the network takes them: without their ``right_shift`` lowest bits."""
     return np.right_shift(pixels, np.uint8(right_shift))
 
 
 def noise(network: Network, count: int, seed: int = 0) -> NDArray[np.uint8]:
-    """(count, C, H, W) random inputs of the network's range, the same for a seed."""
+    """(count, C, H, W) random inputs of the network's range, the same for a seed.
+
+    Raises:
+        EdgebnnError: they take more than 4 GB.
+    """
+    most = 2**32 // network.input_bytes
+    if count > most:
+        raise EdgebnnError(f"{count} random inputs are too many to hold; give up to {most}")
     shape = (count, network.input.channels, network.input.height, network.input.width)
     rng = np.random.default_rng(seed)
     return rng.integers(0, 2**network.input.bits, shape, dtype=np.uint8)
@@ -157,8 +173,15 @@ def integer_scores(model: nn.Module, images: torch.Tensor, network: Network) -> 
     return np.asarray(scores)
 
 
-def run_torch(model: nn.Module, network: Network, images: NDArray[np.uint8]) -> Outputs:
+def run_torch(
+    model: nn.Module,
+    network: Network,
+    images: NDArray[np.uint8],
+    progress: Callable[[int], None] | None = None,
+) -> Outputs:
     """The model itself, in eval mode on the CPU; images are (N, C, H, W).
+
+    ``progress`` is told how many are done, here and below.
 
     Raises:
         EdgebnnError: a score does not fit 32 bits.
@@ -170,6 +193,8 @@ def run_torch(model: nn.Module, network: Network, images: NDArray[np.uint8]) -> 
         batch = torch.from_numpy(np.ascontiguousarray(images[start : start + _BATCH]))
         batch = batch.reshape(len(batch), *shape)
         parts.append(integer_scores(model, batch, network).reshape(len(batch), -1))
+        if progress is not None:
+            progress(start + len(batch))
     exact = np.concatenate(parts)
     scores = exact.astype(np.int32)
     if not np.array_equal(scores, exact):
@@ -177,18 +202,31 @@ def run_torch(model: nn.Module, network: Network, images: NDArray[np.uint8]) -> 
     return Outputs(scores, reference.best(scores))
 
 
-def trial(model: nn.Module, network: Network, images: NDArray[np.uint8]) -> Trial:
+def trial(
+    model: nn.Module,
+    network: Network,
+    images: NDArray[np.uint8],
+    progress: Callable[[int], None] | None = None,
+) -> Trial:
     """``network``, lowered from ``model``, on ``images`` (N, C, H, W); torch says what to expect.
 
     Raises:
         EdgebnnError: as :func:`run_torch`.
     """
-    return Trial(network, to_device_layout(images), run_torch(model, network, images))
+    return Trial(network, to_device_layout(images), run_torch(model, network, images, progress))
 
 
-def run_reference(given: Trial) -> Backend:
+def run_reference(given: Trial, progress: Callable[[int], None] | None = None) -> Backend:
     """The NumPy oracle."""
-    outputs = reference.run(given.network, given.inputs)
+    parts = []
+    for start in range(0, len(given.inputs), _BATCH):
+        parts.append(reference.run(given.network, given.inputs[start : start + _BATCH]))
+        if progress is not None:
+            progress(min(start + _BATCH, len(given.inputs)))
+    outputs = Outputs(
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.classes for part in parts]),
+    )
     return Backend("reference (NumPy)", outputs, differing(outputs, given.expected))
 
 

@@ -17,7 +17,9 @@ from edgebnn.ir import Network, told_apart
 from edgebnn.measure import Backend, OnBoard, OnTarget
 from edgebnn.plan import plan
 from edgebnn.targets import TARGETS
+from edgebnn.wording import counted
 
+_FEW_CLASSES = 20
 _NOT_MEASURED = "not measured"  # not every emulator can
 
 
@@ -47,7 +49,7 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     table = _table(path, "model", "")
     table.add_row("form", checkpoint.form)
     pixels = f"{shape.height} x {shape.width} x {shape.channels}"
-    table.add_row("input", f"{pixels}, {shape.bits} bits each")
+    table.add_row("input", f"{pixels}, {counted(shape.bits, 'bit')} each")
     classes = ", ".join(metadata.class_names) or str(told_apart(network.num_classes))
     one = (
         " (one score: the second class where it is at least 0)" if network.num_classes == 1 else ""
@@ -55,7 +57,7 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     table.add_row("classes", classes + one)
     if metadata.input_steps:
         table.add_row("preprocessing of 8-bit pixels", ", then ".join(metadata.input_steps))
-    table.add_row("binary weights", f"{spaced(weight_bits(network))} bits")
+    table.add_row("binary weights", counted(weight_bits(network), "bit"))
     accuracy = metadata.test_accuracy
     known = "not recorded" if accuracy is None else f"{100 * accuracy:.2f} % on the test set"
     table.add_row("accuracy", known)
@@ -89,7 +91,7 @@ def target_table(network: Network, prefer: tuple[str, ...] = ()) -> Table:
             continue
         constants, arena = known.constant_bytes, known.arena_bytes
         ram = arena + (constants if target.cpu.constants_in_ram else 0)
-        table.add_row(target.name, f"{spaced(constants)} bytes", f"{spaced(ram)} bytes")
+        table.add_row(target.name, counted(constants, "byte"), counted(ram, "byte"))
     return table
 
 
@@ -114,13 +116,32 @@ def equality_table(
 ) -> Table:
     """One row a backend: accuracy and how many outputs differ from torch's."""
     count = len(torch_backend.outputs.classes)
-    table = _table(f"Outputs on {spaced(count)} inputs", "backend", "accuracy", "differing outputs")
+    table = _table(
+        f"Outputs on {counted(count, 'input')}", "backend", "accuracy", "differing outputs"
+    )
     for backend in (torch_backend, *others):
         accuracy = "-"
         if labels is not None:
             correct = backend.correct(labels)
             accuracy = f"{100 * correct / count:.2f} % ({correct}/{count})"
         table.add_row(backend.name, accuracy, str(backend.differing))
+    return table
+
+
+def confusion_table(matrix: NDArray[np.int64], names: Sequence[str]) -> Table:
+    """Which classes are taken for which: all of a few, the most frequent mistakes of many."""
+    labels = tuple(names) or tuple(map(str, range(len(matrix))))
+    if len(matrix) <= _FEW_CLASSES:
+        table = _table("Confusion: rows are right, columns came out", "class", *labels)
+        for name, row in zip(labels, matrix, strict=True):
+            table.add_row(name, *(str(count) if count else "." for count in row))
+        return table
+    table = _table("The most frequent mistakes", "right", "came out", "inputs")
+    wrong = matrix - np.diag(np.diag(matrix))
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:_FEW_CLASSES]:
+        right, best = divmod(int(place), len(matrix))
+        if wrong[right, best]:
+            table.add_row(labels[right], labels[best], str(wrong[right, best]))
     return table
 
 
@@ -142,7 +163,9 @@ def _counts(counts: tuple[int, ...]) -> str:
 
 def size(count: int | None, unit: str) -> str:
     """A number of bytes; ``unit`` is how to write them."""
-    return _NOT_MEASURED if count is None else f"{spaced(count)} {unit}"
+    if count is None:
+        return _NOT_MEASURED
+    return counted(count, "byte") if unit == "bytes" else f"{spaced(count)} {unit}"
 
 
 def chip_table(chip: OnTarget) -> Table:
@@ -154,7 +177,7 @@ def chip_table(chip: OnTarget) -> Table:
         else ("instructions an inference (exact)", chip.instructions, chip.layer_instructions)
     )
     table.add_row(what, _counts(counts))
-    table.add_row("  counted on", f"{len(counts)} inputs")
+    table.add_row("  counted on", counted(len(counts), "input"))
     for name, count in layers.items():
         share = 100 * count / counts[0]
         table.add_row(f"  {name}", f"{spaced(count)} ({share:.1f} %)")
@@ -211,7 +234,7 @@ def board_table(board: OnBoard, self_test: SelfTest) -> Table:
     table.add_row("compiler", info.compiler)
     table.add_row("static RAM of the network", size(info.arena_bytes, "bytes"))
     passed = self_test.vectors - self_test.failed
-    table.add_row("self-test", f"{passed} of {self_test.vectors} golden vectors")
+    table.add_row("self-test", f"{passed} of {counted(self_test.vectors, 'golden vector')}")
     table.add_row("clock", clock(info))
     ticks = sorted(board.ticks)
     for name, value in zip(("least", "median", "most"), _spread(ticks), strict=True):
@@ -219,7 +242,7 @@ def board_table(board: OnBoard, self_test: SelfTest) -> Table:
         table.add_row(f"  an inference, {name}", shown)
     least, median, most = (1000 * (value or 0.0) for value in _spread(sorted(board.seconds)))
     table.add_row("round trip", f"{median:.1f} ms ({least:.1f} to {most:.1f})")
-    table.add_row("sent again", f"{board.retries} requests")
+    table.add_row("sent again", counted(board.retries, "request"))
     return table
 
 

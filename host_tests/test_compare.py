@@ -13,6 +13,7 @@ from PIL import Image
 from test_cli import mistake, output_here, run_here, tree
 
 from edgebnn.errors import EdgebnnError
+from edgebnn.files import only_writer
 from edgebnn.study import compare, frontier, plots, tables
 from edgebnn.train import get_recipe, load_dataset
 
@@ -120,6 +121,17 @@ def test_what_is_there_is_not_trained_again(
     before = tree(compared / "c")
     assert "4 of them are in" in output_here(compared, *COMPARE, *CROSS)
     assert tree(compared / "c") == before
+
+
+def test_a_comparison_has_one_writer(tmp_path: Path) -> None:
+    """Two would each write the file without the other's runs."""
+    (tmp_path / "c").mkdir()
+    with only_writer(tmp_path / "c" / f"{STEM}.json"):
+        done = run_here(tmp_path, *COMPARE, *CROSS)
+    assert done.returncode == 1
+    assert f"c/{STEM}.json is being written by another edgebnn" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list((tmp_path / "c").iterdir()) == []
 
 
 def test_an_interrupted_comparison_goes_on(
@@ -262,7 +274,7 @@ def test_frontier_of_the_example_models(tmp_path: Path) -> None:
     table = (tmp_path / "f" / "frontier.md").read_text()
     assert table in text
     for model in value["models"]:
-        assert (model["inputs"], model["seed"]) == ("1 random inputs", 0)
+        assert (model["inputs"], model["seed"]) == ("1 random input", 0)
         assert model["least"] == model["instructions"] == model["most"] > 100_000
         assert f"| {100 * model['test_accuracy']:.2f} % |" in table
         assert f"| {model['recipe']} | 0 |" in table

@@ -57,6 +57,10 @@ def test_a_member_of_another_file_is_refused(model_file: Path, tmp_path: Path) -
     assert "its content is not what was saved" in refusal(lambda: edgebnn.load(model_file))
 
 
+def test_a_device_is_no_model() -> None:
+    assert "is a device or a pipe" in refusal(lambda: edgebnn.load("/dev/zero"))
+
+
 def test_a_changed_value_is_refused(model_file: Path) -> None:
     content = torch.load(model_file, weights_only=True)
     content["metadata"]["test_accuracy"] = 0.99

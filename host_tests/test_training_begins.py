@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ import edgebnn
 import edgebnn.nn as bnn
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import check_room, only_writer
-from edgebnn.train import Dataset, Event, networks, train
+from edgebnn.train import Dataset, Event, job, networks, train
 
 
 def images(count: int, height: int, width: int) -> Dataset:
@@ -54,7 +55,7 @@ def test_a_network_without_end_is_refused_before_memory_is_taken(
 ) -> None:
     message = mistake(tmp_path, *TRAIN, "--set", f"network={notation}")
     assert f"network '{notation}' has " in message
-    assert "make it smaller" in message
+    assert "weights for these images, and this computer can train " in message
 
 
 def test_weighing_a_network_draws_nothing() -> None:
@@ -124,6 +125,33 @@ def test_a_disk_without_room_is_found_before_training(tmp_path: Path) -> None:
     with disk_that_fills_up(size):  # what is asked for is at least what is written
         message = mistake(tmp_path, *TRAIN, "--force", "--set", "network=8FC")
         assert "cannot write model.pt" in message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adam"},
+        {"optimizer": "sgd"},
+        {"optimizer": "bop"},
+        {"optimizer": "shift-adamax", "glorot_rates": True},
+        {"learned_shift": True, "sign": "swish_trained", "regularizer": "r1"},
+        {"network": "8C3-MP2-8C3-R3"},
+    ],
+    ids=str,
+)
+def test_room_for_two_files_is_asked_for(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that is there and the one that takes its place, and not much more."""
+    asked: list[int] = []
+    monkeypatch.setattr(job, "check_room", lambda _path, size: asked.append(size))
+    path = tmp_path / "m.pt"
+    recipe = replace(MLP, **{"network": "64FC", **options})
+    for _ in range(2):
+        train(recipe, images(40, 8, 8), output=path, epochs=1)
+    size = path.stat().st_size
+    assert 2 * size <= asked[0] < 4 * size + 2**16
+    assert size <= asked[1] < asked[0]
 
 
 @pytest.mark.parametrize("output", ["/sys/model.pt", "/proc/model.pt", "x" * 255])
@@ -216,7 +244,7 @@ def test_a_finished_file_is_trained_anew_by_force(tmp_path: Path) -> None:
     message = mistake(tmp_path, *small)
     assert "model.pt exists; add --force to train it anew, --resume to go on with" in message
     message = mistake(tmp_path, *small, "--resume")
-    assert "is finished after 1 epochs; add --force in the place of --resume" in message
+    assert "is finished after 1 epoch; add --force in the place of --resume" in message
     assert "give one of --force and --resume" in mistake(tmp_path, *small, "--resume", "--force")
     printed(run_here(tmp_path, *small, "--force", "--seed", "5"))
     assert (tmp_path / "model.pt").read_bytes() != first

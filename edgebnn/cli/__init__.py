@@ -5,12 +5,14 @@ A command is a plain function in the module of its group; here they are all name
 """
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from edgebnn._version import __version__
 from edgebnn.cli import bench, board, model, proof, study, train
+from edgebnn.cli.console import printable
 from edgebnn.errors import EdgebnnError, Interrupted
 
 app = typer.Typer(
@@ -19,7 +21,7 @@ app = typer.Typer(
     "nothing changed on the way.\n\n"
     "A first run: edgebnn demo, or edgebnn train mnist-5k -o model.pt.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -27,6 +29,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and a non-zero status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show
     try:
         status = app(standalone_mode=False)
         if status == 130:  # how typer ends after Ctrl-C
@@ -35,7 +40,7 @@ def main() -> None:
     except EdgebnnError as error:
         _fail(str(error), 130 if isinstance(error, Interrupted) else 1)
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if (error.name or "").partition(".")[0] != "torch":
             raise
         _fail("this needs torch: pip install 'edgebnn[train]'", 1)
     except (KeyboardInterrupt, typer.Abort):
@@ -44,7 +49,12 @@ def main() -> None:
         raise SystemExit(141) from None
     except OSError as error:
         _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
+    except MemoryError as error:
+        _fail(f"not enough memory: {error or 'take less at a time'}", 1)
     except Exception as error:
+        text = str(error)
+        if "allocate memory" in text or "out of memory" in text:  # how torch says so
+            _fail(f"not enough memory: {text}", 1)
         message = getattr(error, "format_message", None)  # click's usage errors
         if message is None:
             raise
@@ -52,7 +62,7 @@ def main() -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     print(f"edgebnn: {line}", file=sys.stderr)
     raise SystemExit(status)
 

@@ -1,11 +1,12 @@
 """``edgebnn bench``: the measurements that the documentation quotes."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgebnn.cli.console import err, out, progress_on, work_folder
+from edgebnn.cli.console import Json, err, out, print_json, progress_on, work_folder
 from edgebnn.cli.inputs import open_model
 from edgebnn.device.serial import Board
 from edgebnn.errors import EdgebnnError, TooLarge
@@ -21,12 +22,16 @@ app = typer.Typer(help="Measure; every number in the documentation comes from he
 def bench_train(
     recipe: Annotated[str, typer.Option(help="Network.")] = "mlp-32k",
     rounds: Annotated[int, typer.Option(min=1, help="Pairs of steps timed.")] = 100,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
+    as_json: Json = False,
 ) -> None:
     """Time a training step of a recipe's network against its float twin, in one run."""
     from edgebnn.train import get_recipe, step_ratio
 
     result = step_ratio(get_recipe(recipe), rounds=rounds, device=device)
+    if as_json:
+        print_json(dataclasses.asdict(result))
+        return
     out.print(
         f"{result.recipe}, batch {result.batch_size}, {result.device}, {result.threads} threads, "
         f"median of {result.rounds} pairs: binary {1000 * result.binary_seconds:.2f} ms, float "
@@ -44,10 +49,13 @@ def bench_models(
         str | None,
         typer.Option("--port", "-p", help="Measure on the board at this port, which runs MODEL."),
     ] = None,
-    inputs: Annotated[int, typer.Option(min=1, help="Random inputs, counted and compared.")] = 10,
+    inputs: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Random inputs, counted and compared.")
+    ] = 10,
+    as_json: Json = False,
 ) -> None:
     """Measure models on emulated CPUs, or one on a board, and print one Markdown table."""
-    from edgebnn import measure, report
+    from edgebnn import measure, records, report
 
     if port is not None and len(models) > 1:
         raise EdgebnnError("a board runs one model; with --port, name that one alone")
@@ -58,6 +66,7 @@ def bench_models(
             raise EdgebnnError(f"target '{one.name}' has no emulator")
     head = ("model", "test accuracy", "target", "instructions", "flash", "RAM", "stack", "differ")
     rows: list[tuple[str, ...]] = [head]
+    found: list[records.Record] = []
     compilers, notes, too_large = set(), set(), []
     with progress_on(err) as progress, work_folder() as folder:
         task = progress.add_task(
@@ -67,6 +76,7 @@ def bench_models(
             content, network = open_model(model)
             trial = measure.trial(content.model, network, measure.noise(network, inputs))
             accuracy = content.metadata.test_accuracy
+            start = {"model": str(model), "test_accuracy": accuracy, "inputs": inputs}
             known = "-" if accuracy is None else f"{100 * accuracy:.2f} %"
             for one in chosen:
                 place = folder / str(number)
@@ -75,9 +85,11 @@ def bench_models(
                 except TooLarge as error:
                     rows.append((model.stem, known, one.name, "does not fit", *4 * ("-",)))
                     too_large.append(f"{model}: {error}")
+                    found.append({**start, "target": one.name, "error": str(error)})
                     continue
                 finally:
                     progress.advance(task)
+                found.append({**start, "differing": chip.differing, **records.on_target(chip)})
                 compilers.add(f"{chip.compiler} {chip.flags}")
                 notes.add(_CYCLES if chip.cycles else _INSTRUCTIONS)
                 rows.append(
@@ -95,6 +107,7 @@ def bench_models(
             if port is not None:
                 with Board(port) as board:
                     there = measure.run_board(trial, board)
+                found.append({**start, "differing": there.differing, **records.on_board(there)})
                 compilers.add(f"{there.info.target}: {there.info.compiler}, on the board")
                 arena = report.size(there.info.arena_bytes, "B")
                 differ = f"{there.differing}/{inputs}"
@@ -102,7 +115,10 @@ def bench_models(
                 rows.append((model.stem, known, there.name, spent, "-", arena, "-", differ))
                 notes.add(f"On the board: {report.clock(there.info)}; the median.")
                 progress.advance(task)
-    print(report.markdown(rows))
-    print()
+    if as_json:
+        print_json(found)
+        return
+    out.print(report.markdown(rows))
+    out.print("")
     for line in (*sorted(notes, reverse=True), *sorted(compilers), *too_large):
-        print(line)
+        out.print(line)

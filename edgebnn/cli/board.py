@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgebnn.cli.console import (
     DataDir,
     DataSetName,
+    Download,
     ImageCount,
     ModelFile,
     RandomCount,
@@ -91,6 +92,7 @@ def check(
     random: RandomCount = None,
     baud: Baud = BAUD,
     timeout: Timeout = _SECONDS,
+    download: Download = False,
 ) -> None:
     """Prove that a board computes what the model does, and show how fast.
 
@@ -111,7 +113,7 @@ def check(
     content, network = open_model(model)
     with Board(port, baud=baud, patience=Patience(first=timeout)) as board:
         measure.check_board(network, board.info(), port, str(model))
-        pixels, labels = _images(content, network, dataset, data, images, random)
+        pixels, labels = _images(content, network, dataset, data, images, random, download)
         with progress_on(out) as progress:
             task = progress.add_task("self-test", total=len(pixels))
             tested = board.self_test()
@@ -145,6 +147,7 @@ def monitor(
     random: RandomCount = None,
     baud: Baud = BAUD,
     timeout: Timeout = _SECONDS,
+    download: Download = False,
 ) -> None:
     """Watch a board classify one image after another, live.
 
@@ -161,7 +164,7 @@ def monitor(
     names = class_names(content, network)
     with Board(port, baud=baud, patience=Patience(first=timeout)) as board:
         measure.check_board(network, board.info(), port, str(model))
-        pixels, labels = _images(content, network, dataset, data, None, random)
+        pixels, labels = _images(content, network, dataset, data, None, random, download)
         inputs = measure.to_device_layout(pixels)
         seen = _watch(board, inputs, labels, names, images)
         if out.is_terminal:
@@ -180,13 +183,14 @@ def _images(
     data: Path | None,
     images: int | None,
     random: int | None,
+    download: bool,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
     """Inputs (N, C, H, W), and their labels where they have some."""
     from edgebnn import measure
 
     if random is not None:
         return measure.noise(network, random), None
-    pixels, labels = read_test_set(content, network, dataset, data)
+    pixels, labels = read_test_set(content, network, dataset, data, download)
     return pixels[:images], labels[:images]
 
 

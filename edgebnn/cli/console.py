@@ -1,10 +1,12 @@
 """What commands share: the two consoles, progress bars and the types of common options."""
 
 import contextlib
+import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,12 +17,28 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from edgebnn.kernels import FIRST_LAYER
 from edgebnn.targets import TARGETS
 
-out = Console(highlight=False, markup=False, soft_wrap=True)
-err = Console(stderr=True, markup=False)
+
+def printable(text: str) -> str:
+    """``text`` without what a terminal would obey, such as ESC: names come from files."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+class _Console(Console):
+    """Every string that is printed, or is in a table, comes by here."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+out = _Console(highlight=False, markup=False, soft_wrap=True)
+err = _Console(stderr=True, markup=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, no tables.")]
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file, either form.")]
 TargetName = Annotated[
@@ -37,11 +55,13 @@ DataSetName = Annotated[
     str | None,
     typer.Option("--dataset", help="Data set, folder of images or .npz, if not the model's own."),
 ]
+Download = Annotated[bool, typer.Option("--download", help="Fetch the set, checked.")]
 ImageCount = Annotated[
     int | None, typer.Option("--images", min=1, help="Only the first so many test images.")
 ]
 RandomCount = Annotated[
-    int | None, typer.Option("--random", min=1, help="So many random inputs, not a test set.")
+    int | None,
+    typer.Option("--random", min=1, max=1_000_000, help="So many random inputs, not a test set."),
 ]
 FirstLayer = Annotated[
     str,
@@ -50,6 +70,11 @@ FirstLayer = Annotated[
 Name = Annotated[
     str | None, typer.Option("--name", help="C prefix of all public names; the file's stem.")
 ]
+
+
+def print_json(record: object) -> None:
+    """``record`` for programs; ASCII, whatever is in it."""
+    print(json.dumps(record, indent=2))
 
 
 def progress_on(console: Console) -> Progress:

@@ -34,7 +34,11 @@ def class_names(content: "Checkpoint", network: "Network") -> tuple[str, ...]:
 
 
 def read_test_set(
-    content: "Checkpoint", network: "Network", dataset: str | None, data: Path | None
+    content: "Checkpoint",
+    network: "Network",
+    dataset: str | None,
+    data: Path | None,
+    download: bool = False,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Preprocessed test images (N, C, H, W) and labels for a model, checked to fit it."""
     from edgebnn.data import DATASETS, load_dataset, transforms
@@ -50,7 +54,14 @@ def read_test_set(
             f"the model was trained on your own '{name}'; name it with --dataset, "
             f"or use --random 100"
         )
-    images = transforms.apply(load_dataset(name, data), content.metadata.preprocessing)
+    try:
+        images = load_dataset(name, data, download=download)
+    except EdgebnnError as error:
+        if dataset is not None:
+            raise
+        reason = str(error).removesuffix(", or use mnist-5k")  # which the model is not for
+        raise EdgebnnError(f"{reason}, or compare noise by --random 100") from None
+    images = transforms.apply(images, content.metadata.preprocessing)
     pixels = images.test_images
     shape = (network.input.channels, network.input.height, network.input.width)
     if pixels.shape[1:] != shape:

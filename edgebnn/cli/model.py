@@ -6,7 +6,16 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from edgebnn.cli.console import FirstLayer, ModelFile, Name, TargetName, err, out
+from edgebnn.cli.console import (
+    FirstLayer,
+    Json,
+    ModelFile,
+    Name,
+    TargetName,
+    err,
+    out,
+    print_json,
+)
 from edgebnn.cli.inputs import class_names, open_model
 from edgebnn.codegen.library import ARENAS
 from edgebnn.codegen.views import spaced
@@ -14,6 +23,7 @@ from edgebnn.errors import EdgebnnError
 from edgebnn.kernels import first_layer_ways
 from edgebnn.packages import FORMATS
 from edgebnn.targets import BOARDS, TARGETS, get_target
+from edgebnn.wording import counted
 
 
 def targets() -> None:
@@ -31,15 +41,20 @@ def targets() -> None:
         out.print(f"{board.name:18} {board.title:26} {board.target:13} {sizes}".rstrip())
 
 
-def info(model: ModelFile, first_layer: FirstLayer = "auto") -> None:
+def info(model: ModelFile, first_layer: FirstLayer = "auto", as_json: Json = False) -> None:
     """Show layers, bits, accuracy, and flash and RAM on every target."""
-    from edgebnn import report
+    from edgebnn import records, report
     from edgebnn.cost import cost
     from edgebnn.plan import plan
 
     prefer = first_layer_ways(first_layer)
     content, network = open_model(model)
     scheduled = plan(network, get_target("host"), prefer)
+    if as_json:
+        found = records.model(model, content, network)
+        sizes = {"layers": records.layers(scheduled), "targets": records.targets(network, prefer)}
+        print_json({**found, **sizes})
+        return
     out.print(report.model_table(str(model), content, network))
     out.print(report.layer_table(cost(scheduled)))
     out.print(report.target_table(network, prefer))
@@ -139,8 +154,8 @@ def generate(
         out.print(f"{project}: the model is lib/{library.name}; build it by pio run -d {project}")
     ram = library.arena_bytes + (library.constant_bytes if chosen.cpu.constants_in_ram else 0)
     out.print(
-        f"flash {spaced(library.constant_bytes)} bytes of constants plus code, "
-        f"static RAM {spaced(ram)} bytes"
+        f"flash {counted(library.constant_bytes, 'byte')} of constants plus code, "
+        f"static RAM {counted(ram, 'byte')}"
     )
     sizes = (
         ("flash", chosen.flash, library.constant_bytes),
@@ -149,7 +164,7 @@ def generate(
     for memory, there_is, needed in sizes:
         if there_is is not None and needed > there_is:
             err.print(
-                f"warning: {chosen.title} has {spaced(there_is)} bytes of {memory}, the network "
+                f"warning: {chosen.title} has {counted(there_is, 'byte')} of {memory}, the network "
                 f"alone takes {spaced(needed)}; make it smaller or take another board",
                 soft_wrap=True,
             )

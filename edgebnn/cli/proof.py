@@ -1,5 +1,6 @@
 """Commands that prove: the model in torch, the oracle and the emitted C give equal outputs."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +11,16 @@ from numpy.typing import NDArray
 from edgebnn.cli.console import (
     DataDir,
     DataSetName,
+    Download,
     FirstLayer,
     ImageCount,
+    Json,
     ModelFile,
     RandomCount,
     TargetName,
+    err,
     out,
+    print_json,
     progress_on,
     work_folder,
 )
@@ -34,6 +39,11 @@ def verify(
     images: ImageCount = None,
     random: RandomCount = None,
     first_layer: FirstLayer = "auto",
+    download: Download = False,
+    confusion: Annotated[
+        bool, typer.Option("--confusion", help="Show which classes are taken for which.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Compile the emitted C, run the whole test set through it and compare every output."""
     _prove(
@@ -44,6 +54,9 @@ def verify(
         images=images,
         random=random,
         first_layer=first_layer,
+        download=download,
+        confusion=confusion,
+        as_json=as_json,
     )
 
 
@@ -59,6 +72,8 @@ def simulate(
         int, typer.Option(min=1, help="Inputs whose instructions are counted (exactly).")
     ] = 20,
     optimize: Annotated[str, typer.Option(help="Compiler option: -Os, -O2 or -O3.")] = "-O2",
+    download: Download = False,
+    as_json: Json = False,
 ) -> None:
     """Run the model on an emulated CPU: accuracy, instructions, flash, RAM and stack."""
     if not get_target(target).emulators:
@@ -75,6 +90,8 @@ def simulate(
         first_layer=first_layer,
         counted=counted,
         optimize=optimize,
+        download=download,
+        as_json=as_json,
     )
 
 
@@ -111,6 +128,9 @@ def _prove(
     first_layer: str = "auto",
     counted: int = 20,
     optimize: str = "-O2",
+    download: bool = False,
+    confusion: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Run the test set through torch, the oracle and each target; print the tables.
 
@@ -118,8 +138,10 @@ def _prove(
         EdgebnnError: outputs differ; or all test images of the model's own set give another
             accuracy than the model's file says.
     """
-    from edgebnn import measure, report
+    from edgebnn import measure, records, report
 
+    if confusion and random is not None:
+        raise EdgebnnError("random inputs have no classes to confuse; leave out one of the two")
     chosen = [get_target(name) for name in target_names]
     # A wrong name, or a target that nothing runs, is said before the data are read.
     prefer = first_layer_ways(first_layer)
@@ -129,15 +151,20 @@ def _prove(
     labels: NDArray[np.int64] | None = None
     whole = False
     if random is None:
-        pixels, labels = read_test_set(content, network, dataset, data)
+        pixels, labels = read_test_set(content, network, dataset, data, download)
         whole = dataset is None and (images is None or images >= len(pixels))
         pixels, labels = pixels[:images], labels[:images]
     else:
         pixels = measure.noise(network, random)
-    trial = measure.trial(content.model, network, pixels)
-    oracle = measure.run_reference(trial)
-    with progress_on(out) as progress, work_folder() as folder:
-        tasks = {one.name: progress.add_task(one.name, total=len(pixels)) for one in chosen}
+    with progress_on(err) as progress, work_folder() as folder:
+        names = ("torch", "reference", *(one.name for one in chosen))
+        tasks = {name: progress.add_task(name, total=len(pixels)) for name in names}
+
+        def advance(name: str, done: int) -> None:
+            progress.update(tasks[name], completed=done)
+
+        trial = measure.trial(content.model, network, pixels, partial(advance, "torch"))
+        oracle = measure.run_reference(trial, partial(advance, "reference"))
         on_targets = list(
             measure.run_on(
                 trial,
@@ -146,16 +173,25 @@ def _prove(
                 prefer=prefer,
                 counted=counted,
                 optimize=optimize,
-                progress=lambda target, done: progress.update(tasks[target.name], completed=done),
+                progress=lambda target, done: advance(target.name, done),
             )
         )
     own, backends = measure.Backend("torch (eval mode)", trial.expected, 0), [oracle, *on_targets]
-    out.print(report.equality_table(own, backends, labels))
-    for chip in on_targets:
-        if not chip.target.is_host:
-            out.print(report.chip_table(chip))
+    matrix = None
+    if labels is not None:
+        matrix = measure.confusion(own.outputs.classes, labels, network.num_classes)
+    if as_json:
+        print_json({"model": str(model), **records.proof(own, backends, labels, matrix)})
+    else:
+        out.print(report.equality_table(own, backends, labels))
+        for chip in on_targets:
+            if not chip.target.is_host:
+                out.print(report.chip_table(chip))
+        if confusion and matrix is not None:
+            out.print(report.confusion_table(matrix, content.metadata.class_names))
     if any(backend.differing for backend in backends):
         raise EdgebnnError("outputs differ; please report this with the model file")
-    out.print("every output is equal, bit for bit")
+    if not as_json:
+        out.print("every output is equal, bit for bit")
     if labels is not None and whole:
         measure.check_accuracy(content.metadata.test_accuracy, own.correct(labels), len(labels))

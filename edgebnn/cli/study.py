@@ -8,6 +8,7 @@ from rich.progress import Progress
 
 from edgebnn.cli.console import (
     DataDir,
+    Download,
     TargetName,
     err,
     out,
@@ -17,10 +18,12 @@ from edgebnn.cli.console import (
 )
 from edgebnn.cli.inputs import open_model, read_test_set
 from edgebnn.errors import EdgebnnError, Interrupted
-from edgebnn.files import write_text
+from edgebnn.files import only_writer, write_text
 from edgebnn.targets import get_target
+from edgebnn.wording import counted
 
 if TYPE_CHECKING:
+    from edgebnn.data import Dataset
     from edgebnn.study.comparison import Comparison, Entry, Run
     from edgebnn.study.frontier import Frontier
     from edgebnn.train import Event
@@ -38,7 +41,7 @@ def compare(
             help="Repeatable; or the label of a default variant; all of those without it.",
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="So many, from 0 on.")] = 2,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="So many, from 0 on.")] = 2,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for table, plot and raw results.")
@@ -46,7 +49,7 @@ def compare(
     title: Annotated[str, typer.Option(help="Of table and plot.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     data: DataDir = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch the set, checked.")] = False,
+    download: Download = False,
 ) -> None:
     """Train variants of a recipe under one budget; draw one table and one plot.
 
@@ -71,12 +74,30 @@ def compare(
     )
     stem = _file_stem(images.name, *(one.name for one in recipes))
     path = output / f"{stem}.json"
-    comparing.resume(comparison, path)
     _make_folder(output)
-    _write_comparison(comparison, output, stem)
+    with only_writer(path):
+        comparing.resume(comparison, path)
+        _write_comparison(comparison, output, stem)
+        _run_comparison(comparison, images, device, output, stem)
+    _show_drawn(output, stem)
+    if comparison.missing:
+        raise EdgebnnError(
+            f"{len(comparison.missing)} of {comparison.total} runs failed; "
+            f"{output / stem}.md says why, the same command tries them again"
+        )
+
+
+def _run_comparison(
+    comparison: "Comparison", images: "Dataset", device: str, output: Path, stem: str
+) -> None:
+    """What is missing of it, written after each run."""
+    from edgebnn.study import compare as comparing
+
+    path = output / f"{stem}.json"
     before = comparison.total - len(comparison.missing)
     out.print(
-        f"{len(comparison.entries)} variants, {seeds} seeds: {comparison.total} runs"
+        f"{counted(len(comparison.entries), 'variant')}, {counted(len(comparison.seeds), 'seed')}: "
+        f"{counted(comparison.total, 'run')}"
         + (f", {before} of them are in {path}" if before else "")
     )
     with progress_of_training() as bars:
@@ -99,14 +120,9 @@ def compare(
             _write_comparison(comparison, output, stem)
             done = comparison.total - len(comparison.missing)
             raise Interrupted(
-                f"stopped; {path} holds {done} of {comparison.total} runs, the same command goes on"
+                f"stopped; {path} holds {done} of {counted(comparison.total, 'run')}, "
+                "the same command goes on"
             ) from None
-    _show_drawn(output, stem)
-    if comparison.missing:
-        raise EdgebnnError(
-            f"{len(comparison.missing)} of {comparison.total} runs failed; "
-            f"{output / stem}.md says why, the same command tries them again"
-        )
 
 
 class _ComparingReport:
@@ -157,7 +173,9 @@ def frontier(
         typer.Option(metavar="POINTS.toml", help="Published points; repeatable."),
     ] = None,
     target: TargetName = "cortex-m0",
-    inputs: Annotated[int, typer.Option(min=1, help="Inputs, counted and compared.")] = 10,
+    inputs: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Inputs, counted and compared.")
+    ] = 10,
     title: Annotated[str, typer.Option(help="Of table and plot.")] = "",
     data: DataDir = None,
 ) -> None:
@@ -176,6 +194,9 @@ def frontier(
     opened = {path: open_model(path) for path in models}
     sets = {str(path): content.metadata.dataset for path, (content, _) in opened.items()}
     dataset = frontiers.check_datasets(sets, published)
+    for path, (content, _) in opened.items():
+        frontiers.check_accuracy(path, content.metadata.test_accuracy)
+    _make_folder(output)
     measured = []
     compilers: dict[str, None] = {}
     with progress_on(err) as progress, work_folder() as folder:
@@ -184,10 +205,10 @@ def frontier(
             accuracy = frontiers.check_accuracy(path, content.metadata.test_accuracy)
             try:
                 pixels = read_test_set(content, network, None, data)[0][:inputs]
-                what = f"{len(pixels)} test images"
+                what = counted(len(pixels), "test image")
             except EdgebnnError:
                 pixels = measure.noise(network, inputs)
-                what = f"{len(pixels)} random inputs"
+                what = counted(len(pixels), "random input")
             trial = measure.trial(content.model, network, pixels)
             (run,) = measure.run_on(trial, [chip], folder / str(number), counted=len(pixels))
             if run.differing:
@@ -218,7 +239,6 @@ def frontier(
         models=tuple(measured),
         published=published,
     )
-    _make_folder(output)
     _write_frontier(found, output, "frontier")
     out.print(tables.frontier_markdown(found))
     _show_drawn(output, "frontier")

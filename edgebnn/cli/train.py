@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
-from edgebnn.cli.console import DataDir, out, progress_of_training
-from edgebnn.codegen.views import spaced
+from edgebnn.cli.console import DataDir, Download, out, progress_of_training
 from edgebnn.errors import Interrupted
+from edgebnn.wording import counted
 
 if TYPE_CHECKING:
     from edgebnn.train import Event
@@ -34,7 +34,7 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     data: DataDir = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch the set, checked.")] = False,
+    download: Download = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT.")] = False,
 ) -> None:
@@ -92,9 +92,10 @@ class _TrainingReport:
             case Started():
                 processes = f", {event.processes} processes" if event.processes > 1 else ""
                 out.print(
-                    f"{event.recipe} on {event.dataset}: {spaced(event.weight_bits)} binary "
-                    f"weights, {spaced(event.train_images)} training images, {event.epochs} "
-                    f"epochs on {event.device}{processes}"
+                    f"{event.recipe} on {event.dataset}: "
+                    f"{counted(event.weight_bits, 'binary weight')}, "
+                    f"{counted(event.train_images, 'training image')}, "
+                    f"{counted(event.epochs, 'epoch')} on {event.device}{processes}"
                 )
             case Batch():
                 description = f"epoch {event.epoch}  accuracy {100 * event.train_accuracy:5.2f} %"

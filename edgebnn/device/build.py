@@ -79,7 +79,7 @@ def build_host(
     """
     target = TARGETS["host"]
     compiler = compiler or find_compiler(target)
-    flags = (optimize, *(_SANITIZE if sanitize else ()))
+    flags = (optimize, *toolchain.target_flags(compiler, target), *(_SANITIZE if sanitize else ()))
     model, main = _write_sources(library, target, directory)
     objects = (directory / _MODEL_OBJECT, directory / "main.o")
     for source, built in zip((model, main), objects, strict=True):

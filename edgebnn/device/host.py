@@ -3,7 +3,9 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from edgebnn.device.build import Image
 from edgebnn.device.run import Run, check_inputs
 from edgebnn.errors import EdgebnnError
+
+_PART = 500  # inputs between two calls of progress
 
 
 def run(
@@ -24,7 +28,7 @@ def run(
     """Feed ``inputs``, uint8 (N, input_bytes), to a program from :func:`build.build_host`.
 
     Nothing is measured, whatever is to be ``counted``. ``progress`` is told the number of inputs
-    when all are done; ``seconds`` limits them together.
+    that are done, after every few; ``seconds`` limits them together.
 
     Raises:
         EdgebnnError: the program crashed, a sanitizer stopped it, it took too long, or the
@@ -32,7 +36,23 @@ def run(
             exception's note.
     """
     check_inputs(inputs)
-    executable = image.path
+    if progress is None or len(inputs) <= _PART:
+        table = _run(image.path, inputs, seconds)
+        if progress is not None:
+            progress(len(inputs))
+    else:
+        end = time.monotonic() + seconds
+        parts = []
+        for start in range(0, len(inputs), _PART):
+            part = inputs[start : start + _PART]
+            parts.append(_run(image.path, part, max(0.1, end - time.monotonic())))
+            progress(start + len(part))
+        table = np.concatenate(parts)
+    return Run(classes=table[:, 0].copy(), scores=table[:, 1:].copy())
+
+
+def _run(executable: Path, inputs: NDArray[np.uint8], seconds: float) -> NDArray[np.int32]:
+    """A row an input: the class, then the scores."""
     count, input_bytes = inputs.shape
     try:
         result = subprocess.run(
@@ -58,10 +78,7 @@ def run(
             f"{executable.name} answered {count} records with {len(result.stdout)} bytes; "
             "build it again with build_host"
         )
-    table = words.reshape(count, -1).astype(np.int32)
-    if progress is not None:
-        progress(count)
-    return Run(classes=table[:, 0].copy(), scores=table[:, 1:].copy())
+    return words.reshape(count, -1).astype(np.int32)
 
 
 def _environment() -> dict[str, str]:

@@ -73,7 +73,8 @@ def find_compilers(target: Target) -> tuple[Compiler, ...]:
 def find_compiler(target: Target) -> Compiler:
     """The compiler to use for ``target``.
 
-    This computer: ``$CC``, else the first of the toolchain's programs. Others: the GNU cross
+    This computer: ``$CC``, else the first of the toolchain's programs, else clang from
+    ``ziglang``. Others: the GNU cross
     compiler on PATH, else the one in a wheel, else clang from ``ziglang``.
 
     Raises:
@@ -83,7 +84,9 @@ def find_compiler(target: Target) -> Compiler:
         return _identify(command)
     match target.toolchain:
         case Native():
-            raise EdgebnnError("no C compiler found; install one (apt-get install gcc) or set $CC")
+            raise EdgebnnError(
+                "no C compiler found; apt-get install gcc or pip install 'edgebnn[sim]', or set $CC"
+            )
         case Cross(gcc_package=package, zig_flags=zig_flags):
             if not package:
                 gcc = target.toolchain.gcc
@@ -98,7 +101,7 @@ def target_flags(compiler: Compiler, target: Target) -> tuple[str, ...]:
     """The flags that make ``compiler`` generate code for ``target``."""
     match target.toolchain:
         case Native():
-            return ()
+            return _ZIG_FLAGS if compiler.kind == "zig" else ()
         case Cross(gcc_flags=gcc_flags, zig_flags=zig_flags):
             return (*zig_flags, *_ZIG_FLAGS) if compiler.kind == "zig" else gcc_flags
 
@@ -209,6 +212,12 @@ def _native_commands(toolchain: Native) -> Iterator[tuple[str, ...]]:
         path = shutil.which(name)
         if path is not None:
             yield (path,)
+    yield from _zig()
+
+
+def _zig() -> Iterator[tuple[str, ...]]:
+    if importlib.util.find_spec("ziglang") is not None:
+        yield (sys.executable, "-m", "ziglang", "cc")
 
 
 def _cross_commands(toolchain: Cross) -> Iterator[tuple[str, ...]]:
@@ -221,8 +230,8 @@ def _cross_commands(toolchain: Cross) -> Iterator[tuple[str, ...]]:
             gcc = Path(wheel.origin).parent / "toolchain" / "bin" / toolchain.gcc
             if gcc.is_file():
                 yield (str(gcc),)
-    if toolchain.zig_flags and importlib.util.find_spec("ziglang") is not None:
-        yield (sys.executable, "-m", "ziglang", "cc")
+    if toolchain.zig_flags:
+        yield from _zig()
 
 
 @functools.cache

@@ -152,12 +152,17 @@ class Job:
         if self.recipe.binary:
             prove(self.model)
         if self.output is not None and self.process.rank == 0:
-            check_room(self.output, self._most_bytes())
+            size = self._most_bytes()
+            there = self.output.stat().st_size if self.output.exists() else 0
+            check_room(self.output, 2 * size - min(there, size))
 
     def _most_bytes(self) -> int:
-        """What a model file takes, with as much state as an optimizer of two averages has."""
+        """What a model file takes, with as much state as an optimizer of two averages has.
+
+        Each save but the first needs it beside the file that it takes the place of.
+        """
         values = [*self.model.parameters(), *self.model.buffers()]
-        return 3 * sum(value.numel() * value.element_size() for value in values) + 2**14
+        return 3 * sum(value.numel() * value.element_size() + 2**9 for value in values) + 2**14
 
     def run(self, report: Callable[[Event], None]) -> None:
         """Trains all epochs that are left."""

@@ -95,11 +95,11 @@ def build(
     with torch.device("meta"):  # which takes no memory
         weights = sum(p.numel() for p in _assemble(notation, shape, classes, style).parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if weights > _MOST_WEIGHTS or weights * _BYTES_A_WEIGHT > memory:
+    most = min(_MOST_WEIGHTS, memory // _BYTES_A_WEIGHT)
+    if weights > most:
         raise EdgebnnError(
-            f"network '{notation}' has {weights} weights for these images; training them takes "
-            f"{weights * _BYTES_A_WEIGHT / 1e9:.1f} GB, and {_MOST_WEIGHTS} are the most; make it "
-            f"smaller, or pool first"
+            f"network '{notation}' has {weights} weights for these images, and this computer can "
+            f"train {most} at most; make it smaller, or pool first"
         )
     return _assemble(notation, shape, classes, style)
 

@@ -7,6 +7,7 @@ from edgebnn.checkpoint import Checkpoint
 from edgebnn.data import Dataset, fingerprint
 from edgebnn.errors import EdgebnnError
 from edgebnn.train.recipes import Recipe
+from edgebnn.wording import counted
 
 _ANEW = "add --force in the place of --resume to train anew"
 _SILENT = ("recipe's name", "recipe's summary", "recipe's epochs")
@@ -40,7 +41,8 @@ def resumable(
         raise damaged(output)
     if state.get("finished"):
         raise EdgebnnError(
-            f"{output} is finished after {state['epochs']} epochs; {_ANEW}, or give another -o"
+            f"{output} is finished after {counted(state['epochs'], 'epoch')}; {_ANEW}, "
+            "or give another -o"
         )
     before = {**state["identity"], "epochs": state["epochs"]}
     now = {**identity, "epochs": state["epochs"] if epochs is None else epochs}
