@@ -186,28 +186,114 @@ class Sign(nn.Module):
         return ", ".join(parts)
 
 
-class BinaryLinear(nn.Module):
-    """Linear layer with weights sign(latent) in {-1, +1} and no bias (a norm follows it).
+class _Constant(nn.Module):
+    """A number, or a parameter that is one value or one a channel, and what becomes of x with it.
 
     Args:
+        value: a finite number; None for a parameter, whose first value changes nothing.
+        shape: of the parameter, as torch broadcasts it: () for one value, (C,) for channels of
+            (N, C), (C, 1, 1) for those of (N, C, H, W).
+    """
+
+    neutral = 0.0
+    value: nn.Parameter | None
+
+    def __init__(self, value: float | None = None, shape: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.shape = tuple(_positive(n, "each size of the shape") for n in shape)
+        if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
+            raise ValueError(f"value must be a finite number, not {value!r}")
+        if value is not None and (self.shape or float(value) != value):
+            raise ValueError(f"value {value!r} must be one that a float holds, without a shape")
+        if sum(n > 1 for n in self.shape) > 1:
+            raise ValueError(f"a constant of shape {self.shape} differs from pixel to pixel")
+        self.number = None if value is None else float(value)
+        self.value = nn.Parameter(torch.full(self.shape, self.neutral)) if value is None else None
+
+    def config(self) -> dict[str, Any]:
+        return {"value": self.number, "shape": list(self.shape)}
+
+    def constant(self) -> Tensor | float:
+        """What :meth:`forward` computes with."""
+        if self.value is not None:
+            return self.value
+        assert self.number is not None
+        return self.number
+
+    def check(self, x: Tensor) -> None:
+        """Check that there is one value, or one a channel of ``x``.
+
+        Raises:
+            ValueError: there is not; says which shape would do.
+        """
+        channels = max(self.shape, default=1)
+        axis = x.dim() - len(self.shape) + (self.shape.index(channels) if self.shape else 0)
+        if len(self.shape) > x.dim() or (channels > 1 and (axis, channels) != (1, x.shape[1])):
+            wanted = (x.shape[1], *[1] * (x.dim() - 2))
+            raise ValueError(f"its constant is {self.shape}; one a channel is {tuple(wanted)}")
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}" if self.number is None else f"{self.number}"
+
+
+class Scale(_Constant):
+    """x * value, rounded to float32: a number, or a parameter.
+
+    Before a Sign, with whatever else rises or falls between them, it is folded into the thresholds;
+    a negative value turns them round. Writing ``x * 0.5`` or ``x * self.factor`` in a forward of
+    one's own is the same.
+
+    Shape: out as in.
+    """
+
+    neutral = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.constant()
+
+
+class Bias(_Constant):
+    """x + value, rounded to float32: a number, or a parameter; folded as :class:`Scale` is.
+
+    Shape: out as in.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.constant()
+
+
+def _bias(bias: bool, outputs: int) -> nn.Parameter | None:
+    if type(bias) is not bool:
+        raise ValueError(f"bias must be True or False, not {bias!r}")
+    return nn.Parameter(torch.zeros(outputs)) if bias else None
+
+
+class BinaryLinear(nn.Module):
+    """Linear layer with weights sign(latent) in {-1, +1}.
+
+    Args:
+        bias: add a trained number to each output; a norm that follows has one of its own.
         estimator: of the gradient in the latent weights, from that of the signs, g, in training
             (see :mod:`edgebnn.nn.functional`): "identity": g;
             "stochastic": g, but training draws +1 with probability clip((w + 1) / 2, 0, 1);
             "magnitude": g times the mean of |w| over the output's weights;
             "swish": g times the derivative of SwishSign with beta 5.
 
-    Shape: (N, in_features) in, (N, out_features) out. Outputs are integers, held exactly by
-    float32 while they stay below 2**24 (lowering checks that they do).
+    Shape: (N, in_features) in, (N, out_features) out. Sums are integers, held exactly by float32
+    while they stay below 2**24 (lowering checks that they do); a bias is added to them, rounded.
     """
 
     real_weights = False  # see use_real_weights
 
-    def __init__(self, in_features: int, out_features: int, estimator: str = "identity") -> None:
+    def __init__(
+        self, in_features: int, out_features: int, estimator: str = "identity", bias: bool = False
+    ) -> None:
         super().__init__()
         self.estimator = _estimator(estimator, WEIGHT_ESTIMATORS)
         self.in_features = _positive(in_features, "in_features")
         self.out_features = _positive(out_features, "out_features")
         self.latent_weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = _bias(bias, out_features)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -219,21 +305,23 @@ class BinaryLinear(nn.Module):
             "in_features": self.in_features,
             "out_features": self.out_features,
             "estimator": self.estimator,
+            "bias": self.bias is not None,
         }
 
     def forward(self, x: Tensor) -> Tensor:
         weight = _binary_weight(self)
         if self.training:
-            return F.linear(x, weight)
+            return F.linear(x, weight, self.bias)
         with _exact_sums(x):
-            return F.linear(x.to(weight.dtype), weight)
+            y = F.linear(x.to(weight.dtype), weight)
+            return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}{_estimator_repr(self)}"
+        return f"{self.in_features}, {self.out_features}{_options_repr(self)}"
 
 
 class BinaryConv2d(nn.Module):
-    """2-D convolution with weights sign(latent) in {-1, +1} and no bias.
+    """2-D convolution with weights sign(latent) in {-1, +1}.
 
     Args:
         kernel_size, stride, padding: one number or (vertical, horizontal).
@@ -241,7 +329,7 @@ class BinaryConv2d(nn.Module):
             exact as the others; -1 and +1 cost the device less at the border.
         groups: 1, or ``in_channels`` for a depthwise convolution (then out_channels must be
             in_channels too).
-        estimator: as in BinaryLinear.
+        estimator, bias: as in BinaryLinear.
 
     Shape: (N, in_channels, H, W) in, (N, out_channels, H', W') out; integers, as in BinaryLinear.
     """
@@ -258,6 +346,7 @@ class BinaryConv2d(nn.Module):
         pad_value: int = 0,
         groups: int = 1,
         estimator: str = "identity",
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.estimator = _estimator(estimator, WEIGHT_ESTIMATORS)
@@ -278,6 +367,7 @@ class BinaryConv2d(nn.Module):
         self.latent_weight = nn.Parameter(
             torch.empty(out_channels, in_channels // groups, *self.kernel_size)
         )
+        self.bias = _bias(bias, out_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -294,6 +384,7 @@ class BinaryConv2d(nn.Module):
             "pad_value": self.pad_value,
             "groups": self.groups,
             "estimator": self.estimator,
+            "bias": self.bias is not None,
         }
 
     def forward(self, x: Tensor) -> Tensor:
@@ -304,18 +395,19 @@ class BinaryConv2d(nn.Module):
             padding = (0, 0)
         weight = _binary_weight(self)
         if self.training:
-            return F.conv2d(x, weight, None, self.stride, padding, groups=self.groups)
+            return F.conv2d(x, weight, self.bias, self.stride, padding, groups=self.groups)
         with _exact_sums(x):
             x = x.to(weight.dtype)
             y = F.conv2d(x, weight, None, self.stride, padding, groups=self.groups)
-        # Every sum is an integer; rounding keeps it one where a GPU computes by Winograd.
-        return y.round()
+            # Every sum is an integer; rounding keeps it one where a GPU computes by Winograd.
+            y = y.round()
+            return y if self.bias is None else y + self.bias.reshape(-1, 1, 1)
 
     def extra_repr(self) -> str:
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, pad_value={self.pad_value}, "
-            f"groups={self.groups}{_estimator_repr(self)}"
+            f"groups={self.groups}{_options_repr(self)}"
         )
 
 
@@ -388,8 +480,9 @@ def use_real_weights(model: nn.Module, real: bool) -> None:
             module.real_weights = real
 
 
-def _estimator_repr(layer: BinaryLinear | BinaryConv2d) -> str:
-    return "" if layer.estimator == "identity" else f", estimator={layer.estimator!r}"
+def _options_repr(layer: BinaryLinear | BinaryConv2d) -> str:
+    estimator = "" if layer.estimator == "identity" else f", estimator={layer.estimator!r}"
+    return estimator if layer.bias is None else f"{estimator}, bias=True"
 
 
 def weight_signs(layer: BinaryLinear | BinaryConv2d) -> Tensor:

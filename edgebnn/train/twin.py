@@ -19,7 +19,9 @@ def float_twin(model: nn.Module, activation: type[nn.Module] = nn.Hardtanh) -> n
         match module:
             case bnn.BinaryLinear():
                 spatial = False
-                replacement = nn.Linear(module.in_features, module.out_features, bias=False)
+                replacement = nn.Linear(
+                    module.in_features, module.out_features, bias=module.bias is not None
+                )
             case bnn.BinaryConv2d():
                 spatial = True
                 replacement = nn.Conv2d(
@@ -29,7 +31,7 @@ def float_twin(model: nn.Module, activation: type[nn.Module] = nn.Hardtanh) -> n
                     stride=module.stride,
                     padding=module.padding,
                     groups=module.groups,
-                    bias=False,
+                    bias=module.bias is not None,
                 )
             case bnn.BatchNorm():
                 norm = nn.BatchNorm2d if spatial else nn.BatchNorm1d
