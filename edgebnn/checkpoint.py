@@ -165,7 +165,11 @@ def _load_plain(path: Path) -> Any:
         raise EdgebnnError(f"{path} is a folder; give a model file")
     if not path.is_file():
         raise EdgebnnError(f"{path}: no such file; `edgebnn train` makes one")
-    if not zipfile.is_zipfile(path):
+    try:
+        zipped = zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # it looks into the archive's end, which may be damaged
+        zipped = False
+    if not zipped:
         raise EdgebnnError(f"{path}: not an edgebnn model, or cut short; train or copy it again")
     try:
         with warnings.catch_warnings():
