@@ -213,7 +213,8 @@ class _Lowering:
     def _conv(self, module: BinaryConv2d, x: _Pending | _Signs) -> _Pending:
         source, tensor = self._source(x)
         signs = weight_signs(module).numpy() > 0  # (O, C / groups, KH, KW)
-        kernel, stride, padding = module.kernel_size, module.stride, module.padding
+        kernel, stride = module.kernel_size, module.stride
+        padding = module.sides(x.shape[0], x.shape[1])
         padded = any(padding)
         if isinstance(tensor, Ints) and padded and module.pad_value != 0:
             raise EdgebnnError("pads integers with -1 or +1; use pad_value=0 on the first layer")
@@ -235,8 +236,8 @@ class _Lowering:
             return DepthwiseConv(name, source, taps, stride, padding, pad_value, head)
 
         shape = (
-            output_size(x.shape[0], kernel[0], stride[0], padding[0]),
-            output_size(x.shape[1], kernel[1], stride[1], padding[1]),
+            output_size(x.shape[0], kernel[0], stride[0], sum(padding[:2])),
+            output_size(x.shape[1], kernel[1], stride[1], sum(padding[2:])),
             module.out_channels,
         )
         return _Pending(emit, -bound, bound, shape, shape, _bias(module, False))
@@ -401,8 +402,8 @@ def _addend(x: _Pending | _Signs) -> str:
         raise EdgebnnError("adds the input; put BinaryConv2d or BinaryLinear between")
     if x.steps:
         module = x.steps[0].module
-        what = "a norm" if isinstance(module, BatchNorm) else f"a {type(module).__name__}"
-        raise EdgebnnError(f"adds what {what} gives; put {what[2:]} after the addition")
+        what = "norm" if isinstance(module, BatchNorm) else type(module).__name__
+        raise EdgebnnError(f"adds what a {what} gives; put the {what} after the addition")
     if x.pools:
         raise EdgebnnError("adds max-pooled sums; put the pool after the addition or after a Sign")
     assert x.tensor is not None

@@ -140,12 +140,21 @@ class _Builder:
 
     def conv(self, shape, binary):
         channels, height, width = shape
-        padding = (int(self.pick(0, 0, 1, 1, 2)), int(self.pick(0, 0, 1, 1, 2)))
+        top, left = (int(self.pick(0, 0, 1, 1, 2)) for _ in range(2))
+        sides = padding = (top, top, left, left)
+        if self.chance(0.3):
+            sides = padding = (top, int(self.pick(0, 1, 2)), left, int(self.pick(0, 1, 2)))
         kernel = (
-            int(self.rng.integers(1, min(4, height + 2 * padding[0]) + 1)),
-            int(self.rng.integers(1, min(4, width + 2 * padding[1]) + 1)),
+            int(self.rng.integers(1, min(4, height + sum(sides[:2])) + 1)),
+            int(self.rng.integers(1, min(4, width + sum(sides[2:])) + 1)),
         )
         stride = (int(self.pick(1, 1, 2, 3)), int(self.pick(1, 1, 2)))
+        if self.chance(0.15):
+            padding = "same"
+            conv = bnn.BinaryConv2d(1, 1, kernel, stride=stride, padding=padding)
+            sides = conv.sides(height, width)
+        elif sides[::2] == sides[1::2] and self.chance(0.5):
+            padding = sides[::2]
         depthwise = self.chance(0.25)
         out = channels if depthwise else self.width(65)
         self.layers.append(
@@ -159,8 +168,8 @@ class _Builder:
                 groups=channels if depthwise else 1,
             )
         )
-        height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
-        width = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
+        height = (height + sum(sides[:2]) - kernel[0]) // stride[0] + 1
+        width = (width + sum(sides[2:]) - kernel[1]) // stride[1] + 1
         place = self.pick("none", "before", "between", "after", "flat")
         size = (
             int(self.rng.integers(1, min(3, height) + 1)),

@@ -101,6 +101,7 @@ def test_random_networks_are_various() -> None:
     classes: Counter[int] = Counter()
     steps: Counter[type[nn.Module]] = Counter()
     biases = 0
+    unequal_pads: Counter[tuple[str, str, int]] = Counter()
     for seed in range(NETWORKS):
         model = random_model(seed)
         modules = list(model)
@@ -127,6 +128,9 @@ def test_random_networks_are_various() -> None:
             kinds.add(f"{type(op).__name__} on {source}")
             if hasattr(op, "pad_value") and any(op.padding):
                 kinds.add(f"pad {op.pad_value}")
+                top, bottom, left, right = op.padding
+                unequal = (top, left) != (bottom, right)
+                unequal_pads[type(op).__name__, source, op.pad_value] += unequal
             flips += int(getattr(op, "all_set", np.zeros(1)).any())
             falling += int(getattr(op, "inverted", np.zeros(1)).any())
             head = getattr(op, "head", None)
@@ -150,6 +154,9 @@ def test_random_networks_are_various() -> None:
     assert min(flips, constants, falling) >= 10
     assert min(steps[kind] for kind in STEPS) >= 10, steps
     assert biases >= 10
+    pads = [("Ints", 0), *(("Bits", value) for value in (-1, 0, 1))]
+    wanted = [(kind, *pad) for kind in ("Conv", "DepthwiseConv") for pad in pads]
+    assert min(unequal_pads[pad] for pad in wanted) >= 3, unequal_pads
     assert all({1, 2, 31, 32, 33} <= seen for seen in sizes.values()), sizes
     assert min(classes[n] for n in (1, 2, 31, 32, 33)) >= 3, classes
     assert min(shift_norms, shifted_signs, shifted_after_pool) >= 20

@@ -500,7 +500,7 @@ def test_sums_behind_a_relu_cannot_be_added() -> None:
             return result
 
     message = refusal(lambda: lower(Adds(lambda m, x: x)))
-    assert "layer 'add' (Add): adds what a ReLU gives; put ReLU after the addition" in message
+    assert "layer 'add' (Add): adds what a ReLU gives; put the ReLU after the addition" in message
 
 
 # --- a Softmax at the end -------------------------------------------------------------------------

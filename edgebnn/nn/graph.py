@@ -254,7 +254,7 @@ def check_shapes(nodes: tuple[LayerNode, ...]) -> torch.Size:
                 values[node.name] = x.new_empty((2, module.out_features))
             elif isinstance(module, BinaryConv2d):
                 weight = torch.empty(module.latent_weight.shape, device="meta")
-                padding = module.padding
+                x, padding = module.padded(x)
                 y = nn.functional.conv2d(
                     x, weight, None, module.stride, padding, groups=module.groups
                 )

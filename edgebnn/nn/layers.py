@@ -8,7 +8,7 @@ multiplies by their signs.
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from edgebnn.nn.functional import (
 )
 
 Pair = int | tuple[int, int]
+Padding = Pair | tuple[int, int, int, int] | Literal["same"]
 
 
 def _pair(value: Pair, what: str, least: int) -> tuple[int, int]:
@@ -32,6 +33,27 @@ def _pair(value: Pair, what: str, least: int) -> tuple[int, int]:
     if len(pair) != 2 or any(type(v) is not int or v < least for v in pair):
         raise ValueError(f"{what} must be one or two integers of at least {least}, not {value!r}")
     return pair[0], pair[1]
+
+
+def _padding(value: Any) -> tuple[int, ...] | Literal["same"]:
+    """(vertical, horizontal) where that says it all, else all four sides, or "same"."""
+    if value == "same":
+        return "same"
+    sides: tuple[int, ...] = (value, value) if isinstance(value, int) else tuple(value)
+    if len(sides) not in (2, 4) or any(type(v) is not int or v < 0 for v in sides):
+        raise ValueError(
+            f"padding must be one, two (vertical, horizontal) or four integers (top, bottom, left, "
+            f"right) of at least 0 or 'same', not {value!r}"
+        )
+    if len(sides) == 4 and sides[::2] == sides[1::2]:
+        return sides[::2]
+    return sides
+
+
+def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """What comes before and behind an axis, so that there are size / stride windows, rounded up."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
 
 
 def _positive(value: int, what: str) -> int:
@@ -324,7 +346,10 @@ class BinaryConv2d(nn.Module):
     """2-D convolution with weights sign(latent) in {-1, +1}.
 
     Args:
-        kernel_size, stride, padding: one number or (vertical, horizontal).
+        kernel_size, stride: one number or (vertical, horizontal).
+        padding: one number, (vertical, horizontal), (top, bottom, left, right), or "same": as in
+            Keras, the output is the input's size divided by the stride, rounded up, and where the
+            padding of an axis is odd there is one more at the bottom or the right.
         pad_value: what stands outside the image. 0 is a third value, neither +1 nor -1, and as
             exact as the others; -1 and +1 cost the device less at the border.
         groups: 1, or ``in_channels`` for a depthwise convolution (then out_channels must be
@@ -342,7 +367,7 @@ class BinaryConv2d(nn.Module):
         out_channels: int,
         kernel_size: Pair,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Padding = 0,
         pad_value: int = 0,
         groups: int = 1,
         estimator: str = "identity",
@@ -354,7 +379,7 @@ class BinaryConv2d(nn.Module):
         self.out_channels = _positive(out_channels, "out_channels")
         self.kernel_size = _pair(kernel_size, "kernel_size", 1)
         self.stride = _pair(stride, "stride", 1)
-        self.padding = _pair(padding, "padding", 0)
+        self.padding = _padding(padding)
         if pad_value not in (-1, 0, 1):
             raise ValueError(f"pad_value must be -1, 0 or 1, not {pad_value!r}")
         self.pad_value = int(pad_value)
@@ -380,19 +405,33 @@ class BinaryConv2d(nn.Module):
             "out_channels": self.out_channels,
             "kernel_size": list(self.kernel_size),
             "stride": list(self.stride),
-            "padding": list(self.padding),
+            "padding": self.padding if self.padding == "same" else list(self.padding),
             "pad_value": self.pad_value,
             "groups": self.groups,
             "estimator": self.estimator,
             "bias": self.bias is not None,
         }
 
+    def sides(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """The padding (top, bottom, left, right) of an image of that size."""
+        padding = _padding(self.padding)
+        if isinstance(padding, str):
+            vertical = _same(height, self.kernel_size[0], self.stride[0])
+            return (*vertical, *_same(width, self.kernel_size[1], self.stride[1]))
+        rows, columns = padding[: len(padding) // 2], padding[len(padding) // 2 :]
+        return rows[0], rows[-1], columns[0], columns[-1]
+
+    def padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """``x`` with the padding that torch cannot do by itself, and what it still has to do."""
+        top, bottom, left, right = self.sides(x.shape[-2], x.shape[-1])
+        if not self.pad_value and (top, left) == (bottom, right):
+            return x, (top, left)
+        if top or bottom or left or right:
+            x = F.pad(x, (left, right, top, bottom), value=float(self.pad_value))
+        return x, (0, 0)
+
     def forward(self, x: Tensor) -> Tensor:
-        padding = self.padding
-        if self.pad_value and any(padding):
-            vertical, horizontal = padding
-            x = F.pad(x, (horizontal, horizontal, vertical, vertical), value=float(self.pad_value))
-            padding = (0, 0)
+        x, padding = self.padded(x)
         weight = _binary_weight(self)
         if self.training:
             return F.conv2d(x, weight, self.bias, self.stride, padding, groups=self.groups)
@@ -406,7 +445,7 @@ class BinaryConv2d(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
-            f"stride={self.stride}, padding={self.padding}, pad_value={self.pad_value}, "
+            f"stride={self.stride}, padding={self.padding!r}, pad_value={self.pad_value}, "
             f"groups={self.groups}{_options_repr(self)}"
         )
 
