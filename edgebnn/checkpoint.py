@@ -88,7 +88,9 @@ def save(
     What is written is compared with what ``model`` computes (see :mod:`edgebnn.proof`) first.
 
     Args:
-        model: any module of layers that edgebnn knows (see :mod:`edgebnn.nn`), in either mode.
+        model: any module of layers that edgebnn knows (see :mod:`edgebnn.nn`), in either mode. A
+            Softmax or LogSoftmax at its end is left out: the file's model gives the scores.
+        class_names: one a class; of a single score two, the second where it is at least 0.
         training: resumable state, tensors and plain data only; dropped in release form.
 
     Raises:

@@ -20,6 +20,9 @@ from edgebnn.errors import EdgebnnError
 BoolArray = NDArray[np.bool_]
 Int32Array = NDArray[np.int32]
 
+#: Rows above and below an image, columns to its left and right: (top, bottom, left, right).
+Sides = tuple[int, int, int, int]
+
 #: float32 holds every integer up to here, so torch's sums are exact below it.
 EXACT_LIMIT = 2**24
 
@@ -102,6 +105,7 @@ class Dense:
 class Conv:
     """2-D convolution. Taps outside the image count as ``pad_value`` (-1, 0 or +1).
 
+    ``padding`` is how far a window may leave the image at the top, bottom, left and right.
     On :class:`Ints` sources the pad value 0 is the integer 0, and -1 and +1 are not allowed.
     """
 
@@ -109,7 +113,7 @@ class Conv:
     source: str
     weights: BoolArray  # (outputs, kernel height, kernel width, channels)
     stride: tuple[int, int]
-    padding: tuple[int, int]
+    padding: Sides
     pad_value: int
     head: Head
 
@@ -122,7 +126,7 @@ class DepthwiseConv:
     source: str
     weights: BoolArray  # (kernel height, kernel width, channels)
     stride: tuple[int, int]
-    padding: tuple[int, int]
+    padding: Sides
     pad_value: int
     head: Threshold | Raw
 
@@ -204,8 +208,14 @@ def told_apart(scores: int) -> int:
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int = 0) -> int:
-    """Number of window positions along one axis (floor mode)."""
-    return (size + 2 * padding - kernel) // stride + 1
+    """Number of window positions along one axis (floor mode); ``padding`` is that of both ends."""
+    return (size + padding - kernel) // stride + 1
+
+
+def pairs(padding: Sides) -> tuple[int, int] | Sides:
+    """``padding`` as (vertical, horizontal) where that says it all."""
+    top, bottom, left, right = padding
+    return (top, left) if (top, left) == (bottom, right) else padding
 
 
 def sources(op: Op) -> tuple[str, ...]:
@@ -225,8 +235,8 @@ def infer(op: Op, *inputs: Tensor) -> Tensor:
             return _headed(
                 op,
                 source,
-                output_size(source.height, kernel[0], op.stride[0], op.padding[0]),
-                output_size(source.width, kernel[1], op.stride[1], op.padding[1]),
+                output_size(source.height, kernel[0], op.stride[0], sum(op.padding[:2])),
+                output_size(source.width, kernel[1], op.stride[1], sum(op.padding[2:])),
                 len(op.weights) if isinstance(op, Conv) else source.channels,
             )
         case MaxPool():
@@ -299,6 +309,8 @@ def sha256(network: Network) -> str:
             feed(type(value).__name__, str(len(items)).encode())
             for item in items:
                 part = getattr(value, item)
+                if item == "padding":  # equal pads have the digest that they have always had
+                    part = pairs(part)
                 visit(places[part] if item in ("source", "other") else part)
         elif isinstance(value, np.ndarray):
             feed(f"array {value.dtype.str} {value.shape}", np.ascontiguousarray(value).tobytes())

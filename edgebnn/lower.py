@@ -2,7 +2,8 @@
 
 A norm followed by a sign is monotone in the integer that goes in, so it is a threshold, found by
 bisection on the model's own float32 norm: no formula, no rounding of ours, no tolerance; negative
-and zero scales and exact ties come out as torch has them.
+and zero scales and exact ties come out as torch has them. So do all layers that rise or fall and
+look at one value at a time, in any number and order: ReLU and its like, factors, biases.
 
 Sums that a single sign reads exist only inside the layer that forms them. Sums that an addition
 reads, or more than one layer, are stored as they are: integers, so that an addition is exact.
@@ -41,19 +42,30 @@ from edgebnn.ir import (
     dot_bound,
     output_size,
 )
-from edgebnn.nn.graph import LayerNode, as_pair
+from edgebnn.nn.graph import LayerNode, as_pair, check_shapes
 from edgebnn.nn.layers import Add as AddLayer
-from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign, weight_signs
+from edgebnn.nn.layers import Bias, BinaryConv2d, BinaryLinear, Input, Scale, Sign, weight_signs
 from edgebnn.nn.norm import SCORE_LIMIT, BatchNorm, OutputNorm
 from edgebnn.nn.record import copies
-from edgebnn.nn.trace import evaluating, trace, unwrap
+from edgebnn.nn.trace import evaluating, follow, unwrap
+
+#: What rises or falls with each value alone, rounding included; a slope has to be at least 0.
+_MONOTONE = (BatchNorm, Scale, Bias, nn.ReLU, nn.Hardtanh, nn.LeakyReLU, nn.PReLU)
 
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
     kernel: tuple[int, int]
     stride: tuple[int, int]
-    norms_before: int  # how many norms of the pending value come before this pool
+    steps_before: int  # how many steps of the pending value come before this pool
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A layer of :data:`_MONOTONE`, and whether it sees flat values, (N, C), or images."""
+
+    module: nn.Module
+    flat: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,7 @@ class _Pending:
     high: int
     dots: tuple[int, int, int]  # (H, W, C) before any pooling
     shape: tuple[int, int, int]  # (H, W, C) now
-    norms: tuple[BatchNorm, ...] = ()
+    steps: tuple[_Step, ...] = ()
     pools: tuple[_Pool, ...] = ()
     flat: bool = False
     tensor: str | None = None  # sums in the IR, which ``emit`` reads; None where not stored
@@ -90,7 +102,9 @@ def lower(model: nn.Module) -> Network:
     """
     model = unwrap(model)
     with evaluating(model):
-        nodes = copies(trace(model))
+        traced = follow(model)
+        nodes = copies(traced.layers)
+    traced.check_ending(check_shapes(nodes))
     return _Lowering().run(nodes)
 
 
@@ -146,6 +160,8 @@ class _Lowering:
                 return self._max_pool(module, x)
             case BatchNorm():
                 return self._norm(module, x)
+            case nn.ReLU() | nn.Hardtanh() | nn.LeakyReLU() | nn.PReLU() | Scale() | Bias():
+                return self._step(module, x)
             case Sign():
                 return self._sign(module, x)
             case BinaryLinear():
@@ -161,7 +177,7 @@ class _Lowering:
             return x.tensor, Bits(*x.shape)
         if x.emit is not None:
             raise EdgebnnError("its input is not binary; put edgebnn.nn.Sign() before it")
-        if x.norms or x.pools:
+        if x.steps or x.pools:
             raise EdgebnnError(
                 "its input is neither raw integers nor binary; put edgebnn.nn.Sign() before it, "
                 "or this layer right after Input"
@@ -191,12 +207,14 @@ class _Lowering:
             return Dense(self._name("dense"), source, flipped, head)
 
         shape = (1, 1, module.out_features)
-        return _Pending(emit, -bound, bound, shape, shape, flat=True)
+        steps = _bias(module, True)
+        return _Pending(emit, -bound, bound, shape, shape, steps, flat=True)
 
     def _conv(self, module: BinaryConv2d, x: _Pending | _Signs) -> _Pending:
         source, tensor = self._source(x)
         signs = weight_signs(module).numpy() > 0  # (O, C / groups, KH, KW)
-        kernel, stride, padding = module.kernel_size, module.stride, module.padding
+        kernel, stride = module.kernel_size, module.stride
+        padding = module.sides(x.shape[0], x.shape[1])
         padded = any(padding)
         if isinstance(tensor, Ints) and padded and module.pad_value != 0:
             raise EdgebnnError("pads integers with -1 or +1; use pad_value=0 on the first layer")
@@ -218,11 +236,11 @@ class _Lowering:
             return DepthwiseConv(name, source, taps, stride, padding, pad_value, head)
 
         shape = (
-            output_size(x.shape[0], kernel[0], stride[0], padding[0]),
-            output_size(x.shape[1], kernel[1], stride[1], padding[1]),
+            output_size(x.shape[0], kernel[0], stride[0], sum(padding[:2])),
+            output_size(x.shape[1], kernel[1], stride[1], sum(padding[2:])),
             module.out_channels,
         )
-        return _Pending(emit, -bound, bound, shape, shape)
+        return _Pending(emit, -bound, bound, shape, shape, _bias(module, False))
 
     def _add(self, x: _Pending | _Signs, y: _Pending | _Signs) -> _Pending:
         source, other = _addend(x), _addend(y)
@@ -267,7 +285,7 @@ class _Lowering:
         if isinstance(x, _Signs):
             never = np.zeros(shape[2], dtype=np.bool_)
             return _Signs(self._emit_pool(x.tensor, kernel, stride, never), shape)
-        pool = _Pool(kernel, stride, len(x.norms))
+        pool = _Pool(kernel, stride, len(x.steps))
         return replace(x, pools=(*x.pools, pool), shape=shape)
 
     def _emit_pool(
@@ -278,17 +296,23 @@ class _Lowering:
         return name
 
     def _norm(self, module: BatchNorm, x: _Pending | _Signs) -> _Pending:
-        if isinstance(x, _Signs):
-            raise EdgebnnError("follows a Sign; put it before the Sign")
-        if any(isinstance(norm, OutputNorm) for norm in x.norms):
-            raise EdgebnnError("follows an OutputNorm, which must end the network")
-        if x.flat and x.shape[0] * x.shape[1] > 1:
-            raise EdgebnnError("normalizes flattened pixels one by one; put it before Flatten")
+        x = self._step(module, x)
         if not isinstance(module, OutputNorm):
             scale, shift = module.affine()
             if not bool(torch.isfinite(scale).all() and torch.isfinite(shift).all()):
                 raise EdgebnnError("its scale or shift is not finite; train it again")
-        return replace(x, norms=(*x.norms, module))
+        return x
+
+    def _step(self, module: nn.Module, x: _Pending | _Signs) -> _Pending:
+        if isinstance(x, _Signs):
+            raise EdgebnnError("follows a Sign; put it before the Sign")
+        if any(isinstance(step.module, OutputNorm) for step in x.steps):
+            raise EdgebnnError("follows an OutputNorm, which must end the network")
+        if _each_channel(module) and x.flat and x.shape[0] * x.shape[1] > 1:
+            what = "normalizes" if isinstance(module, BatchNorm) else "treats"
+            raise EdgebnnError(f"{what} flattened pixels one by one; put it before Flatten")
+        _check_slope(module)
+        return replace(x, steps=(*x.steps, _Step(module, x.flat)))
 
     def _sign(self, module: Sign, x: _Pending | _Signs) -> _Signs:
         if module.shift is not None and x.flat and x.shape[0] * x.shape[1] > 1:
@@ -297,10 +321,10 @@ class _Lowering:
             if not _keeps_signs(module):
                 raise EdgebnnError("follows another Sign, whose +-1 its shift may turn; remove it")
             return x
-        if any(isinstance(norm, OutputNorm) for norm in x.norms):
+        if any(isinstance(step.module, OutputNorm) for step in x.steps):
             raise EdgebnnError("follows an OutputNorm; use BatchNorm inside the network")
         channels = x.shape[2]
-        min_dot, falling = _thresholds(x.norms, module, x.low, x.high, channels)
+        min_dot, falling = _thresholds(x.steps, _Step(module, x.flat), x.low, x.high, channels)
         if x.emit is None:
             name = self._name("binarize")
             self.ops.append(_binarize(name, INPUT, min_dot, falling))
@@ -311,8 +335,8 @@ class _Lowering:
             name = op.name
         for pool in x.pools:
             all_set = np.zeros(channels, dtype=np.bool_)
-            for norm in x.norms[pool.norms_before :]:
-                all_set = all_set ^ (norm.affine()[0].numpy() < 0)
+            for step in x.steps[pool.steps_before :]:
+                all_set = all_set ^ _falls(step.module, channels)
             name = self._emit_pool(name, pool.kernel, pool.stride, all_set)
         return _Signs(name, x.shape, x.flat)
 
@@ -327,13 +351,19 @@ class _Lowering:
                 f"end with Flatten and BinaryLinear"
             )
         classes = x.shape[2]
-        match x.norms:
+        match tuple(step.module for step in x.steps):
             case ():
                 ones, zeros = np.ones(classes, np.int32), np.zeros(classes, np.int32)
                 head = Scores(ones, zeros, 0)
             case (OutputNorm() as norm,):
                 head = _fixed_point(norm, x.high)
-            case _:
+            case modules:
+                others = [type(m).__name__ for m in modules if not isinstance(m, BatchNorm)]
+                if others:
+                    raise EdgebnnError(
+                        f"scores are sums or an OutputNorm of sums, which scales and shifts them; "
+                        f"leave out the {others[0]} before them"
+                    )
                 raise EdgebnnError("use a single edgebnn.nn.OutputNorm as the last norm")
         negated = np.zeros(classes, dtype=np.bool_)
         magnitude = np.abs(head.factor)
@@ -346,11 +376,13 @@ class _Lowering:
 
 def _stored(nodes: tuple[LayerNode, ...]) -> set[str]:
     """The layers whose sums an addition reads, or more than one layer."""
-    origins: dict[str, str] = {}  # through what does not end sums: norms, pools, views
+    origins: dict[str, str] = {}  # through what does not end sums: norms, pools, views ...
     read: Counter[str] = Counter()
     for node in nodes:
         match node.module:
-            case BatchNorm() | nn.MaxPool2d() | nn.Flatten() | nn.Dropout() | nn.Identity():
+            case nn.MaxPool2d() | nn.Flatten() | nn.Dropout() | nn.Identity():
+                origins[node.name] = origins[node.inputs[0]]
+            case module if isinstance(module, _MONOTONE):
                 origins[node.name] = origins[node.inputs[0]]
             case module:
                 origins[node.name] = node.name
@@ -368,8 +400,10 @@ def _addend(x: _Pending | _Signs) -> str:
         )
     if x.emit is None:
         raise EdgebnnError("adds the input; put BinaryConv2d or BinaryLinear between")
-    if x.norms:
-        raise EdgebnnError("adds what a norm gives; put the norm after the addition")
+    if x.steps:
+        module = x.steps[0].module
+        what = "norm" if isinstance(module, BatchNorm) else type(module).__name__
+        raise EdgebnnError(f"adds what a {what} gives; put the {what} after the addition")
     if x.pools:
         raise EdgebnnError("adds max-pooled sums; put the pool after the addition or after a Sign")
     assert x.tensor is not None
@@ -410,11 +444,59 @@ def _fixed_point(norm: OutputNorm, reach: int) -> Scores:
     return Scores(factor.numpy().astype(np.int32), offset.numpy().astype(np.int32), fraction_bits)
 
 
+def _bias(module: BinaryLinear | BinaryConv2d, flat: bool) -> tuple[_Step, ...]:
+    """What ``module`` adds to its sums."""
+    if module.bias is None:
+        return ()
+    added = Bias(shape=module.bias.shape if flat else (*module.bias.shape, 1, 1))
+    added.load_state_dict({"value": module.bias.detach().reshape(added.shape)})
+    return (_Step(added, flat),)
+
+
+def _each_channel(module: nn.Module) -> bool:
+    """Whether it treats channels in different ways."""
+    match module:
+        case nn.PReLU():
+            return module.num_parameters > 1
+        case Scale() | Bias():
+            return max(module.shape, default=1) > 1
+    return isinstance(module, BatchNorm)
+
+
+def _check_slope(module: nn.Module) -> None:
+    """Check that it rises below 0 as it does above."""
+    match module:
+        case nn.LeakyReLU():
+            slope = float(module.negative_slope)
+        case nn.PReLU():
+            slope = float(module.weight.detach().min())
+        case _:
+            return
+    if slope < 0:
+        raise EdgebnnError(
+            f"its slope below 0 is {slope:.4g}: it falls there and rises above, so that no "
+            f"threshold is what follows; keep its slope at 0 or more"
+        )
+
+
+def _falls(module: nn.Module, channels: int) -> BoolArray:
+    """(channels,) where a step of a channel falls; it may be constant where it is said to rise."""
+    match module:
+        case BatchNorm():
+            scale = module.affine()[0]
+        case Scale():
+            scale = torch.as_tensor(module.constant()).detach().reshape(-1).expand(channels)
+        case _:
+            return np.zeros(channels, dtype=np.bool_)
+    falls: BoolArray = (scale < 0).numpy()
+    return falls
+
+
 @torch.no_grad()
 def _thresholds(
-    norms: tuple[BatchNorm, ...], sign: Sign, low: int, high: int, channels: int
+    steps: tuple[_Step, ...], sign: _Step, low: int, high: int, channels: int
 ) -> tuple[Int32Array, BoolArray]:
-    """(threshold, falling), each (channels,), of the step ``sign(norms(x))`` for x in [low, high].
+    """(threshold, falling), each (channels,), of ``sign(steps(x))``, for x in [low, high].
 
     A sign's shift is part of the step: a sum with a constant is monotone after rounding, too.
 
@@ -423,12 +505,13 @@ def _thresholds(
     """
 
     def fires(x: NDArray[np.int64]) -> BoolArray:
-        y = torch.from_numpy(x).to(torch.float32).reshape(1, channels)
-        for norm in norms:
-            y = norm(y)
-        y = sign.shifted(y)
+        y = torch.from_numpy(x).to(torch.float32)
+        for step in steps:
+            y = step.module(_seen(y, step))
+        assert isinstance(sign.module, Sign)
+        y = sign.module.shifted(_seen(y, sign))
         if bool(torch.isnan(y).any()):
-            raise EdgebnnError("the norm before it gives NaN; train it again")
+            raise EdgebnnError("what comes before it gives NaN; train it again")
         fired: BoolArray = (y >= 0).numpy().reshape(channels)
         return fired
 
@@ -447,3 +530,9 @@ def _thresholds(
         below = np.where(fired, below, middle)
     threshold = np.where(at_low & at_high, low, np.where(never, high + 1, at))
     return threshold.astype(np.int32), falling
+
+
+def _seen(y: torch.Tensor, step: _Step) -> torch.Tensor:
+    """A value a channel as ``step`` sees one input: its constants spread as they do there."""
+    channels = y.numel()
+    return y.reshape((1, channels) if step.flat else (1, channels, 1, 1))

@@ -4,12 +4,15 @@ A model is traced, written down as plain data, read back and lowered. Each of th
 what a user has put around the layers: a hook, an in-place operation, a forward that was replaced.
 So the module itself, in eval mode, runs on inputs from its whole range, and what each of its
 layers gives, and the scores, are compared with the layers read back and with the oracle.
+A Softmax or LogSoftmax at the end is no layer, for it changes no class: what the module gives is
+compared with that function of the scores of the layers, and these scores with the oracle.
 :mod:`edgebnn.measure` is the rest of the chain, from here to the chip.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +26,7 @@ from edgebnn.lower import lower
 from edgebnn.nn.graph import LayerNode
 from edgebnn.nn.layers import Input
 from edgebnn.nn.record import Entry, Form, connect, record
-from edgebnn.nn.trace import evaluating, first_line, hooked, trace, unwrap
+from edgebnn.nn.trace import evaluating, first_line, follow, hooked, trace, unwrap
 
 INPUTS = 32
 
@@ -53,7 +56,8 @@ def prove(model: nn.Module, *, form: Form = "training", inputs: int = INPUTS) ->
     """
     model = unwrap(model)
     with evaluating(model):
-        nodes = trace(model)
+        traced = follow(model)
+        nodes = traced.layers
         layers = record(nodes, form)
         parsed = connect(layers).eval()
         network = lower(parsed)
@@ -62,9 +66,11 @@ def prove(model: nn.Module, *, form: Form = "training", inputs: int = INPUTS) ->
         images = sample(first.shape, first.bits, inputs)
         results, own = _run(model, nodes, images)
         scores = _follow(model, nodes, trace(parsed), images, results)
-        if own.shape != scores.shape or not torch.equal(own, scores):
+        traced.check_ending(scores.shape[1:])
+        expected = _ended(traced.ending, scores, model)
+        if own.shape != expected.shape or not torch.equal(own, expected):
             raise EdgebnnError(_outside(model))
-        _check_scores(network, images, scores)
+        _check_scores(network, images, scores.double())
     return Proof(layers, network)
 
 
@@ -91,8 +97,7 @@ def _run(
 
     What is computed by operations, not by modules, is left out.
     """
-    device = next((p.device for p in (*model.parameters(), *model.buffers())), None)
-    given = torch.from_numpy(images.astype(np.float32)).to(device or "cpu")
+    given = torch.from_numpy(images.astype(np.float32)).to(_device(model))
     with _listening(nodes) as results:
         try:
             with _eager(model):
@@ -164,7 +169,19 @@ def _follow(
             theirs.shape == result.shape and torch.equal(theirs, result.double())
         ):
             raise EdgebnnError(_at_layer(model, node))
-    return result.double()
+    return result
+
+
+def _ended(ending: LayerNode | None, scores: Tensor, model: nn.Module) -> Tensor:
+    """What the module gives for the scores of its layers: computed where, and as, it does it."""
+    if ending is None:
+        return scores.double()
+    kind: Any = type(ending.module)  # one of its own, with no hook
+    return _exact(kind(ending.module.dim)(scores.to(_device(model))))
+
+
+def _device(model: nn.Module) -> torch.device | str:
+    return next((p.device for p in (*model.parameters(), *model.buffers())), "cpu")
 
 
 def _check_scores(network: Network, images: NDArray[np.uint8], scores: Tensor) -> None:

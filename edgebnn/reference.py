@@ -21,6 +21,7 @@ from edgebnn.ir import (
     Network,
     Raw,
     Score,
+    Sides,
     Threshold,
     output_size,
 )
@@ -106,7 +107,7 @@ def trace(network: Network, images: NDArray[np.uint8]) -> dict[str, NDArray[np.i
                 dots = (taps * _signs(op.weights)).sum(axis=(3, 4))
                 values[op.name] = _apply(op.head, dots)
             case MaxPool():
-                taps = _windows(x, op.kernel, op.stride, (0, 0), 0)
+                taps = _windows(x, op.kernel, op.stride, (0, 0, 0, 0), 0)
                 largest, least = taps.max(axis=(3, 4)), taps.min(axis=(3, 4))
                 values[op.name] = np.where(op.all_set, least, largest)
             case Binarize():
@@ -131,14 +132,13 @@ def _windows(
     x: NDArray[np.int64],
     kernel: tuple[int, ...],
     stride: tuple[int, int],
-    padding: tuple[int, int],
+    padding: Sides,
     pad_value: int,
 ) -> NDArray[np.int64]:
     """(N, H, W, C) -> (N, H', W', kernel height, kernel width, C)."""
-    h = output_size(x.shape[1], kernel[0], stride[0], padding[0])
-    w = output_size(x.shape[2], kernel[1], stride[1], padding[1])
-    vertical, horizontal = padding
-    margins = ((0, 0), (vertical, vertical), (horizontal, horizontal), (0, 0))
+    h = output_size(x.shape[1], kernel[0], stride[0], sum(padding[:2]))
+    w = output_size(x.shape[2], kernel[1], stride[1], sum(padding[2:]))
+    margins = ((0, 0), padding[:2], padding[2:], (0, 0))
     padded = np.pad(x, margins, constant_values=pad_value)
     taps = np.empty((len(x), h, w, kernel[0], kernel[1], x.shape[3]), dtype=np.int64)
     for ky in range(kernel[0]):

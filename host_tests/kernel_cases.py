@@ -53,12 +53,14 @@ WIDTHS = (1, 2, 3, 31, 32, 33, 63, 64, 65)
 BYTES = (7, 8, 9, 16)  # beside 1, 2 and 3, what words of 8 bits straddle
 KERNELS = ((1, 1), (1, 3), (3, 1), (3, 3), (2, 4), (5, 5))
 STRIDES = ((1, 1), (2, 1), (1, 2), (3, 2), (2, 3))
-PADDINGS = ((0, 0), (1, 1), (0, 2), (2, 0), (1, 0), (0, 1), (2, 1), (2, 2))
+_EQUAL = ((0, 0), (1, 1), (0, 2), (2, 0), (1, 0), (0, 1), (2, 1), (2, 2))
+_UNEQUAL = ((0, 1, 0, 1), (1, 0, 0, 0), (0, 0, 1, 2), (0, 2, 0, 0))
+PADDINGS = (*((y, y, x, x) for y, x in _EQUAL), *_UNEQUAL)  # top, bottom, left, right
 PLACES = ((1, 1), (3, 2), (1, 3), (2, 2), (3, 1))
 PAD_VALUES = (-1, 0, 1)
 FORMS = ("plain", "offset", "shift", "shifts", "zero", "all zero", "factors", "wide")
 MASKS = ("none", "some", "all")
-UNMOVED: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0)}
+UNMOVED: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0)}
 #: This computer as a CPU with words of 8 bits, addresses of 16, and no multiplication of 32.
 NARROW = replace(
     get_target("host"),
@@ -234,15 +236,14 @@ def _image(row: dict[str, Any], single: bool) -> tuple[int, int]:
     """Height and width that give the row's number of places; sets them to what is possible."""
     if single:
         row["places"] = (1, 1)
-        row["padding"] = tuple(
-            min(pad, (kernel - 1) // 2)
-            for pad, kernel in zip(row["padding"], row["kernel"], strict=True)
-        )
+        most = [(kernel - 1) // 2 for kernel in row["kernel"] for _ in range(2)]
+        row["padding"] = tuple(map(min, row["padding"], most))
     size = []
+    pads = (sum(row["padding"][:2]), sum(row["padding"][2:]))
     for places, kernel, stride, pad in zip(
-        row["places"], row["kernel"], row["stride"], row["padding"], strict=True
+        row["places"], row["kernel"], row["stride"], pads, strict=True
     ):
-        exact = (places - 1) * stride + kernel - 2 * pad
+        exact = (places - 1) * stride + kernel - pad
         while exact < 1:
             exact += stride
         # Floor mode: up to stride - 1 rows at the end are left over.
@@ -302,9 +303,9 @@ def dense_on_bits() -> Iterator[Case]:
     for number, outputs in enumerate((1, 3), 110):
         chain = Chain((2, number), Ints(1, 1, 4, 1))
         chain.bits()
-        grow = Conv("grow", "feed", chain.weights(35, 1, 1, 4), (1, 1), (15, 15), 1, Raw())
+        grow = Conv("grow", "feed", chain.weights(35, 1, 1, 4), (1, 1), (15, 15, 15, 15), 1, Raw())
         head = chain.head("threshold", grow)
-        chain.add(Conv("grow", "feed", grow.weights, (1, 1), (15, 15), 1, head))
+        chain.add(Conv("grow", "feed", grow.weights, (1, 1), (15, 15, 15, 15), 1, head))
         _add_dense(chain, outputs, "sums")
         yield chain.case(f"dense 33635 bits -> {outputs} sums")
 
@@ -399,7 +400,7 @@ def conv_on_bits() -> Iterator[Case]:
     for number, (channels, pad) in enumerate(
         ((channels, pad) for channels in (1, 31, 32, 33, 64, 65) for pad in PAD_VALUES), 100
     ):
-        row = {"outputs": 3, "kernel": (3, 3), "stride": (1, 1), "padding": (1, 1)}
+        row = {"outputs": 3, "kernel": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1)}
         row["kind"] = ("threshold", "sums")[number % 2]
         chain = Chain((4, number), Ints(2, 3, channels, 1))
         chain.bits()
@@ -407,7 +408,12 @@ def conv_on_bits() -> Iterator[Case]:
         yield chain.case(f"conv on 2x3x{channels} bits, pad {pad}")
     # Dots of 32 bits: a window much larger than its image.
     for number, (pad, outputs, width) in enumerate(((0, 1, 1), (1, 2, 2)), 200):
-        row = {"outputs": outputs, "kernel": (33, 33), "stride": (1, 1), "padding": (16, 16)}
+        row = {
+            "outputs": outputs,
+            "kernel": (33, 33),
+            "stride": (1, 1),
+            "padding": (16, 16, 16, 16),
+        }
         row["kind"] = "sums"
         chain = Chain((4, number), Ints(1, width, 33, 1))
         chain.bits()
@@ -439,14 +445,14 @@ def depthwise() -> Iterator[Case]:
     for number, (channels, pad) in enumerate(
         ((channels, pad) for channels in (1, 31, 32, 33, 64, 65) for pad in PAD_VALUES), 100
     ):
-        row = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1)}
+        row = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1)}
         row["kind"] = ("threshold", "sums")[number % 2]
         chain = Chain((6, number), Ints(2, 3, channels, 1))
         chain.bits()
         _add_depthwise(chain, row, pad)
         yield chain.case(f"depthwise on 2x3x{channels} bits, pad {pad}")
     # An even number of sums behind a larger source: one too many leaves the arena.
-    row = {"kernel": (5, 5), "stride": (1, 1), "padding": (0, 0), "kind": "sums"}
+    row = {"kernel": (5, 5), "stride": (1, 1), "padding": (0, 0, 0, 0), "kind": "sums"}
     chain = Chain((6, 190), Ints(5, 5, 34, 1))
     chain.bits()
     _add_depthwise(chain, row, 0)
@@ -458,7 +464,7 @@ def depthwise() -> Iterator[Case]:
         _add_depthwise(chain, row, 0)
         yield chain.case(f"depthwise 129x1 on {channels} x 8 bits")
     for number, pad in enumerate((0, 1), 210):
-        row = {"kernel": (182, 181), "stride": (1, 1), "padding": (91, 90), "kind": "sums"}
+        row = {"kernel": (182, 181), "stride": (1, 1), "padding": (91, 91, 90, 90), "kind": "sums"}
         chain = Chain((6, number), Ints(1, 1, 1 + pad, 1))
         chain.bits()
         _add_depthwise(chain, row, pad)
@@ -470,7 +476,7 @@ def max_pool() -> Iterator[Case]:
         "channels": WIDTHS,
         "kernel": KERNELS,
         "stride": STRIDES,
-        "padding": ((0, 0),),
+        "padding": ((0, 0, 0, 0),),
         "places": PLACES,
         "mask": MASKS,
     }
@@ -559,7 +565,7 @@ def score() -> Iterator[Case]:
 
 def around_bytes() -> Iterator[Case]:
     """Every kernel with channels and outputs of about one byte, every pad value and mask."""
-    window = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1)}
+    window = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1)}
     for number, (n, pad) in enumerate(product(BYTES, PAD_VALUES)):
         kind, other = HEADS[number % len(HEADS)], ("sums", "threshold")[number % 2]
         yield from _dense_on_ints(1000 + number, inputs=n, outputs=n, bits=8, kind=kind)

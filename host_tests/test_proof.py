@@ -281,7 +281,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "training mode in eval": (norm_that_stays_in_training, "leaves 'norm' (Stubborn) in training"),
     "train() of the past": (train_without_a_mode, "model.eval() fails"),
     "stride edited": (lambda: edited("second", "stride", "two"), "layer 'second' (BinaryConv2d)"),
-    "padding edited": (lambda: edited("second", "padding", "same"), "layer 'second'"),
+    "padding edited": (lambda: edited("second", "padding", "valid"), "layer 'second'"),
     "channels edited": (lambda: edited("second", "out_channels", 9), "layer 'norm2'"),
     "norm edited": (lambda: edited("norm", "eps", None), "layer 'norm'"),
     "norm's width edited": (lambda: edited("norm", "num_features", 4), "layer 'norm'"),

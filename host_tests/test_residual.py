@@ -403,7 +403,7 @@ def _adds(give: Callable[[Any, Tensor, Tensor], Tensor], **more: nn.Module) -> n
             "put edgebnn.nn.Sign() before it",
         ),
         (_adds(lambda m, r, s: r + s), "layer 'add' (Add) ends the network", "4x4 scores a class"),
-        (_adds(lambda m, r, s: r + 1), "operation 'add' (add)", "add the results of two layers"),
+        (_adds(lambda m, r, s: r + 1), "layer 'add' (Bias) ends the network", "4x4 scores a class"),
         (
             _adds(lambda m, r, s: m.plus(r, 1), plus=bnn.Add()),
             "layer 'plus' (Add)",

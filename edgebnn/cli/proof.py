@@ -139,6 +139,7 @@ def _prove(
             accuracy than the model's file says.
     """
     from edgebnn import measure, records, report
+    from edgebnn.ir import told_apart
 
     if confusion and random is not None:
         raise EdgebnnError("random inputs have no classes to confuse; leave out one of the two")
@@ -179,7 +180,7 @@ def _prove(
     own, backends = measure.Backend("torch (eval mode)", trial.expected, 0), [oracle, *on_targets]
     matrix = None
     if labels is not None:
-        matrix = measure.confusion(own.outputs.classes, labels, network.num_classes)
+        matrix = measure.confusion(own.outputs.classes, labels, told_apart(network.num_classes))
     if as_json:
         print_json({"model": str(model), **records.proof(own, backends, labels, matrix)})
     else:

@@ -16,8 +16,10 @@ from edgebnn.ir import (
     Op,
     Score,
     ScoreVector,
+    Sides,
     Sums,
     Tensor,
+    pairs,
 )
 from edgebnn.kernels import Table, View
 from edgebnn.plan import Step
@@ -216,6 +218,15 @@ def _shape(tensor: Tensor) -> str:
             return f"{shape} sums of {sum_bits(tensor)} bits"
 
 
+def _padding(padding: Sides) -> str:
+    sides = pairs(padding)
+    if len(sides) == 2:
+        return f"{sides[0]}x{sides[1]}"
+    names = ("top", "bottom", "left", "right")
+    given = [f"{n} {name}" for n, name in zip(sides, names, strict=True) if n]
+    return " ".join(given)
+
+
 def _describe(step: Step) -> str:
     op: Op = step.op
     text = f"{_shape(step.source)} -> {_shape(step.result)}"
@@ -228,7 +239,7 @@ def _describe(step: Step) -> str:
             if op.stride != (1, 1):
                 text += f", stride {op.stride[0]}x{op.stride[1]}"
             if any(op.padding):
-                text += f", padding {op.padding[0]}x{op.padding[1]} of {op.pad_value}"
+                text += f", padding {_padding(op.padding)} of {op.pad_value}"
             return text
         case MaxPool():
             text += f"; {op.kernel[0]}x{op.kernel[1]}, stride {op.stride[0]}x{op.stride[1]}"

@@ -141,7 +141,10 @@ def counts(most: int, cpu: Cpu) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Windows over an image: sizes, strides and padding are (vertical, horizontal) in turn."""
+    """Windows over an image: sizes and strides are (vertical, horizontal) in turn.
+
+    The pads are how far a window may leave the image on each side.
+    """
 
     height: int
     width: int
@@ -151,14 +154,16 @@ class Window:
     kernel_width: int
     stride_y: int
     stride_x: int
-    pad_y: int
-    pad_x: int
+    pad_top: int
+    pad_bottom: int
+    pad_left: int
+    pad_right: int
     pad_value: int
 
     @property
     def padded(self) -> bool:
         """Whether a window can leave the image."""
-        return bool(self.pad_y or self.pad_x)
+        return bool(self.pad_top or self.pad_bottom or self.pad_left or self.pad_right)
 
     @property
     def zero_padded(self) -> bool:
@@ -176,7 +181,7 @@ def window(op: Conv | DepthwiseConv | MaxPool, source: Tensor) -> Window:
     out = infer(op, source)
     out_height, out_width = (1, 1) if isinstance(out, ScoreVector) else (out.height, out.width)
     kernel = op.kernel if isinstance(op, MaxPool) else op.weights.shape[-3:-1]
-    padding = (0, 0) if isinstance(op, MaxPool) else op.padding
+    padding = (0, 0, 0, 0) if isinstance(op, MaxPool) else op.padding
     return Window(
         height=source.height,
         width=source.width,
@@ -186,8 +191,10 @@ def window(op: Conv | DepthwiseConv | MaxPool, source: Tensor) -> Window:
         kernel_width=kernel[1],
         stride_y=op.stride[0],
         stride_x=op.stride[1],
-        pad_y=padding[0],
-        pad_x=padding[1],
+        pad_top=padding[0],
+        pad_bottom=padding[1],
+        pad_left=padding[2],
+        pad_right=padding[3],
         pad_value=0 if isinstance(op, MaxPool) else op.pad_value,
     )
 

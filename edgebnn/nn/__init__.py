@@ -10,15 +10,27 @@ model = bnn.Sequential(
 )
 """
 
-from torch.nn import Dropout, Flatten, MaxPool2d, Sequential
+from torch.nn import (
+    Dropout,
+    Flatten,
+    Hardtanh,
+    LeakyReLU,
+    MaxPool2d,
+    PReLU,
+    ReLU,
+    ReLU6,
+    Sequential,
+)
 
 from edgebnn.nn.functional import ap2, clip_latent_, predict, sign
 from edgebnn.nn.layers import (
     Add,
+    Bias,
     BinaryConv2d,
     BinaryLinear,
     Input,
     Residual,
+    Scale,
     Sign,
     use_real_weights,
 )
@@ -42,16 +54,23 @@ from edgebnn.nn.statistics import recalibrate
 __all__ = [
     "Add",
     "BatchNorm",
+    "Bias",
     "BinaryConv2d",
     "BinaryLinear",
     "Bop",
     "CombinedOptimizer",
     "Dropout",
     "Flatten",
+    "Hardtanh",
     "Input",
+    "LeakyReLU",
     "MaxPool2d",
     "OutputNorm",
+    "PReLU",
+    "ReLU",
+    "ReLU6",
     "Residual",
+    "Scale",
     "ScaleRegularizer",
     "Sequential",
     "ShiftAdaMax",

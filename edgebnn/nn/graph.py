@@ -3,6 +3,7 @@
 :data:`LAYERS` lists the layers that edgebnn knows; any other is refused by name.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgebnn.errors import EdgebnnError
-from edgebnn.nn.layers import Add, BinaryConv2d, BinaryLinear, Input, Sign
+from edgebnn.nn.layers import Add, Bias, BinaryConv2d, BinaryLinear, Input, Scale, Sign
 from edgebnn.nn.norm import BatchNorm, OutputNorm, ShiftBatchNorm, ShiftOutputNorm
 
 
@@ -54,6 +55,20 @@ def _flatten_config(module: nn.Flatten) -> dict[str, Any]:
     return {}
 
 
+def _hardtanh_config(module: nn.Hardtanh) -> dict[str, Any]:
+    low, high = module.min_val, module.max_val
+    if any(type(v) not in (int, float) for v in (low, high)) or not low < high:
+        raise EdgebnnError(f"Hardtanh from {low!r} to {high!r}; give a lower and a higher number")
+    return {"min_val": float(low), "max_val": float(high)}
+
+
+def _leaky_relu_config(module: nn.LeakyReLU) -> dict[str, Any]:
+    slope = module.negative_slope
+    if type(slope) not in (int, float) or not math.isfinite(slope):
+        raise EdgebnnError(f"LeakyReLU with a slope of {slope!r}; give a finite number")
+    return {"negative_slope": float(slope)}
+
+
 #: Every layer that a model file may name: its class and how to read its constructor arguments.
 LAYERS: Mapping[str, tuple[type[nn.Module], Callable[[Any], dict[str, Any]]]] = {
     "Input": (Input, _own_config),
@@ -64,6 +79,13 @@ LAYERS: Mapping[str, tuple[type[nn.Module], Callable[[Any], dict[str, Any]]]] = 
     "ShiftBatchNorm": (ShiftBatchNorm, _own_config),
     "ShiftOutputNorm": (ShiftOutputNorm, _own_config),
     "Sign": (Sign, _own_config),
+    "Scale": (Scale, _own_config),
+    "Bias": (Bias, _own_config),
+    "ReLU": (nn.ReLU, lambda module: {}),
+    "ReLU6": (nn.ReLU6, lambda module: {}),
+    "Hardtanh": (nn.Hardtanh, _hardtanh_config),
+    "LeakyReLU": (nn.LeakyReLU, _leaky_relu_config),
+    "PReLU": (nn.PReLU, lambda module: {"num_parameters": module.num_parameters}),
     "Add": (Add, _own_config),
     "MaxPool2d": (nn.MaxPool2d, _max_pool_config),
     "Flatten": (nn.Flatten, _flatten_config),
@@ -77,13 +99,14 @@ _HINTS = {
     "Conv2d": "use edgebnn.nn.BinaryConv2d",
     "BatchNorm1d": "use edgebnn.nn.BatchNorm, whose eval mode is exact",
     "BatchNorm2d": "use edgebnn.nn.BatchNorm, whose eval mode is exact",
-    "ReLU": "use edgebnn.nn.Sign",
-    "Hardtanh": "use edgebnn.nn.Sign",
     "Tanh": "use edgebnn.nn.Sign",
     "AvgPool2d": "use edgebnn.nn.MaxPool2d",
     "AdaptiveAvgPool2d": "use edgebnn.nn.MaxPool2d",
-    "Softmax": "leave it out: the scores are compared as integers",
+    "Softmax": "put it at the end of the network, where it is left out",
+    "LogSoftmax": "put it at the end of the network, where it is left out",
+    "Sigmoid": "leave it out: of one score, class 1 is where it is at least 0",
 }
+_FOLDED = "leave it out; before a Sign may stand norms, ReLU, ReLU6, Hardtanh, LeakyReLU and PReLU"
 
 
 def layer_type(module: nn.Module) -> str | None:
@@ -107,8 +130,11 @@ def has_state(module: nn.Module) -> bool:
     return bool(module.state_dict())
 
 
-def describe(node: LayerNode) -> tuple[str, dict[str, Any]]:
+def describe(node: LayerNode, before_sign: bool = False) -> tuple[str, dict[str, Any]]:
     """(layer type, constructor arguments) of ``node`` as plain data.
+
+    Args:
+        before_sign: a Sign reads the result, so that a refusal does not ask for one.
 
     Raises:
         EdgebnnError: the layer, or an option of it, is not supported; named with its place.
@@ -117,6 +143,8 @@ def describe(node: LayerNode) -> tuple[str, dict[str, Any]]:
     if kind is None:
         unknown = type(node.module).__name__
         hint = _HINTS.get(unknown, f"supported layers: {', '.join(LAYERS)}")
+        if before_sign and hint == _HINTS["Tanh"]:
+            hint = _FOLDED
         for cls in type(node.module).__mro__:
             if cls in _TYPE_NAMES:
                 hint = f"its forward is not {_TYPE_NAMES[cls]}'s; write a module that calls one"
@@ -209,7 +237,14 @@ def check_shapes(nodes: tuple[LayerNode, ...]) -> torch.Size:
             values[node.name] = x
             continue
         try:
-            if isinstance(module, BatchNorm | Sign):
+            if isinstance(module, Scale | Bias):
+                module.check(x)
+                values[node.name] = x
+            elif isinstance(module, nn.PReLU):
+                if module.num_parameters not in (1, x.shape[1]):
+                    raise ValueError(f"num_parameters is {module.num_parameters}")
+                values[node.name] = x
+            elif isinstance(module, BatchNorm | Sign):
                 if module.num_features not in (None, x.shape[1]):
                     raise ValueError(f"num_features is {module.num_features}")
                 values[node.name] = x
@@ -219,7 +254,7 @@ def check_shapes(nodes: tuple[LayerNode, ...]) -> torch.Size:
                 values[node.name] = x.new_empty((2, module.out_features))
             elif isinstance(module, BinaryConv2d):
                 weight = torch.empty(module.latent_weight.shape, device="meta")
-                padding = module.padding
+                x, padding = module.padded(x)
                 y = nn.functional.conv2d(
                     x, weight, None, module.stride, padding, groups=module.groups
                 )

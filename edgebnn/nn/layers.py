@@ -8,7 +8,7 @@ multiplies by their signs.
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from edgebnn.nn.functional import (
 )
 
 Pair = int | tuple[int, int]
+Padding = Pair | tuple[int, int, int, int] | Literal["same"]
 
 
 def _pair(value: Pair, what: str, least: int) -> tuple[int, int]:
@@ -32,6 +33,27 @@ def _pair(value: Pair, what: str, least: int) -> tuple[int, int]:
     if len(pair) != 2 or any(type(v) is not int or v < least for v in pair):
         raise ValueError(f"{what} must be one or two integers of at least {least}, not {value!r}")
     return pair[0], pair[1]
+
+
+def _padding(value: Any) -> tuple[int, ...] | Literal["same"]:
+    """(vertical, horizontal) where that says it all, else all four sides, or "same"."""
+    if value == "same":
+        return "same"
+    sides: tuple[int, ...] = (value, value) if isinstance(value, int) else tuple(value)
+    if len(sides) not in (2, 4) or any(type(v) is not int or v < 0 for v in sides):
+        raise ValueError(
+            f"padding must be one, two (vertical, horizontal) or four integers (top, bottom, left, "
+            f"right) of at least 0 or 'same', not {value!r}"
+        )
+    if len(sides) == 4 and sides[::2] == sides[1::2]:
+        return sides[::2]
+    return sides
+
+
+def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """What comes before and behind an axis, so that there are size / stride windows, rounded up."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
 
 
 def _positive(value: int, what: str) -> int:
@@ -186,28 +208,114 @@ class Sign(nn.Module):
         return ", ".join(parts)
 
 
-class BinaryLinear(nn.Module):
-    """Linear layer with weights sign(latent) in {-1, +1} and no bias (a norm follows it).
+class _Constant(nn.Module):
+    """A number, or a parameter that is one value or one a channel, and what becomes of x with it.
 
     Args:
+        value: a finite number; None for a parameter, whose first value changes nothing.
+        shape: of the parameter, as torch broadcasts it: () for one value, (C,) for channels of
+            (N, C), (C, 1, 1) for those of (N, C, H, W).
+    """
+
+    neutral = 0.0
+    value: nn.Parameter | None
+
+    def __init__(self, value: float | None = None, shape: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.shape = tuple(_positive(n, "each size of the shape") for n in shape)
+        if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
+            raise ValueError(f"value must be a finite number, not {value!r}")
+        if value is not None and (self.shape or float(value) != value):
+            raise ValueError(f"value {value!r} must be one that a float holds, without a shape")
+        if sum(n > 1 for n in self.shape) > 1:
+            raise ValueError(f"a constant of shape {self.shape} differs from pixel to pixel")
+        self.number = None if value is None else float(value)
+        self.value = nn.Parameter(torch.full(self.shape, self.neutral)) if value is None else None
+
+    def config(self) -> dict[str, Any]:
+        return {"value": self.number, "shape": list(self.shape)}
+
+    def constant(self) -> Tensor | float:
+        """What :meth:`forward` computes with."""
+        if self.value is not None:
+            return self.value
+        assert self.number is not None
+        return self.number
+
+    def check(self, x: Tensor) -> None:
+        """Check that there is one value, or one a channel of ``x``.
+
+        Raises:
+            ValueError: there is not; says which shape would do.
+        """
+        channels = max(self.shape, default=1)
+        axis = x.dim() - len(self.shape) + (self.shape.index(channels) if self.shape else 0)
+        if len(self.shape) > x.dim() or (channels > 1 and (axis, channels) != (1, x.shape[1])):
+            wanted = (x.shape[1], *[1] * (x.dim() - 2))
+            raise ValueError(f"its constant is {self.shape}; one a channel is {tuple(wanted)}")
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}" if self.number is None else f"{self.number}"
+
+
+class Scale(_Constant):
+    """x * value, rounded to float32: a number, or a parameter.
+
+    Before a Sign, with whatever else rises or falls between them, it is folded into the thresholds;
+    a negative value turns them round. Writing ``x * 0.5`` or ``x * self.factor`` in a forward of
+    one's own is the same.
+
+    Shape: out as in.
+    """
+
+    neutral = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.constant()
+
+
+class Bias(_Constant):
+    """x + value, rounded to float32: a number, or a parameter; folded as :class:`Scale` is.
+
+    Shape: out as in.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.constant()
+
+
+def _bias(bias: bool, outputs: int) -> nn.Parameter | None:
+    if type(bias) is not bool:
+        raise ValueError(f"bias must be True or False, not {bias!r}")
+    return nn.Parameter(torch.zeros(outputs)) if bias else None
+
+
+class BinaryLinear(nn.Module):
+    """Linear layer with weights sign(latent) in {-1, +1}.
+
+    Args:
+        bias: add a trained number to each output; a norm that follows has one of its own.
         estimator: of the gradient in the latent weights, from that of the signs, g, in training
             (see :mod:`edgebnn.nn.functional`): "identity": g;
             "stochastic": g, but training draws +1 with probability clip((w + 1) / 2, 0, 1);
             "magnitude": g times the mean of |w| over the output's weights;
             "swish": g times the derivative of SwishSign with beta 5.
 
-    Shape: (N, in_features) in, (N, out_features) out. Outputs are integers, held exactly by
-    float32 while they stay below 2**24 (lowering checks that they do).
+    Shape: (N, in_features) in, (N, out_features) out. Sums are integers, held exactly by float32
+    while they stay below 2**24 (lowering checks that they do); a bias is added to them, rounded.
     """
 
     real_weights = False  # see use_real_weights
 
-    def __init__(self, in_features: int, out_features: int, estimator: str = "identity") -> None:
+    def __init__(
+        self, in_features: int, out_features: int, estimator: str = "identity", bias: bool = False
+    ) -> None:
         super().__init__()
         self.estimator = _estimator(estimator, WEIGHT_ESTIMATORS)
         self.in_features = _positive(in_features, "in_features")
         self.out_features = _positive(out_features, "out_features")
         self.latent_weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = _bias(bias, out_features)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -219,29 +327,34 @@ class BinaryLinear(nn.Module):
             "in_features": self.in_features,
             "out_features": self.out_features,
             "estimator": self.estimator,
+            "bias": self.bias is not None,
         }
 
     def forward(self, x: Tensor) -> Tensor:
         weight = _binary_weight(self)
         if self.training:
-            return F.linear(x, weight)
+            return F.linear(x, weight, self.bias)
         with _exact_sums(x):
-            return F.linear(x.to(weight.dtype), weight)
+            y = F.linear(x.to(weight.dtype), weight)
+            return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}{_estimator_repr(self)}"
+        return f"{self.in_features}, {self.out_features}{_options_repr(self)}"
 
 
 class BinaryConv2d(nn.Module):
-    """2-D convolution with weights sign(latent) in {-1, +1} and no bias.
+    """2-D convolution with weights sign(latent) in {-1, +1}.
 
     Args:
-        kernel_size, stride, padding: one number or (vertical, horizontal).
+        kernel_size, stride: one number or (vertical, horizontal).
+        padding: one number, (vertical, horizontal), (top, bottom, left, right), or "same": as in
+            Keras, the output is the input's size divided by the stride, rounded up, and where the
+            padding of an axis is odd there is one more at the bottom or the right.
         pad_value: what stands outside the image. 0 is a third value, neither +1 nor -1, and as
             exact as the others; -1 and +1 cost the device less at the border.
         groups: 1, or ``in_channels`` for a depthwise convolution (then out_channels must be
             in_channels too).
-        estimator: as in BinaryLinear.
+        estimator, bias: as in BinaryLinear.
 
     Shape: (N, in_channels, H, W) in, (N, out_channels, H', W') out; integers, as in BinaryLinear.
     """
@@ -254,10 +367,11 @@ class BinaryConv2d(nn.Module):
         out_channels: int,
         kernel_size: Pair,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Padding = 0,
         pad_value: int = 0,
         groups: int = 1,
         estimator: str = "identity",
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.estimator = _estimator(estimator, WEIGHT_ESTIMATORS)
@@ -265,7 +379,7 @@ class BinaryConv2d(nn.Module):
         self.out_channels = _positive(out_channels, "out_channels")
         self.kernel_size = _pair(kernel_size, "kernel_size", 1)
         self.stride = _pair(stride, "stride", 1)
-        self.padding = _pair(padding, "padding", 0)
+        self.padding = _padding(padding)
         if pad_value not in (-1, 0, 1):
             raise ValueError(f"pad_value must be -1, 0 or 1, not {pad_value!r}")
         self.pad_value = int(pad_value)
@@ -278,6 +392,7 @@ class BinaryConv2d(nn.Module):
         self.latent_weight = nn.Parameter(
             torch.empty(out_channels, in_channels // groups, *self.kernel_size)
         )
+        self.bias = _bias(bias, out_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -290,32 +405,48 @@ class BinaryConv2d(nn.Module):
             "out_channels": self.out_channels,
             "kernel_size": list(self.kernel_size),
             "stride": list(self.stride),
-            "padding": list(self.padding),
+            "padding": self.padding if self.padding == "same" else list(self.padding),
             "pad_value": self.pad_value,
             "groups": self.groups,
             "estimator": self.estimator,
+            "bias": self.bias is not None,
         }
 
+    def sides(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """The padding (top, bottom, left, right) of an image of that size."""
+        padding = _padding(self.padding)
+        if isinstance(padding, str):
+            vertical = _same(height, self.kernel_size[0], self.stride[0])
+            return (*vertical, *_same(width, self.kernel_size[1], self.stride[1]))
+        rows, columns = padding[: len(padding) // 2], padding[len(padding) // 2 :]
+        return rows[0], rows[-1], columns[0], columns[-1]
+
+    def padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """``x`` with the padding that torch cannot do by itself, and what it still has to do."""
+        top, bottom, left, right = self.sides(x.shape[-2], x.shape[-1])
+        if not self.pad_value and (top, left) == (bottom, right):
+            return x, (top, left)
+        if top or bottom or left or right:
+            x = F.pad(x, (left, right, top, bottom), value=float(self.pad_value))
+        return x, (0, 0)
+
     def forward(self, x: Tensor) -> Tensor:
-        padding = self.padding
-        if self.pad_value and any(padding):
-            vertical, horizontal = padding
-            x = F.pad(x, (horizontal, horizontal, vertical, vertical), value=float(self.pad_value))
-            padding = (0, 0)
+        x, padding = self.padded(x)
         weight = _binary_weight(self)
         if self.training:
-            return F.conv2d(x, weight, None, self.stride, padding, groups=self.groups)
+            return F.conv2d(x, weight, self.bias, self.stride, padding, groups=self.groups)
         with _exact_sums(x):
             x = x.to(weight.dtype)
             y = F.conv2d(x, weight, None, self.stride, padding, groups=self.groups)
-        # Every sum is an integer; rounding keeps it one where a GPU computes by Winograd.
-        return y.round()
+            # Every sum is an integer; rounding keeps it one where a GPU computes by Winograd.
+            y = y.round()
+            return y if self.bias is None else y + self.bias.reshape(-1, 1, 1)
 
     def extra_repr(self) -> str:
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
-            f"stride={self.stride}, padding={self.padding}, pad_value={self.pad_value}, "
-            f"groups={self.groups}{_estimator_repr(self)}"
+            f"stride={self.stride}, padding={self.padding!r}, pad_value={self.pad_value}, "
+            f"groups={self.groups}{_options_repr(self)}"
         )
 
 
@@ -388,8 +519,9 @@ def use_real_weights(model: nn.Module, real: bool) -> None:
             module.real_weights = real
 
 
-def _estimator_repr(layer: BinaryLinear | BinaryConv2d) -> str:
-    return "" if layer.estimator == "identity" else f", estimator={layer.estimator!r}"
+def _options_repr(layer: BinaryLinear | BinaryConv2d) -> str:
+    estimator = "" if layer.estimator == "identity" else f", estimator={layer.estimator!r}"
+    return estimator if layer.bias is None else f"{estimator}, bias=True"
 
 
 def weight_signs(layer: BinaryLinear | BinaryConv2d) -> Tensor:

@@ -25,7 +25,7 @@ from edgebnn.nn.graph import (
     describe,
     input_count,
 )
-from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, weight_signs
+from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Sign, weight_signs
 
 Form = Literal["training", "release"]
 Entry = dict[str, Any]
@@ -39,8 +39,9 @@ def record(nodes: Sequence[LayerNode], form: Form = "training") -> list[Entry]:
     """
     entries: list[Entry] = []
     empty = []
+    signed = _before_signs(nodes)
     for node in nodes:
-        kind, config = describe(node)
+        kind, config = describe(node, node.name in signed)
         entries.append({"name": node.name, "type": kind, "config": config})
         empty.append(LayerNode(node.name, _empty(node.name, entries[-1]), node.inputs))
     check_shapes(tuple(empty))
@@ -50,9 +51,20 @@ def record(nodes: Sequence[LayerNode], form: Form = "training") -> list[Entry]:
         _check_state(like, state)
         tensors = {name: value.detach().cpu().clone() for name, value in state.items()}
         if form == "release" and isinstance(node.module, BinaryLinear | BinaryConv2d):
-            tensors = {"sign_bits": _pack(weight_signs(node.module))}
+            del tensors["latent_weight"]
+            tensors["sign_bits"] = _pack(weight_signs(node.module))
         entry.update(inputs=list(node.inputs), tensors=tensors)
     return entries
+
+
+def _before_signs(nodes: Sequence[LayerNode]) -> set[str]:
+    """The layers whose result gets to a Sign, through no layer with weights."""
+    signed: set[str] = set()
+    for node in reversed(nodes):
+        weights = isinstance(node.module, BinaryLinear | BinaryConv2d | nn.Linear | nn.Conv2d)
+        if isinstance(node.module, Sign) or (node.name in signed and not weights):
+            signed.update(node.inputs)
+    return signed
 
 
 def copies(nodes: Sequence[LayerNode]) -> tuple[LayerNode, ...]:
@@ -132,8 +144,8 @@ def _empty(name: str, entry: Mapping[str, Any]) -> nn.Module:
         with torch.device("meta"):
             module = build_layer(entry["type"], entry["config"])
         describe(LayerNode(name, module, ()))
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        reason = (str(error) or "its settings make no sense").splitlines()[0]
         raise EdgebnnError(f"layer '{name}' ({entry['type']}): {reason}") from None
     return module
 
@@ -144,7 +156,7 @@ def _restore(name: str, entry: Mapping[str, Any]) -> nn.Module:
     expected = module.state_dict()
     if "sign_bits" in tensors:
         shape = expected["latent_weight"].shape
-        tensors = {"latent_weight": _unpack(name, tensors["sign_bits"], shape)}
+        tensors["latent_weight"] = _unpack(name, tensors["sign_bits"], shape)
     for key, like in expected.items():
         if key not in tensors:
             raise EdgebnnError(f"layer '{name}' lacks '{key}'")

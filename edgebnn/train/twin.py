@@ -1,10 +1,28 @@
 """The float twin of a binarized network: what binarization is compared with, and its teacher."""
 
 import copy
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import edgebnn.nn as bnn
+
+
+class _PaddedConv2d(nn.Conv2d):
+    """A convolution with zeros where ``like`` has its padding, which may be of four sides."""
+
+    def __init__(self, like: bnn.BinaryConv2d, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._sides = like.sides
+
+    def forward(self, x: Tensor) -> Tensor:
+        top, bottom, left, right = self._sides(x.shape[-2], x.shape[-1])
+        if (top, left) == (bottom, right):
+            self.padding = (top, left)
+        else:
+            x = F.pad(x, (left, right, top, bottom))
+        return super().forward(x)
 
 
 def float_twin(model: nn.Module, activation: type[nn.Module] = nn.Hardtanh) -> nn.Module:
@@ -19,17 +37,19 @@ def float_twin(model: nn.Module, activation: type[nn.Module] = nn.Hardtanh) -> n
         match module:
             case bnn.BinaryLinear():
                 spatial = False
-                replacement = nn.Linear(module.in_features, module.out_features, bias=False)
+                replacement = nn.Linear(
+                    module.in_features, module.out_features, bias=module.bias is not None
+                )
             case bnn.BinaryConv2d():
                 spatial = True
-                replacement = nn.Conv2d(
+                replacement = _PaddedConv2d(
+                    module,
                     module.in_channels,
                     module.out_channels,
                     module.kernel_size,
                     stride=module.stride,
-                    padding=module.padding,
                     groups=module.groups,
-                    bias=False,
+                    bias=module.bias is not None,
                 )
             case bnn.BatchNorm():
                 norm = nn.BatchNorm2d if spatial else nn.BatchNorm1d
