@@ -1,9 +1,8 @@
 """From a torch model in eval mode to the IR, exactly: the one translation between the two.
 
-A norm followed by a sign is monotone in the integer that goes in, so it is a threshold, found by
-bisection on the model's own float32 norm: no formula, no rounding of ours, no tolerance; negative
-and zero scales and exact ties come out as torch has them. So do all layers that rise or fall and
-look at one value at a time, in any number and order: ReLU and its like, factors, biases.
+A norm followed by a sign is monotone in the integer that goes in, so it is a threshold; so are all
+layers that rise or fall and look at one value at a time, in any number and order: ReLU and its
+like, factors, biases. :mod:`edgebnn.thresholds` finds it.
 
 Sums that a single sign reads exist only inside the layer that forms them. Sums that an addition
 reads, or more than one layer, are stored as they are: integers, so that an addition is exact.
@@ -15,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from edgebnn.errors import EdgebnnError
@@ -42,15 +40,22 @@ from edgebnn.ir import (
     dot_bound,
     output_size,
 )
+from edgebnn.nn.constants import Bias, Scale
 from edgebnn.nn.graph import LayerNode, as_pair, check_shapes
 from edgebnn.nn.layers import Add as AddLayer
-from edgebnn.nn.layers import Bias, BinaryConv2d, BinaryLinear, Input, Scale, Sign, weight_signs
+from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign, weight_signs
 from edgebnn.nn.norm import SCORE_LIMIT, BatchNorm, OutputNorm
 from edgebnn.nn.record import copies
 from edgebnn.nn.trace import evaluating, follow, unwrap
-
-#: What rises or falls with each value alone, rounding included; a slope has to be at least 0.
-_MONOTONE = (BatchNorm, Scale, Bias, nn.ReLU, nn.Hardtanh, nn.LeakyReLU, nn.PReLU)
+from edgebnn.thresholds import (
+    MONOTONE,
+    Step,
+    bias_steps,
+    check_slope,
+    differs_by_channel,
+    falls,
+    thresholds,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +63,6 @@ class _Pool:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     steps_before: int  # how many steps of the pending value come before this pool
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A layer of :data:`_MONOTONE`, and whether it sees flat values, (N, C), or images."""
-
-    module: nn.Module
-    flat: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ class _Pending:
     high: int
     dots: tuple[int, int, int]  # (H, W, C) before any pooling
     shape: tuple[int, int, int]  # (H, W, C) now
-    steps: tuple[_Step, ...] = ()
+    steps: tuple[Step, ...] = ()
     pools: tuple[_Pool, ...] = ()
     flat: bool = False
     tensor: str | None = None  # sums in the IR, which ``emit`` reads; None where not stored
@@ -207,7 +204,7 @@ class _Lowering:
             return Dense(self._name("dense"), source, flipped, head)
 
         shape = (1, 1, module.out_features)
-        steps = _bias(module, True)
+        steps = bias_steps(module, True)
         return _Pending(emit, -bound, bound, shape, shape, steps, flat=True)
 
     def _conv(self, module: BinaryConv2d, x: _Pending | _Signs) -> _Pending:
@@ -240,7 +237,7 @@ class _Lowering:
             output_size(x.shape[1], kernel[1], stride[1], sum(padding[2:])),
             module.out_channels,
         )
-        return _Pending(emit, -bound, bound, shape, shape, _bias(module, False))
+        return _Pending(emit, -bound, bound, shape, shape, bias_steps(module, False))
 
     def _add(self, x: _Pending | _Signs, y: _Pending | _Signs) -> _Pending:
         source, other = _addend(x), _addend(y)
@@ -308,11 +305,11 @@ class _Lowering:
             raise EdgebnnError("follows a Sign; put it before the Sign")
         if any(isinstance(step.module, OutputNorm) for step in x.steps):
             raise EdgebnnError("follows an OutputNorm, which must end the network")
-        if _each_channel(module) and x.flat and x.shape[0] * x.shape[1] > 1:
+        if differs_by_channel(module) and x.flat and x.shape[0] * x.shape[1] > 1:
             what = "normalizes" if isinstance(module, BatchNorm) else "treats"
             raise EdgebnnError(f"{what} flattened pixels one by one; put it before Flatten")
-        _check_slope(module)
-        return replace(x, steps=(*x.steps, _Step(module, x.flat)))
+        check_slope(module)
+        return replace(x, steps=(*x.steps, Step(module, x.flat)))
 
     def _sign(self, module: Sign, x: _Pending | _Signs) -> _Signs:
         if module.shift is not None and x.flat and x.shape[0] * x.shape[1] > 1:
@@ -324,7 +321,7 @@ class _Lowering:
         if any(isinstance(step.module, OutputNorm) for step in x.steps):
             raise EdgebnnError("follows an OutputNorm; use BatchNorm inside the network")
         channels = x.shape[2]
-        min_dot, falling = _thresholds(x.steps, _Step(module, x.flat), x.low, x.high, channels)
+        min_dot, falling = thresholds(x.steps, Step(module, x.flat), x.low, x.high, channels)
         if x.emit is None:
             name = self._name("binarize")
             self.ops.append(_binarize(name, INPUT, min_dot, falling))
@@ -336,7 +333,7 @@ class _Lowering:
         for pool in x.pools:
             all_set = np.zeros(channels, dtype=np.bool_)
             for step in x.steps[pool.steps_before :]:
-                all_set = all_set ^ _falls(step.module, channels)
+                all_set = all_set ^ falls(step.module, channels)
             name = self._emit_pool(name, pool.kernel, pool.stride, all_set)
         return _Signs(name, x.shape, x.flat)
 
@@ -382,7 +379,7 @@ def _stored(nodes: tuple[LayerNode, ...]) -> set[str]:
         match node.module:
             case nn.MaxPool2d() | nn.Flatten() | nn.Dropout() | nn.Identity():
                 origins[node.name] = origins[node.inputs[0]]
-            case module if isinstance(module, _MONOTONE):
+            case module if isinstance(module, MONOTONE):
                 origins[node.name] = origins[node.inputs[0]]
             case module:
                 origins[node.name] = node.name
@@ -442,97 +439,3 @@ def _fixed_point(norm: OutputNorm, reach: int) -> Scores:
     if int((factor.abs() * norm.bound + offset.abs()).max()) > SCORE_LIMIT:
         raise EdgebnnError("its scale does not fit 32-bit scores; train it again")
     return Scores(factor.numpy().astype(np.int32), offset.numpy().astype(np.int32), fraction_bits)
-
-
-def _bias(module: BinaryLinear | BinaryConv2d, flat: bool) -> tuple[_Step, ...]:
-    """What ``module`` adds to its sums."""
-    if module.bias is None:
-        return ()
-    added = Bias(shape=module.bias.shape if flat else (*module.bias.shape, 1, 1))
-    added.load_state_dict({"value": module.bias.detach().reshape(added.shape)})
-    return (_Step(added, flat),)
-
-
-def _each_channel(module: nn.Module) -> bool:
-    """Whether it treats channels in different ways."""
-    match module:
-        case nn.PReLU():
-            return module.num_parameters > 1
-        case Scale() | Bias():
-            return max(module.shape, default=1) > 1
-    return isinstance(module, BatchNorm)
-
-
-def _check_slope(module: nn.Module) -> None:
-    """Check that it rises below 0 as it does above."""
-    match module:
-        case nn.LeakyReLU():
-            slope = float(module.negative_slope)
-        case nn.PReLU():
-            slope = float(module.weight.detach().min())
-        case _:
-            return
-    if slope < 0:
-        raise EdgebnnError(
-            f"its slope below 0 is {slope:.4g}: it falls there and rises above, so that no "
-            f"threshold is what follows; keep its slope at 0 or more"
-        )
-
-
-def _falls(module: nn.Module, channels: int) -> BoolArray:
-    """(channels,) where a step of a channel falls; it may be constant where it is said to rise."""
-    match module:
-        case BatchNorm():
-            scale = module.affine()[0]
-        case Scale():
-            scale = torch.as_tensor(module.constant()).detach().reshape(-1).expand(channels)
-        case _:
-            return np.zeros(channels, dtype=np.bool_)
-    falls: BoolArray = (scale < 0).numpy()
-    return falls
-
-
-@torch.no_grad()
-def _thresholds(
-    steps: tuple[_Step, ...], sign: _Step, low: int, high: int, channels: int
-) -> tuple[Int32Array, BoolArray]:
-    """(threshold, falling), each (channels,), of ``sign(steps(x))``, for x in [low, high].
-
-    A sign's shift is part of the step: a sum with a constant is monotone after rounding, too.
-
-    The step fires where ``x >= threshold``, or ``-x >= threshold`` in channels where it falls.
-    A step that always fires gets the least argument, one that never does the largest plus one.
-    """
-
-    def fires(x: NDArray[np.int64]) -> BoolArray:
-        y = torch.from_numpy(x).to(torch.float32)
-        for step in steps:
-            y = step.module(_seen(y, step))
-        assert isinstance(sign.module, Sign)
-        y = sign.module.shifted(_seen(y, sign))
-        if bool(torch.isnan(y).any()):
-            raise EdgebnnError("what comes before it gives NaN; train it again")
-        fired: BoolArray = (y >= 0).numpy().reshape(channels)
-        return fired
-
-    at_low = fires(np.full(channels, low))
-    at_high = fires(np.full(channels, high))
-    falling = at_low & ~at_high
-    direction = np.where(falling, -1, 1)
-    never = ~at_low & ~at_high
-    # Invariant where the step is neither constant: it does not fire at `below` and fires at `at`.
-    below = np.where(falling, -high, low)
-    at = np.where(falling, -low, high)
-    while np.any(at - below > 1):
-        middle = (at + below) // 2
-        fired = fires(direction * middle)
-        at = np.where(fired, middle, at)
-        below = np.where(fired, below, middle)
-    threshold = np.where(at_low & at_high, low, np.where(never, high + 1, at))
-    return threshold.astype(np.int32), falling
-
-
-def _seen(y: torch.Tensor, step: _Step) -> torch.Tensor:
-    """A value a channel as ``step`` sees one input: its constants spread as they do there."""
-    channels = y.numel()
-    return y.reshape((1, channels) if step.flat else (1, channels, 1, 1))

@@ -481,13 +481,13 @@ def test_a_wrong_weight_read_back_is_refused(
 def test_a_wrong_threshold_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from edgebnn import lower as lowering
 
-    thresholds = lowering._thresholds
+    thresholds = lowering.thresholds
 
     def raised(*arguments: Any) -> Any:
         minimum, falling = thresholds(*arguments)
         return minimum + 3, falling
 
-    monkeypatch.setattr(lowering, "_thresholds", raised)
+    monkeypatch.setattr(lowering, "thresholds", raised)
     assert "torch and the lowered network differ on" in refusal("save", Net(chain), tmp_path)
 
 

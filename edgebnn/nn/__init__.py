@@ -22,15 +22,14 @@ from torch.nn import (
     Sequential,
 )
 
+from edgebnn.nn.constants import Bias, Scale
 from edgebnn.nn.functional import ap2, clip_latent_, predict, sign
 from edgebnn.nn.layers import (
     Add,
-    Bias,
     BinaryConv2d,
     BinaryLinear,
     Input,
     Residual,
-    Scale,
     Sign,
     use_real_weights,
 )

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from edgebnn.errors import EdgebnnError
-from edgebnn.nn.layers import Add, Bias, BinaryConv2d, BinaryLinear, Input, Scale, Sign
+from edgebnn.nn.constants import Bias, Scale
+from edgebnn.nn.layers import Add, BinaryConv2d, BinaryLinear, Input, Sign
 from edgebnn.nn.norm import BatchNorm, OutputNorm, ShiftBatchNorm, ShiftOutputNorm
 
 

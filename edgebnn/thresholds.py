@@ -1,0 +1,124 @@
+"""Steps between integer sums and a sign, and the thresholds that they come to.
+
+A step looks at one value at a time and rises or falls with it, rounding included, so with the sign
+it is a threshold, found by bisection on the model's own float32 arithmetic: no formula, no rounding
+of ours, no tolerance; negative and zero scales and exact ties come out as torch has them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgebnn.errors import EdgebnnError
+from edgebnn.ir import BoolArray, Int32Array
+from edgebnn.nn.constants import Bias, Scale
+from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Sign
+from edgebnn.nn.norm import BatchNorm
+
+#: What rises or falls with each value alone, rounding included; a slope has to be at least 0.
+MONOTONE = (BatchNorm, Scale, Bias, nn.ReLU, nn.Hardtanh, nn.LeakyReLU, nn.PReLU)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A layer of :data:`MONOTONE`, and whether it sees flat values, (N, C), or images."""
+
+    module: nn.Module
+    flat: bool
+
+
+def bias_steps(module: BinaryLinear | BinaryConv2d, flat: bool) -> tuple[Step, ...]:
+    """What ``module`` adds to its sums."""
+    if module.bias is None:
+        return ()
+    added = Bias(shape=module.bias.shape if flat else (*module.bias.shape, 1, 1))
+    added.load_state_dict({"value": module.bias.detach().reshape(added.shape)})
+    return (Step(added, flat),)
+
+
+def differs_by_channel(module: nn.Module) -> bool:
+    """Whether it treats channels in different ways."""
+    match module:
+        case nn.PReLU():
+            return module.num_parameters > 1
+        case Scale() | Bias():
+            return max(module.shape, default=1) > 1
+    return isinstance(module, BatchNorm)
+
+
+def check_slope(module: nn.Module) -> None:
+    """Check that it rises below 0 as it does above."""
+    match module:
+        case nn.LeakyReLU():
+            slope = float(module.negative_slope)
+        case nn.PReLU():
+            slope = float(module.weight.detach().min())
+        case _:
+            return
+    if slope < 0:
+        raise EdgebnnError(
+            f"its slope below 0 is {slope:.4g}: it falls there and rises above, so that no "
+            f"threshold is what follows; keep its slope at 0 or more"
+        )
+
+
+def falls(module: nn.Module, channels: int) -> BoolArray:
+    """(channels,) where a step of a channel falls; it may be constant where it is said to rise."""
+    match module:
+        case BatchNorm():
+            scale = module.affine()[0]
+        case Scale():
+            scale = torch.as_tensor(module.constant()).detach().reshape(-1).expand(channels)
+        case _:
+            return np.zeros(channels, dtype=np.bool_)
+    down: BoolArray = (scale < 0).numpy()
+    return down
+
+
+@torch.no_grad()
+def thresholds(
+    steps: tuple[Step, ...], sign: Step, low: int, high: int, channels: int
+) -> tuple[Int32Array, BoolArray]:
+    """(threshold, falling), each (channels,), of ``sign(steps(x))``, for x in [low, high].
+
+    A sign's shift is part of the step: a sum with a constant is monotone after rounding, too.
+
+    The step fires where ``x >= threshold``, or ``-x >= threshold`` in channels where it falls.
+    A step that always fires gets the least argument, one that never does the largest plus one.
+    """
+
+    def fires(x: NDArray[np.int64]) -> BoolArray:
+        y = torch.from_numpy(x).to(torch.float32)
+        for step in steps:
+            y = step.module(_seen(y, step))
+        assert isinstance(sign.module, Sign)
+        y = sign.module.shifted(_seen(y, sign))
+        if bool(torch.isnan(y).any()):
+            raise EdgebnnError("what comes before it gives NaN; train it again")
+        fired: BoolArray = (y >= 0).numpy().reshape(channels)
+        return fired
+
+    at_low = fires(np.full(channels, low))
+    at_high = fires(np.full(channels, high))
+    falling = at_low & ~at_high
+    direction = np.where(falling, -1, 1)
+    never = ~at_low & ~at_high
+    # Invariant where the step is neither constant: it does not fire at `below` and fires at `at`.
+    below = np.where(falling, -high, low)
+    at = np.where(falling, -low, high)
+    while np.any(at - below > 1):
+        middle = (at + below) // 2
+        fired = fires(direction * middle)
+        at = np.where(fired, middle, at)
+        below = np.where(fired, below, middle)
+    threshold = np.where(at_low & at_high, low, np.where(never, high + 1, at))
+    return threshold.astype(np.int32), falling
+
+
+def _seen(y: torch.Tensor, step: Step) -> torch.Tensor:
+    """A value a channel as ``step`` sees one input: its constants spread as they do there."""
+    channels = y.numel()
+    return y.reshape((1, channels) if step.flat else (1, channels, 1, 1))
