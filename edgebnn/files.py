@@ -9,7 +9,6 @@ system drops the lock when the process ends, however it does.
 
 import contextlib
 import errno
-import fcntl
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -51,49 +50,24 @@ def only_writer(path: Path) -> Iterator[None]:
     Raises:
         EdgebnnError: somebody is; or nothing can be written beside ``path``.
     """
-    lock = path.with_name(f".{path.name}.lock")
+    from filelock import FileLock, Timeout
+
+    check_room(path, 1)  # filelock takes a folder without room for a lock that another one holds
+    file = path.with_name(f".{path.name}.lock")
+    lock = FileLock(file, timeout=0)
     try:
-        descriptor = _locked(lock)
-        if descriptor is None:
-            raise EdgebnnError(
-                f"{path} is being written by another edgebnn (process {_owner(lock)}); wait for "
-                f"it, or give another -o"
-            )
+        lock.acquire()
+    except Timeout:
+        raise EdgebnnError(
+            f"{path} is being written by another edgebnn; wait for it, or give another -o"
+        ) from None
     except OSError as error:
         raise _unwritten(path, error) from None
     try:
         yield
     finally:
-        _remove(lock)  # while it is held: who waits for this very file looks for it again
-        os.close(descriptor)
-
-
-def _locked(lock: Path) -> int | None:
-    """A descriptor that holds ``lock``, None where another one does."""
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:  # else the file system has no locks
-                os.close(descriptor)
-                raise
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), lock.stat()):
-                os.truncate(descriptor, 0)
-                os.write(descriptor, str(os.getpid()).encode())
-                return descriptor
-        os.close(descriptor)  # its owner has just removed it
-
-
-def _owner(lock: Path) -> str:
-    try:
-        return lock.read_text()[:20] or "unknown"
-    except (OSError, UnicodeDecodeError):
-        return "unknown"
+        _remove(file)  # while it is held: who waits for this very file looks for it again
+        lock.release()
 
 
 def check_room(path: Path, size: int) -> None:
