@@ -79,6 +79,7 @@ def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
         preprocessing=metadata.preprocessing,
         recipe=metadata.recipe,
         seed=metadata.seed,
+        origin=metadata.origin,
         form="release",
     )
 

@@ -5,6 +5,7 @@ state of optimizer and random generators. The *release* form holds the signs, ei
 the norms: about 32 times smaller, and enough for everything but further training.
 """
 
+import dataclasses
 import math
 import os
 import pickle
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgebnn.data.dataset import Origin
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import replacing
 from edgebnn.nn.graph import check_shapes
@@ -41,7 +43,8 @@ class Metadata:
 
     ``test_accuracy`` is a fraction, ``right_shift`` the number of low bits that preprocessing
     drops from an 8-bit pixel, after the ``preprocessing`` steps of
-    :mod:`edgebnn.data.transforms`, which the emitted C leaves to its user too.
+    :mod:`edgebnn.data.transforms`, which the emitted C leaves to its user too. ``origin`` tells the
+    data of the training and of the accuracy from others of the name ``dataset``.
     """
 
     class_names: tuple[str, ...] = ()
@@ -51,6 +54,13 @@ class Metadata:
     preprocessing: tuple[str, ...] = ()
     recipe: Mapping[str, Plain] = field(default_factory=dict)
     seed: int | None = None
+    origin: Origin = field(default_factory=Origin)
+
+    @property
+    def set_name(self) -> str:
+        """The data set's name, with its checksum where others may have the name too."""
+        own = self.origin.path and f" (sha256 {self.origin.sha256[:12]}...)"
+        return f"{self.dataset}{own}"
 
     @property
     def input_steps(self) -> tuple[str, ...]:
@@ -80,6 +90,7 @@ def save(
     preprocessing: Sequence[str] = (),
     recipe: Mapping[str, Plain] | None = None,
     seed: int | None = None,
+    origin: Origin | None = None,
     training: dict[str, Any] | None = None,
     form: Form = "training",
 ) -> None:
@@ -103,6 +114,7 @@ def save(
         "preprocessing": list(_steps(preprocessing)),
         "recipe": {str(key): _plain(f"recipe's {key}", v) for key, v in (recipe or {}).items()},
         "seed": _plain("seed", seed),
+        "origin": dataclasses.asdict(origin or Origin()),
     }
     proof = prove(model, form=form)
     _check_metadata(proof.network.num_classes, class_names, right_shift)
@@ -233,4 +245,14 @@ def _metadata(content: Mapping[str, Any]) -> Metadata:
         preprocessing=_steps(content.get("preprocessing", ())),
         recipe=recipe,
         seed=None if seed is None else int(seed),
+        origin=_origin(content.get("origin", {})),
+    )
+
+
+def _origin(content: Mapping[str, Any]) -> Origin:
+    seed = content.get("split_seed")
+    return Origin(
+        path=str(content.get("path", "")),
+        sha256=str(content.get("sha256", "")),
+        split_seed=None if seed is None else int(seed),
     )

@@ -56,7 +56,9 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     known = "not recorded" if accuracy is None else f"{100 * accuracy:.2f} % on the test set"
     table.add_row("accuracy", known)
     if metadata.dataset:
-        table.add_row("data set", metadata.dataset)
+        table.add_row("data set", metadata.set_name)
+    if metadata.origin.path:
+        table.add_row("its path", metadata.origin.path)
     recipe = ", ".join(f"{key} {value}" for key, value in metadata.recipe.items())
     table.add_row("recipe", recipe or "not recorded")
     table.add_row("seed", "not recorded" if metadata.seed is None else str(metadata.seed))

@@ -8,6 +8,7 @@ from rich.progress import Progress
 
 from edgebnn.cli.console import (
     DataDir,
+    DownloadDir,
     TargetName,
     err,
     out,
@@ -45,7 +46,7 @@ def compare(
     ] = Path("build/compare"),
     title: Annotated[str, typer.Option(help="Of table and plot.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    data: DataDir = None,
+    data: DownloadDir = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the set, checked.")] = False,
 ) -> None:
     """Train variants of a recipe under one budget; draw one table and one plot.
@@ -174,7 +175,7 @@ def frontier(
         raise EdgebnnError(f"target '{target}' has no emulator")
     published = tuple(frontiers.read_points(path) for path in against or ())
     opened = {path: open_model(path) for path in models}
-    sets = {str(path): content.metadata.dataset for path, (content, _) in opened.items()}
+    sets = {str(path): content.metadata.set_name for path, (content, _) in opened.items()}
     dataset = frontiers.check_datasets(sets, published)
     measured = []
     compilers: dict[str, None] = {}
@@ -183,7 +184,7 @@ def frontier(
         for number, (path, (content, network)) in enumerate(opened.items()):
             accuracy = frontiers.check_accuracy(path, content.metadata.test_accuracy)
             try:
-                pixels = read_test_set(content, network, None, data)[0][:inputs]
+                pixels = read_test_set(content, network, None, data).pixels[:inputs]
                 what = f"{len(pixels)} test images"
             except EdgebnnError:
                 pixels = measure.noise(network, inputs)

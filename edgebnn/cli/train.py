@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
-from edgebnn.cli.console import DataDir, out, progress_of_training
+from edgebnn.cli.console import DownloadDir, out, progress_of_training
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import EdgebnnError
 
 if TYPE_CHECKING:
+    from edgebnn.data import Dataset
     from edgebnn.train import Event
 
 
@@ -33,7 +34,7 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    data: DataDir = None,
+    data: DownloadDir = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the set, checked.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT.")] = False,
 ) -> None:
@@ -61,7 +62,7 @@ def train(
                 epochs=epochs,
                 device=device,  # type: ignore[arg-type]
                 resume=resume,
-                report=_TrainingReport(progress),
+                report=_TrainingReport(progress, _taken(images, dataset)),
             )
         except KeyboardInterrupt:
             if output.exists():
@@ -71,11 +72,33 @@ def train(
             raise EdgebnnError("stopped before the first epoch was finished") from None
 
 
+def _taken(images: "Dataset", named: str) -> str:
+    """What a data set is and how it is split, in a line."""
+    channels, height, width = images.image_shape
+    train, test = len(images.train_images), len(images.test_images)
+    colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+    origin = images.origin
+    place = origin.path
+    if not place:
+        namesakes = (Path(f"{named}{suffix}") for suffix in ("", ".npz"))
+        other = next((f", not ./{path}" for path in namesakes if path.exists()), "")
+        place = f"built in{other}"
+    split = ""
+    if origin.split_seed is not None:
+        split = f" (a fifth of each class, seed {origin.split_seed})"
+    return (
+        f"{images.name} ({place}): {spaced(train + test)} images of {width}x{height}, {colour}, "
+        f"{len(images.class_names)} classes; {spaced(train)} to train, {spaced(test)} to test"
+        f"{split}"
+    )
+
+
 class _TrainingReport:
     """Draws training events: a bar within the epoch, a line for each epoch."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, taken: str) -> None:
         self.progress = progress
+        self.taken = taken
         self.task = progress.add_task("", total=None)
 
     def __call__(self, event: "Event") -> None:
@@ -83,6 +106,7 @@ class _TrainingReport:
 
         match event:
             case Started():
+                out.print(self.taken)
                 processes = f", {event.processes} processes" if event.processes > 1 else ""
                 out.print(
                     f"{event.recipe} on {event.dataset}: {spaced(event.weight_bits)} binary "

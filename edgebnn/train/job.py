@@ -292,6 +292,7 @@ class Job:
                 "validation": len(self.validation_images),
             },
             seed=self.seed,
+            origin=self.dataset.origin,
             training={
                 "identity": self.identity,
                 "epochs": self.epochs,

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgebnn.data import Dataset, transforms
+from edgebnn.data import Dataset, identified, transforms
 from edgebnn.errors import EdgebnnError
 from edgebnn.train.events import Event, ignore
 from edgebnn.train.job import Job, Result
@@ -77,7 +77,7 @@ def train(
     keep_memory()
     with processes(device) as process, own_generators(process.device):
         tell = report if process.rank == 0 else ignore
-        dataset = transforms.apply(dataset, recipe.preprocessing)
+        dataset = transforms.apply(identified(dataset), recipe.preprocessing)
         teacher = teacher_of(recipe, dataset, process, seed, held_out, tell)
         job = Job.prepare(recipe, dataset, process, seed, epochs, held_out, output, resume, teacher)
         job.run(tell)
