@@ -60,6 +60,7 @@ def generate(
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,
         input_steps=metadata.input_steps,
+        columns=metadata.columns,
     )
     if board is not None:
         return whole_project.wrap(wrap(library, "platformio"), network, board.name)
@@ -80,6 +81,7 @@ def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
         recipe=metadata.recipe,
         seed=metadata.seed,
         origin=metadata.origin,
+        columns=metadata.columns,
         form="release",
     )
 

@@ -21,9 +21,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgebnn.data.columns import Column
 from edgebnn.data.dataset import Origin
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import replacing
+from edgebnn.nn import Input
 from edgebnn.nn.graph import check_shapes
 from edgebnn.nn.record import Form, connect
 from edgebnn.nn.trace import trace
@@ -44,7 +46,8 @@ class Metadata:
     ``test_accuracy`` is a fraction, ``right_shift`` the number of low bits that preprocessing
     drops from an 8-bit pixel, after the ``preprocessing`` steps of
     :mod:`edgebnn.data.transforms`, which the emitted C leaves to its user too. ``origin`` tells the
-    data of the training and of the accuracy from others of the name ``dataset``.
+    data of the training and of the accuracy from others of the name ``dataset``. ``columns`` make
+    bytes of the numbers of a table, before ``preprocessing``; none where there is nothing to do.
     """
 
     class_names: tuple[str, ...] = ()
@@ -55,6 +58,7 @@ class Metadata:
     recipe: Mapping[str, Plain] = field(default_factory=dict)
     seed: int | None = None
     origin: Origin = field(default_factory=Origin)
+    columns: tuple[Column, ...] = ()
 
     @property
     def set_name(self) -> str:
@@ -91,6 +95,7 @@ def save(
     recipe: Mapping[str, Plain] | None = None,
     seed: int | None = None,
     origin: Origin | None = None,
+    columns: Sequence[Column] = (),
     training: dict[str, Any] | None = None,
     form: Form = "training",
 ) -> None:
@@ -115,9 +120,11 @@ def save(
         "recipe": {str(key): _plain(f"recipe's {key}", v) for key, v in (recipe or {}).items()},
         "seed": _plain("seed", seed),
         "origin": dataclasses.asdict(origin or Origin()),
+        "columns": [list(dataclasses.astuple(column)) for column in columns],
     }
     proof = prove(model, form=form)
     _check_metadata(proof.network.num_classes, class_names, right_shift)
+    _check_columns(model, columns)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -208,6 +215,7 @@ def _parse(content: Any) -> Checkpoint:
     metadata = _metadata(content["metadata"])
     classes = math.prod(check_shapes(trace(model)))
     _check_metadata(classes, metadata.class_names, metadata.right_shift)
+    _check_columns(model, metadata.columns)
     training = content["training"]
     if not (training is None or isinstance(training, dict)):
         raise EdgebnnError("its state of training is damaged; train it again")
@@ -219,6 +227,12 @@ def _check_metadata(classes: int, class_names: Sequence[str], right_shift: int) 
         raise EdgebnnError(f"{len(class_names)} class names for {classes} classes")
     if not 0 <= right_shift < 8:
         raise EdgebnnError(f"right_shift is {right_shift}; pixels have 8 bits, so give 0 to 7")
+
+
+def _check_columns(model: nn.Module, columns: Sequence[Column]) -> None:
+    inputs = [math.prod(m.shape) for m in model.modules() if isinstance(m, Input)]
+    if columns and [len(columns)] != inputs:
+        raise EdgebnnError(f"{len(columns)} columns for {inputs[0]} inputs; give one for each")
 
 
 def _steps(steps: object) -> tuple[str, ...]:
@@ -246,6 +260,7 @@ def _metadata(content: Mapping[str, Any]) -> Metadata:
         recipe=recipe,
         seed=None if seed is None else int(seed),
         origin=_origin(content.get("origin", {})),
+        columns=tuple(Column(*column) for column in content.get("columns", ())),
     )
 
 

@@ -49,6 +49,9 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     pixels = f"{shape.height} x {shape.width} x {shape.channels}"
     table.add_row("input", f"{pixels}, {shape.bits} bits each")
     table.add_row("classes", ", ".join(metadata.class_names) or str(network.num_classes))
+    if metadata.columns:
+        count = f"{len(metadata.columns)} columns of numbers, each scaled to a byte"
+        table.add_row("preprocessing of a table", count)
     if metadata.input_steps:
         table.add_row("preprocessing of 8-bit pixels", ", then ".join(metadata.input_steps))
     table.add_row("binary weights", f"{spaced(weight_bits(network))} bits")

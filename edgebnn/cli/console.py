@@ -55,7 +55,9 @@ DownloadDir = Annotated[
 ]
 DataSetName = Annotated[
     str | None,
-    typer.Option("--dataset", help="Data set, folder of images or .npz, if not the model's own."),
+    typer.Option(
+        "--dataset", help="Data set, folder of images, .npz or .csv, if not the model's own."
+    ),
 ]
 ImageCount = Annotated[
     int | None, typer.Option("--images", min=1, help="Only the first so many test images.")

@@ -46,6 +46,8 @@ def read_test_set(
     images = transforms.apply(images, content.metadata.preprocessing)
     pixels = images.test_images
     shape = (network.input.channels, network.input.height, network.input.width)
+    if network.input.height == network.input.width == 1 and pixels[0].size == shape[0]:
+        pixels = pixels.reshape(len(pixels), *shape)  # a flat network, as torch flattens
     if pixels.shape[1] == 1 and shape[0] == 3 and pixels.shape[2:] == shape[1:]:
         pixels = np.repeat(pixels, 3, axis=1)  # grey images for a network of colour ones
     if pixels.shape[1:] != shape:
@@ -75,7 +77,13 @@ def _load(known: "Metadata", dataset: str | None, data: Path | None) -> "Dataset
     origin = known.origin
     seed = origin.split_seed or 0
     if dataset is not None:
-        return load_dataset(dataset, data, split_seed=seed)
+        found = load_dataset(dataset, data, split_seed=seed, columns=known.columns)
+        if found.columns != known.columns:
+            raise EdgebnnError(
+                f"the model takes {len(known.columns)} columns of numbers, and {dataset} has none; "
+                "name a table with --dataset"
+            )
+        return found
     if not known.dataset:
         raise EdgebnnError(
             "the model does not say what it was trained on; name a --dataset, or use --random 100"
@@ -86,7 +94,7 @@ def _load(known: "Metadata", dataset: str | None, data: Path | None) -> "Dataset
                 f"the model was trained on your own {origin.path}, which is not there; name it "
                 "where it is by --dataset PATH, or use --random 100"
             )
-        found = load_dataset(origin.path, split_seed=seed)
+        found = load_dataset(origin.path, split_seed=seed, columns=known.columns)
     elif known.dataset in DATASETS:
         found = load_dataset(known.dataset, data)
     else:

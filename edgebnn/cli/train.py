@@ -20,7 +20,7 @@ def train(
         str,
         typer.Argument(
             help="mnist-5k, digits, mnist, fashion-mnist, cifar10, spoken-digits, "
-            "a folder of class folders of images, or an .npz."
+            "a folder of class folders of images, an .npz, or a .csv."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file.")] = Path("model.pt"),
@@ -76,18 +76,23 @@ def _taken(images: "Dataset", named: str) -> str:
     """What a data set is and how it is split, in a line."""
     channels, height, width = images.image_shape
     train, test = len(images.train_images), len(images.test_images)
-    colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+    if height == width == 1:
+        scaled = "each scaled to a byte" if images.columns else "0 to 255"
+        what = f"rows of {spaced(channels)} columns, {scaled}"
+    else:
+        colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+        what = f"images of {width}x{height}, {colour}"
     origin = images.origin
     place = origin.path
     if not place:
-        namesakes = (Path(f"{named}{suffix}") for suffix in ("", ".npz"))
+        namesakes = (Path(f"{named}{suffix}") for suffix in ("", ".npz", ".csv"))
         other = next((f", not ./{path}" for path in namesakes if path.exists()), "")
         place = f"built in{other}"
     split = ""
     if origin.split_seed is not None:
         split = f" (a fifth of each class, seed {origin.split_seed})"
     return (
-        f"{images.name} ({place}): {spaced(train + test)} images of {width}x{height}, {colour}, "
+        f"{images.name} ({place}): {spaced(train + test)} {what}, "
         f"{len(images.class_names)} classes; {spaced(train)} to train, {spaced(test)} to test"
         f"{split}"
     )

@@ -4,6 +4,7 @@ Nothing here needs torch. See :mod:`edgebnn.data.sets` for the sets and where th
 looked for, :mod:`edgebnn.data.transforms` for the preprocessing.
 """
 
+from edgebnn.data.columns import Column
 from edgebnn.data.dataset import (
     Dataset,
     Images,
@@ -20,6 +21,7 @@ from edgebnn.data.sources import cache_dir
 
 __all__ = [
     "DATASETS",
+    "Column",
     "Dataset",
     "Images",
     "Labels",

@@ -8,7 +8,8 @@ layout                                               optional, "NCHW" or "NHWC",
 ==================================================== ==============================================
 
 Images are ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, H, W, C)``: pixels from 0 to 255 of any type, or
-floats from 0 to 1, which become ``rint(255 * value)``. Labels are whole numbers or texts.
+floats from 0 to 1, which become ``rint(255 * value)``. ``(N, F)`` is a table, whose numbers become
+bytes as :mod:`edgebnn.data.columns` says. Labels are whole numbers or texts.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from edgebnn.data.columns import Column, as_bytes
 from edgebnn.data.dataset import Dataset, Images, Origin, checked, split_by_seed
 from edgebnn.data.decode import why
 from edgebnn.data.labels import number_classes
@@ -38,7 +40,12 @@ _PAIRS = (  # images and labels, to train and to test
 _MOST_CHANNELS = 4  # that a shape is read for: grey, two of anything, colour, colour and alpha
 
 
-def load_npz(path: Path, name: str | None = None, split_seed: int = 0) -> Dataset:
+def load_npz(
+    path: Path,
+    name: str | None = None,
+    known: Sequence[Column] | None = None,
+    split_seed: int = 0,
+) -> Dataset:
     """The arrays in ``path``; its stem is the data set's name where none is given.
 
     Raises:
@@ -52,7 +59,20 @@ def load_npz(path: Path, name: str | None = None, split_seed: int = 0) -> Datase
             stream.seek(0)
             with _npz(stream) as file:
                 given, names, layout = _read(path, file)
-            return _dataset(path, name or path.stem, given, names, layout, digest, split_seed)
+            origin = Origin(str(path.resolve()), digest, None if len(given) > 2 else split_seed)
+            numbers, found = number_classes(path, _counted(path, given), names)
+            parts = list(zip(given[::2], numbers, strict=True))
+            if len(parts) == 1:
+                parts = list(split_by_seed(path, given[0], numbers[0], found, split_seed))
+            arrays = [part[0] for part in parts]
+            columns: tuple[Column, ...] = ()
+            if all(array.ndim == 2 for array in arrays):
+                images, columns = _rows(path, arrays, known)
+            else:
+                images = [_channels_first(path, one, layout) for one in _pixels(path, arrays)]
+            train, test = zip(images, (part[1] for part in parts), strict=True)
+            dataset = checked(name or path.stem, path, train, test, found)
+            return replace(dataset, origin=origin, columns=columns)
     except EdgebnnError:
         raise
     except Exception as error:  # zipfile and numpy raise many types for a damaged file
@@ -131,29 +151,35 @@ def _keys(path: Path, there: Sequence[str]) -> Sequence[str]:
     )
 
 
-def _dataset(
-    path: Path,
-    name: str,
-    given: Sequence[NDArray[Any]],
-    names: Sequence[str] | None,
-    layout: str | None,
-    digest: str,
-    split_seed: int,
-) -> Dataset:
+def _counted(path: Path, given: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
+    """The labels, as many as there are images."""
     for title, images, labels in zip(("training", "test"), given[::2], given[1::2], strict=False):
-        if not images.ndim or (labels.ndim and len(images) != len(labels)):
-            count = len(images) if images.ndim else 0
-            raise EdgebnnError(f"{path}: {count} {title} images but {len(labels)} labels")
-        if not len(images):
+        count = len(images) if images.ndim else 0
+        if not count:
             raise EdgebnnError(f"{path}: there are no {title} images")
-    numbers, found = number_classes(path, given[1::2], names)
-    pixels = [_channels_first(path, one, layout) for one in _pixels(path, given[::2])]
-    origin = Origin(str(path.resolve()), digest, None if len(pixels) > 1 else split_seed)
-    if len(pixels) > 1:
-        parts = (pixels[0], numbers[0]), (pixels[1], numbers[1])
-    else:
-        parts = split_by_seed(path, pixels[0], numbers[0], found, split_seed)
-    return replace(checked(name, path, *parts, found), origin=origin)
+        if labels.ndim and count != len(labels):
+            raise EdgebnnError(f"{path}: {count} {title} images but {len(labels)} labels")
+    return given[1::2]
+
+
+def _rows(
+    path: Path, parts: Sequence[NDArray[Any]], known: Sequence[Column] | None
+) -> tuple[list[Images], tuple[Column, ...]]:
+    widths = [part.shape[1] for part in parts]
+    if len(set(widths)) > 1 or 0 in widths:
+        raise EdgebnnError(
+            f"{path}: rows have {widths[0]} columns to train on and {widths[1]} to test; give as "
+            "many, one or more"
+        )
+    for part in parts:
+        if part.dtype.kind not in "biuf":
+            raise EdgebnnError(f"{path}: columns are {part.dtype}; give numbers")
+        strange = np.argwhere(~np.isfinite(part))
+        if len(strange):
+            raise EdgebnnError(
+                f"{path}: column {strange[0][1]} (from 0) has NaN or infinity in it; replace it"
+            )
+    return as_bytes(path, parts, [""] * widths[0], known)
 
 
 def _pixels(path: Path, parts: Sequence[NDArray[Any]]) -> list[Images]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebnn.data.columns import Column
 from edgebnn.errors import EdgebnnError
 
 Images = NDArray[np.uint8]
@@ -49,6 +50,8 @@ class Dataset:
         test_images: ``(M, C, H, W)`` uint8, the same C, H, W.
         test_labels: ``(M,)`` int64.
         class_names: one a class, in the order of the labels.
+        columns: how numbers of a table became the bytes of its images ``(N, F, 1, 1)``; none where
+            they are taken as they are.
         origin: where they come from; :func:`load_dataset` says it, :func:`identified` completes it.
     """
 
@@ -59,6 +62,7 @@ class Dataset:
     test_labels: Labels
     class_names: tuple[str, ...]
     origin: Origin = Origin()
+    columns: tuple[Column, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

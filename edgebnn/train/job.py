@@ -293,6 +293,7 @@ class Job:
             },
             seed=self.seed,
             origin=self.dataset.origin,
+            columns=self.dataset.columns,
             training={
                 "identity": self.identity,
                 "epochs": self.epochs,

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edgebnn.data import Dataset, identified, transforms
 from edgebnn.errors import EdgebnnError
+from edgebnn.train.augment import Augmentation
 from edgebnn.train.events import Event, ignore
 from edgebnn.train.job import Job, Result
 from edgebnn.train.processes import Device, keep_memory, own_generators, processes
@@ -74,6 +75,8 @@ def train(
         raise EdgebnnError(f"no folder {output.parent} to write {output.name} in; make it first")
     if output is not None and output.is_dir():
         raise EdgebnnError(f"{output} is a folder; give the model file a name of its own")
+    if dataset.image_shape[1:] == (1, 1) and recipe.augmentation != Augmentation():
+        raise EdgebnnError("rows of numbers cannot be moved as images; set augment_... to 0")
     keep_memory()
     with processes(device) as process, own_generators(process.device):
         tell = report if process.rank == 0 else ignore
