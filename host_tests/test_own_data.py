@@ -398,7 +398,7 @@ def test_arrays_as_keras_and_others_call_them(tmp_path: Path) -> None:
             "'train_images' holds Python objects",
         ),
         ({"train_labels": np.array([{}] * 60)}, "never unpickled; save numbers or texts"),
-        ({"train_images": np.zeros(())}, "0 training images"),
+        ({"train_images": np.zeros(())}, "there are no training images"),
         ({"train_labels": np.eye(60)[:, :3]}, "labels.argmax(1)"),
         ({"train_labels": np.arange(60) + 0.5}, "labels are float64, one of them 0.5"),
         ({"train_labels": np.full(60, np.nan)}, "one of them nan"),

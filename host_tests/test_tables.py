@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import virtual_board
 from test_cli import mistake, output_here
 from test_datasets import empty_cache, refusal
 from test_model_files import plain
@@ -78,6 +79,15 @@ def test_table_trains_and_is_proved(trained: Path) -> None:
     assert edgebnn.read(trained / "small.pt").metadata.columns == known.columns
     (trained / "small.pt").unlink()
     assert "takes rows of 4 numbers" in mistake(trained, "predict", "model.pt", "sensors.csv")
+
+
+def test_board_computes_a_table(trained: Path) -> None:
+    model = edgebnn.load(trained / "model.pt")
+    program = virtual_board.build(model, trained / "board")
+    with virtual_board.on_socket(program) as port:
+        text = output_here(trained, "check", "model.pt", "--port", port)
+    assert "every output is equal, bit for bit" in text
+    assert text.count("/18)") == 3
 
 
 MAIN = r"""

@@ -141,8 +141,7 @@ def checked(
         )
     if len(class_names) < 2:
         raise EdgebnnError(f"{source}: a classifier needs two classes or more")
-    if strange := [name for name in class_names if not name.isprintable()]:
-        raise EdgebnnError(f"{source}: class name {strange[0]!a} cannot be printed; change it")
+    check_names(source, class_names)
     return Dataset(
         name,
         np.ascontiguousarray(train[0]),
@@ -151,6 +150,12 @@ def checked(
         test[1].astype(np.int64),
         tuple(class_names),
     )
+
+
+def check_names(source: object, class_names: Sequence[str]) -> None:
+    """Check that the names can stand in a line."""
+    if strange := [name for name in class_names if not name.isprintable()]:
+        raise EdgebnnError(f"{source}: class name {strange[0]!a:.60} cannot be printed; change it")
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.data.dataset import Labels
+from edgebnn.data.dataset import Labels, check_names
 from edgebnn.errors import EdgebnnError
 
 
@@ -29,6 +29,7 @@ def number_classes(
     if names is not None and len(set(names)) < len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         raise EdgebnnError(f"{source}: two classes are called '{twice}'; rename one")
+    check_names(source, names or ())
     titles = ("training", "test")[: len(parts)]
     flat = [_flat(source, title, part) for title, part in zip(titles, parts, strict=True)]
     texts = [part.dtype.kind == "U" for part in flat]
@@ -37,6 +38,7 @@ def number_classes(
     if names is None:
         values = np.unique(flat[0])
         found: tuple[str, ...] = tuple(str(value) for value in values.tolist())
+        check_names(source, found)
     elif texts[0]:
         values, found = np.array(names), tuple(names)
     else:
