@@ -74,6 +74,7 @@ def generate(
         input_steps=metadata.input_steps,
         self_test=project if self_test is None else self_test,
         caller_arena=arena == "caller",
+        columns=metadata.columns,
     )
     if board is not None:
         return whole_project.wrap(wrap(library, "platformio"), network, board.name)
@@ -93,6 +94,8 @@ def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
         preprocessing=metadata.preprocessing,
         recipe=metadata.recipe,
         seed=metadata.seed,
+        origin=metadata.origin,
+        columns=metadata.columns,
         form="release",
     )
 

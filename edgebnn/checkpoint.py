@@ -6,6 +6,7 @@ the norms: about 32 times smaller, and enough for everything but further trainin
 digest of all else in them; files from before it load without one.
 """
 
+import dataclasses
 import math
 import os
 import re
@@ -18,9 +19,12 @@ import numpy as np
 from torch import nn
 
 from edgebnn import archive
+from edgebnn.data.columns import Column
+from edgebnn.data.dataset import Origin
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import replacing
 from edgebnn.ir import told_apart
+from edgebnn.nn import Input
 from edgebnn.nn.graph import check_shapes
 from edgebnn.nn.record import Form, connect
 from edgebnn.nn.trace import trace
@@ -41,7 +45,9 @@ class Metadata:
 
     ``test_accuracy`` is a fraction, ``right_shift`` the number of low bits that preprocessing
     drops from an 8-bit pixel, after the ``preprocessing`` steps of
-    :mod:`edgebnn.data.transforms`, which the emitted C leaves to its user too.
+    :mod:`edgebnn.data.transforms`, which the emitted C leaves to its user too. ``origin`` tells the
+    data of the training and of the accuracy from others of the name ``dataset``. ``columns`` make
+    bytes of the numbers of a table, before ``preprocessing``; none where there is nothing to do.
     """
 
     class_names: tuple[str, ...] = ()
@@ -51,6 +57,14 @@ class Metadata:
     preprocessing: tuple[str, ...] = ()
     recipe: Mapping[str, Plain] = field(default_factory=dict)
     seed: int | None = None
+    origin: Origin = field(default_factory=Origin)
+    columns: tuple[Column, ...] = ()
+
+    @property
+    def set_name(self) -> str:
+        """The data set's name, with its checksum where others may have the name too."""
+        own = self.origin.path and f" (sha256 {self.origin.sha256[:12]}...)"
+        return f"{self.dataset}{own}"
 
     @property
     def input_steps(self) -> tuple[str, ...]:
@@ -80,6 +94,8 @@ def save(
     preprocessing: Sequence[str] = (),
     recipe: Mapping[str, Plain] | None = None,
     seed: int | None = None,
+    origin: Origin | None = None,
+    columns: Sequence[Column] = (),
     training: dict[str, Any] | None = None,
     form: Form = "training",
 ) -> None:
@@ -105,9 +121,12 @@ def save(
         "preprocessing": list(_steps(preprocessing)),
         "recipe": {str(key): _plain(f"recipe's {key}", v) for key, v in (recipe or {}).items()},
         "seed": _plain("seed", seed),
+        "origin": dataclasses.asdict(origin or Origin()),
+        "columns": [list(dataclasses.astuple(column)) for column in columns],
     }
     proof = prove(model, form=form)
     _check_metadata(proof.network.num_classes, class_names, right_shift)
+    _check_columns(model, columns)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -182,6 +201,7 @@ def _parse(content: Any) -> Checkpoint:
     metadata = _metadata(content["metadata"])
     classes = math.prod(check_shapes(trace(model)))
     _check_metadata(classes, metadata.class_names, metadata.right_shift)
+    _check_columns(model, metadata.columns)
     training = content["training"]
     if not (training is None or isinstance(training, dict)):
         raise EdgebnnError("its state of training is damaged; train it again")
@@ -195,6 +215,12 @@ def _check_metadata(classes: int, class_names: Sequence[str], right_shift: int) 
         raise EdgebnnError(f"{len(class_names)} class names for {wanted} classes{one}")
     if not 0 <= right_shift < 8:
         raise EdgebnnError(f"right_shift is {right_shift}; pixels have 8 bits, so give 0 to 7")
+
+
+def _check_columns(model: nn.Module, columns: Sequence[Column]) -> None:
+    inputs = [math.prod(m.shape) for m in model.modules() if isinstance(m, Input)]
+    if columns and [len(columns)] != inputs:
+        raise EdgebnnError(f"{len(columns)} columns for {inputs[0]} inputs; give one for each")
 
 
 def _steps(steps: object) -> tuple[str, ...]:
@@ -221,4 +247,15 @@ def _metadata(content: Mapping[str, Any]) -> Metadata:
         preprocessing=_steps(content.get("preprocessing", ())),
         recipe=recipe,
         seed=None if seed is None else int(seed),
+        origin=_origin(content.get("origin", {})),
+        columns=tuple(Column(*column) for column in content.get("columns", ())),
+    )
+
+
+def _origin(content: Mapping[str, Any]) -> Origin:
+    seed = content.get("split_seed")
+    return Origin(
+        path=str(content.get("path", "")),
+        sha256=str(content.get("sha256", "")),
+        split_seed=None if seed is None else int(seed),
     )

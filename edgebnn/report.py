@@ -55,6 +55,9 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
         " (one score: the second class where it is at least 0)" if network.num_classes == 1 else ""
     )
     table.add_row("classes", classes + one)
+    if metadata.columns:
+        count = f"{len(metadata.columns)} columns of numbers, each scaled to a byte"
+        table.add_row("preprocessing of a table", count)
     if metadata.input_steps:
         table.add_row("preprocessing of 8-bit pixels", ", then ".join(metadata.input_steps))
     table.add_row("binary weights", counted(weight_bits(network), "bit"))
@@ -62,7 +65,9 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     known = "not recorded" if accuracy is None else f"{100 * accuracy:.2f} % on the test set"
     table.add_row("accuracy", known)
     if metadata.dataset:
-        table.add_row("data set", metadata.dataset)
+        table.add_row("data set", metadata.set_name)
+    if metadata.origin.path:
+        table.add_row("its path", metadata.origin.path)
     recipe = ", ".join(f"{key} {value}" for key, value in metadata.recipe.items())
     table.add_row("recipe", recipe or "not recorded")
     table.add_row("seed", "not recorded" if metadata.seed is None else str(metadata.seed))

@@ -507,7 +507,7 @@ def test_npz(tmp_path: Path) -> None:
         ({"train_images": np.zeros((6, 20), dtype=np.uint8)}, "shape (6, 20)"),
         ({"train_labels": np.arange(5)}, "6 training images but 5 labels"),
         ({"train_labels": np.arange(6) / 2}, "float64"),
-        ({"train_labels": np.arange(6) - 1}, "label is -1"),
+        ({"train_labels": np.arange(6) - 1, "class_names": list("abcdef")}, "label is -1"),
         ({"test_labels": np.array([0, 1, 3])}, "test label is 3"),
         ({"test_images": np.ones((3, 5, 5), dtype=np.uint8)}, "5x5"),
         ({"test_images": None}, "no array 'test_images'"),

@@ -190,7 +190,7 @@ def _images(
 
     if random is not None:
         return measure.noise(network, random), None
-    pixels, labels = read_test_set(content, network, dataset, data, download)
+    pixels, labels, _ = read_test_set(content, network, dataset, data, download)
     return pixels[:images], labels[:images]
 
 

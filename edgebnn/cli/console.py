@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from edgebnn.errors import EdgebnnError
 from edgebnn.kernels import FIRST_LAYER
 from edgebnn.targets import TARGETS
 
@@ -47,13 +48,34 @@ TargetName = Annotated[
         "--target", "-t", help=f"One of: {', '.join(TARGETS)}; or a board of edgebnn targets."
     ),
 ]
+
+
+def _folder(path: Path | None) -> Path | None:
+    """Said before a command falls back on other inputs, or needs none."""
+    if path is not None and not path.is_dir():
+        raise EdgebnnError(f"--data {path} is no folder; name the one that has the data sets")
+    return path
+
+
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder with the data sets; EDGEBNN_DATA names one too."),
+    typer.Option(
+        "--data",
+        callback=_folder,
+        help="Folder with the data sets; EDGEBNN_DATA names one too.",
+    ),
+]
+DownloadDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Folder with the data sets, or for them; EDGEBNN_DATA names one too."
+    ),
 ]
 DataSetName = Annotated[
     str | None,
-    typer.Option("--dataset", help="Data set, folder of images or .npz, if not the model's own."),
+    typer.Option(
+        "--dataset", help="Data set, folder of images, .npz or .csv, if not the model's own."
+    ),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Fetch the set, checked.")]
 ImageCount = Annotated[

@@ -182,6 +182,11 @@ def predict(
 
     content, network = open_model(model)
     shape = network.input
+    if content.metadata.columns:
+        raise EdgebnnError(
+            f"{model} takes rows of {len(content.metadata.columns)} numbers and no images; give "
+            "edgebnn verify a table of them, with --dataset"
+        )
     pixels = read_image(image, channels=shape.channels)
     pixels = apply_to_image(pixels[None], content.metadata.preprocessing)[0]
     if len(pixels) != shape.channels:

@@ -152,8 +152,8 @@ def _prove(
     labels: NDArray[np.int64] | None = None
     whole = False
     if random is None:
-        pixels, labels = read_test_set(content, network, dataset, data, download)
-        whole = dataset is None and (images is None or images >= len(pixels))
+        pixels, labels, own_set = read_test_set(content, network, dataset, data, download)
+        whole = own_set and (images is None or images >= len(pixels))
         pixels, labels = pixels[:images], labels[:images]
     else:
         pixels = measure.noise(network, random)

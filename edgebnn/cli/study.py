@@ -9,6 +9,7 @@ from rich.progress import Progress
 from edgebnn.cli.console import (
     DataDir,
     Download,
+    DownloadDir,
     TargetName,
     err,
     out,
@@ -48,7 +49,7 @@ def compare(
     ] = Path("build/compare"),
     title: Annotated[str, typer.Option(help="Of table and plot.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    data: DataDir = None,
+    data: DownloadDir = None,
     download: Download = False,
 ) -> None:
     """Train variants of a recipe under one budget; draw one table and one plot.
@@ -192,7 +193,7 @@ def frontier(
         raise EdgebnnError(f"target '{target}' has no emulator")
     published = tuple(frontiers.read_points(path) for path in against or ())
     opened = {path: open_model(path) for path in models}
-    sets = {str(path): content.metadata.dataset for path, (content, _) in opened.items()}
+    sets = {str(path): content.metadata.set_name for path, (content, _) in opened.items()}
     dataset = frontiers.check_datasets(sets, published)
     for path, (content, _) in opened.items():
         frontiers.check_accuracy(path, content.metadata.test_accuracy)
@@ -204,7 +205,7 @@ def frontier(
         for number, (path, (content, network)) in enumerate(opened.items()):
             accuracy = frontiers.check_accuracy(path, content.metadata.test_accuracy)
             try:
-                pixels = read_test_set(content, network, None, data)[0][:inputs]
+                pixels = read_test_set(content, network, None, data).pixels[:inputs]
                 what = counted(len(pixels), "test image")
             except EdgebnnError:
                 pixels = measure.noise(network, inputs)

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
-from edgebnn.cli.console import DataDir, Download, out, progress_of_training
+from edgebnn.cli.console import Download, DownloadDir, out, progress_of_training
+from edgebnn.codegen.views import spaced
 from edgebnn.errors import Interrupted
 from edgebnn.wording import counted
 
 if TYPE_CHECKING:
+    from edgebnn.data import Dataset
     from edgebnn.train import Event
 
 
@@ -19,7 +21,7 @@ def train(
         str,
         typer.Argument(
             help="mnist-5k, digits, mnist, fashion-mnist, cifar10, spoken-digits, "
-            "a folder of class folders of images, or an .npz."
+            "a folder of class folders of images, an .npz, or a .csv."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file.")] = Path("model.pt"),
@@ -33,7 +35,7 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    data: DataDir = None,
+    data: DownloadDir = None,
     download: Download = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT.")] = False,
@@ -56,7 +58,7 @@ def train(
     chosen = get_recipe(recipe).changed(dict(parse_setting(text) for text in change or []))
     images = load_dataset(dataset, data, download=download)
     with progress_of_training() as progress:
-        report = _TrainingReport(progress)
+        report = _TrainingReport(progress, _taken(images, dataset))
         try:
             run(
                 chosen,
@@ -77,11 +79,38 @@ def train(
             raise Interrupted("stopped before the first epoch was finished") from None
 
 
+def _taken(images: "Dataset", named: str) -> str:
+    """What a data set is and how it is split, in a line."""
+    channels, height, width = images.image_shape
+    train, test = len(images.train_images), len(images.test_images)
+    if height == width == 1:
+        scaled = "each scaled to a byte" if images.columns else "0 to 255"
+        what = f"rows of {spaced(channels)} columns, {scaled}"
+    else:
+        colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+        what = f"images of {width}x{height}, {colour}"
+    origin = images.origin
+    place = origin.path
+    if not place:
+        namesakes = (Path(f"{named}{suffix}") for suffix in ("", ".npz", ".csv"))
+        other = next((f", not ./{path}" for path in namesakes if path.exists()), "")
+        place = f"built in{other}"
+    split = ""
+    if origin.split_seed is not None:
+        split = f" (a fifth of each class, seed {origin.split_seed})"
+    return (
+        f"{images.name} ({place}): {spaced(train + test)} {what}, "
+        f"{len(images.class_names)} classes; {spaced(train)} to train, {spaced(test)} to test"
+        f"{split}"
+    )
+
+
 class _TrainingReport:
     """Draws training events: a bar within the epoch, a line for each epoch."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, taken: str) -> None:
         self.progress = progress
+        self.taken = taken
         self.task = progress.add_task("", total=None)
         self.saved = False
 
@@ -90,6 +119,7 @@ class _TrainingReport:
 
         match event:
             case Started():
+                out.print(self.taken)
                 processes = f", {event.processes} processes" if event.processes > 1 else ""
                 out.print(
                     f"{event.recipe} on {event.dataset}: "

@@ -1,6 +1,7 @@
 """The C renderer: a plan goes in, the text of a C99 library comes out; nothing is written."""
 
 import zlib
+from collections.abc import Sequence
 
 from edgebnn import ir
 from edgebnn._version import __version__
@@ -9,6 +10,7 @@ from edgebnn.codegen.env import render
 from edgebnn.codegen.indent import indented
 from edgebnn.codegen.library import Library, header_path, source_path
 from edgebnn.codegen.names import check_prefix, comment_text
+from edgebnn.data.columns import Column
 from edgebnn.errors import TooLarge
 from edgebnn.plan import Plan
 
@@ -22,6 +24,7 @@ def generate(
     input_steps: tuple[str, ...] = (),
     self_test: bool = False,
     caller_arena: bool = False,
+    columns: Sequence[Column] = (),
 ) -> Library:
     """The library ``name`` for ``plan``'s network and target, as a header and one C file.
 
@@ -29,6 +32,7 @@ def generate(
         name: C prefix of every public name.
         class_names: for the comment in the header.
         test_accuracy: fraction, as recorded when the model was saved; for the comment.
+        columns: how the caller makes bytes of numbers, one an input; printed as a macro.
         input_steps: what the caller does to pixels before they are inputs; for the comment.
         self_test: add ``<name>_intact``, which compares the tables with their CRC-32.
         caller_arena: functions take their scratch memory as an argument; nothing is static.
@@ -59,6 +63,7 @@ def generate(
         interface=_interface(sha256, plan, self_test, caller_arena),
         accuracy=accuracy,
         input_steps=", then ".join(comment_text(step) for step in input_steps),
+        columns=views.column_lines(columns),
         classes=tuple(comment_text(text) for text in class_names),
         ops=ops,
         sums=any(isinstance(step.result, ir.Sums) for step in plan.steps),

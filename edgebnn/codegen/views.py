@@ -1,9 +1,12 @@
 """Frozen views: every number, name and line of a table that a template prints, computed here."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgebnn.bits import sum_bits
+from edgebnn.codegen.names import comment_text
+from edgebnn.data.columns import Column
 from edgebnn.ir import (
     Add,
     Binarize,
@@ -87,6 +90,7 @@ class LibraryView:
     interface: str  # a number that header and source have to share
     accuracy: str
     input_steps: str  # "" where pixels are inputs as they are
+    columns: tuple[str, ...]  # lines of a macro, where numbers are to be made bytes
     classes: tuple[str, ...]
     ops: tuple[OpView, ...]
     sums: bool  # some op gives sums
@@ -113,6 +117,16 @@ class LibraryView:
 def spaced(number: int) -> str:
     """33612 -> "33 612"."""
     return f"{number:,}".replace(",", " ")
+
+
+def column_lines(columns: Sequence[Column]) -> tuple[str, ...]:
+    """``COLUMN(shift, low, high, factor)`` for each, with place and name, as lines of a macro."""
+    lines = [
+        f"COLUMN({one.shift}, {one.low}, {one.high}, {one.factor}u)"
+        f" /* {comment_text(f'{place} {one.name}'.rstrip())} */"
+        for place, one in enumerate(columns)
+    ]
+    return tuple(f"{line} \\" for line in lines[:-1]) + tuple(lines[-1:])
 
 
 def array_view(op_name: str, table: Table, cpu: Cpu) -> ArrayView:

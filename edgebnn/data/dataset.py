@@ -5,20 +5,38 @@ training and test images. Nothing is scaled, shuffled or normalized: a binarized
 integers, and its first norm learns the rest.
 """
 
+import hashlib
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebnn.data.columns import Column
 from edgebnn.errors import EdgebnnError
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 #: Told of slow work: what is being done, units done, units in all (0: not known).
 Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which data these are, so that another set of the same name is not taken for them.
+
+    Attributes:
+        path: of the user's own file or folder, absolute; "" for a set that has a name here.
+        sha256: of the contents of the files at ``path``; without a path, of the arrays; "" where
+            nobody knows.
+        split_seed: of the split into training and test images; None where none was made by seed.
+    """
+
+    path: str = ""
+    sha256: str = ""
+    split_seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +50,9 @@ class Dataset:
         test_images: ``(M, C, H, W)`` uint8, the same C, H, W.
         test_labels: ``(M,)`` int64.
         class_names: one a class, in the order of the labels.
+        columns: how numbers of a table became the bytes of its images ``(N, F, 1, 1)``; none where
+            they are taken as they are.
+        origin: where they come from; :func:`load_dataset` says it, :func:`identified` completes it.
     """
 
     name: str
@@ -40,6 +61,8 @@ class Dataset:
     test_images: Images
     test_labels: Labels
     class_names: tuple[str, ...]
+    origin: Origin = Origin()
+    columns: tuple[Column, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -53,6 +76,20 @@ def fingerprint(dataset: Dataset) -> str:
     checksum = zlib.crc32(np.ascontiguousarray(dataset.train_labels).data)
     checksum = zlib.crc32(np.ascontiguousarray(dataset.train_images).data, checksum)
     return f"{len(dataset.train_images)} images, checksum {checksum:08x}"
+
+
+def identified(dataset: Dataset) -> Dataset:
+    """``dataset`` with a checksum in its origin: of its arrays, where it has none."""
+    if dataset.origin.sha256:
+        return dataset
+    digest = hashlib.sha256("\n".join(dataset.class_names).encode())
+    for array in (
+        *(dataset.train_images, dataset.train_labels),
+        *(dataset.test_images, dataset.test_labels),
+    ):
+        digest.update(repr((str(array.dtype), array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return replace(dataset, origin=replace(dataset.origin, sha256=digest.hexdigest()))
 
 
 def quantize(images: Images, bits: int) -> Images:
@@ -104,6 +141,7 @@ def checked(
         )
     if len(class_names) < 2:
         raise EdgebnnError(f"{source}: a classifier needs two classes or more")
+    check_names(source, class_names)
     return Dataset(
         name,
         np.ascontiguousarray(train[0]),
@@ -114,10 +152,40 @@ def checked(
     )
 
 
+def check_names(source: object, class_names: Sequence[str]) -> None:
+    """Check that the names can stand in a line."""
+    if strange := [name for name in class_names if not name.isprintable()]:
+        raise EdgebnnError(f"{source}: class name {strange[0]!a:.60} cannot be printed; change it")
+
+
 def _size(shape: Sequence[int]) -> str:
     """``(channels, height, width)`` as width x height, the way that image tools say it."""
     channels, height, width = shape
     return f"{width}x{height} {'grey' if channels == 1 else f'with {channels} channels'}"
+
+
+def split_by_seed(
+    source: object,
+    images: NDArray[Any],
+    labels: NDArray[np.int64],
+    class_names: Sequence[str],
+    seed: int,
+) -> tuple[tuple[NDArray[Any], NDArray[np.int64]], tuple[NDArray[Any], NDArray[np.int64]]]:
+    """((images, labels) to train, the same to test); a fifth of each class, drawn by ``seed``.
+
+    The draw is of raw words of PCG64, a stream that NumPy promises not to change (NEP 19).
+    """
+    drawn = np.random.PCG64(seed).random_raw(len(labels))
+    test = np.zeros(len(labels), dtype=np.bool_)
+    for label, name in enumerate(class_names):
+        rows = np.flatnonzero(labels == label)
+        if len(rows) < 2:
+            raise EdgebnnError(
+                f"{source}: of class '{name}' there is {len(rows)}; 2 are the least, one to test"
+            )
+        order = np.argsort(drawn[rows], kind="stable")
+        test[rows[order[: max(1, (len(rows) + 2) // 5)]]] = True
+    return (images[~test], labels[~test]), (images[test], labels[test])
 
 
 def _every_fifth(labels: NDArray[Any]) -> NDArray[np.bool_]:

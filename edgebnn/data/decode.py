@@ -3,17 +3,22 @@
 import gzip
 import io
 import tarfile
+import warnings
 import wave
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn.data.dataset import Progress
 from edgebnn.errors import EdgebnnError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # What the readers of gzip, zip, tar, csv and npz raise for a file that is not whole.
 BROKEN = (
@@ -131,20 +136,34 @@ def read_image(path: Path, channels: int) -> NDArray[np.uint8]:
 
 
 def _decode_one(source: str, content: bytes) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError
+    """An image as a viewer shows it: upright by its EXIF, what is transparent on white."""
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode.startswith(("I", "F")):
-                raise EdgebnnError(f"{source} has more than 8 bits a pixel; convert it to 8 bits")
-            grey = image.mode in ("1", "L", "LA")
-            pixels = np.array(image.convert("L" if grey else "RGB"), dtype=np.uint8)
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        SyntaxError,
-        ValueError,
-    ) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF, of many pixels
+            with Image.open(io.BytesIO(content)) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise EdgebnnError(
+                        f"{source} has more than 8 bits a pixel; convert it to 8 bits"
+                    )
+                frames = getattr(image, "n_frames", 1)
+                if frames > 1 and image.format != "MPO":  # a photo, with its preview
+                    raise EdgebnnError(f"{source} has {frames} images in it; keep one")
+                upright = ImageOps.exif_transpose(image)
+                grey = image.mode in ("1", "L", "LA")
+                pixels = np.array(_on_white(upright).convert("L" if grey else "RGB"))
+    except EdgebnnError:
+        raise
+    except Exception as error:  # Pillow's readers raise many types for a damaged file
         raise EdgebnnError(f"{source} is not a readable image; replace or remove it") from error
     return pixels[np.newaxis] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _on_white(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image
+    above = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)

@@ -1,25 +1,38 @@
-"""The user's own images, in a folder a class or in one ``.npz``.
+"""The user's own images, in a folder a class.
 
-:func:`edgebnn.data.load_dataset` says how they are to be laid out.
+:func:`edgebnn.data.load_dataset` says how they are to be laid out. What a folder has beside them
+is refused by its name, so that no image is left out unsaid; hidden files, and those that systems
+leave behind, are not looked at.
 """
 
-import zipfile
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
-from edgebnn.data.dataset import Dataset, Progress, checked, split_every_fifth
-from edgebnn.data.decode import BROKEN, decode_images, why
+from edgebnn.data.dataset import Dataset, Images, Origin, Progress, checked, split_every_fifth
+from edgebnn.data.decode import decode_images, why
 from edgebnn.errors import EdgebnnError
-from edgebnn.files import replacing
 
-_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff"))
+_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+)
+_LEFT_BEHIND = frozenset(("thumbs.db", "desktop.ini"))
+_IDX = "train-images-idx3-ubyte"
 
 
 def load_folder(root: Path, progress: Progress | None) -> Dataset:
     """Images in ``root``, which has train/ and test/ or else every fifth for testing."""
+    try:
+        return _load_folder(root, progress)
+    except OSError as error:
+        where = error.filename or root
+        raise EdgebnnError(f"cannot read {where}: {error.strerror or why(error)}") from None
+
+
+def _load_folder(root: Path, progress: Progress | None) -> Dataset:
     train, test = root / "train", root / "test"
     if train.is_dir() != test.is_dir():
         present, absent = (train, test) if train.is_dir() else (test, train)
@@ -28,13 +41,12 @@ def load_folder(root: Path, progress: Progress | None) -> Dataset:
     names = _class_folders(train if split else root)
     if split and (other := set(_class_folders(test)) ^ set(names)):
         raise EdgebnnError(f"class '{min(other)}' is not in both {train} and {test}")
-    files, labels = [], []
+    files: list[Path] = []
+    labels: list[int] = []
     counts = []
     for folder in (train, test) if split else (root,):
         for label, name in enumerate(names):
-            found = sorted(
-                path for path in (folder / name).iterdir() if path.suffix.lower() in _SUFFIXES
-            )
+            found = _images_in(folder / name)
             if not found:
                 raise EdgebnnError(f"{folder / name} has no images (.png, .jpg, ...)")
             if not split and len(found) < 5:
@@ -42,75 +54,63 @@ def load_folder(root: Path, progress: Progress | None) -> Dataset:
             files += found
             labels += [label] * len(found)
         counts.append(len(files))
-    contents = ((str(path), path.read_bytes()) for path in files)
-    try:
-        images = decode_images(contents, len(files), f"reading {root.name}", progress)
-    except OSError as error:
-        raise EdgebnnError(f"{root}: cannot read an image ({why(error)})") from error
+    digest = hashlib.sha256()
+
+    def contents() -> Iterator[tuple[str, bytes]]:
+        for path in files:
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode(errors="surrogateescape"))
+            digest.update(hashlib.sha256(content).digest())
+            yield str(path), content
+
+    images = decode_images(contents(), len(files), f"reading {root.name}", progress)
     assert images is not None
+    images = _without_colour(images)
     targets = np.array(labels, dtype=np.int64)
     if split:
         cut = counts[0]
         parts = (images[:cut], targets[:cut]), (images[cut:], targets[cut:])
     else:
         parts = split_every_fifth(images, targets)
-    return checked(root.resolve().name, root, *parts, names)
+    place = root.resolve()
+    origin = Origin(str(place), digest.hexdigest())
+    return replace(checked(place.name, root, *parts, names), origin=origin)
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What is in ``folder`` and is the user's, in the order of the names."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name.lower() not in _LEFT_BEHIND
+    )
 
 
 def _class_folders(folder: Path) -> list[str]:
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    inside = _visible(folder)
+    names = [path.name for path in inside if path.is_dir()]
+    if not names and any(path.name.startswith(_IDX) for path in inside):
+        raise EdgebnnError(f"{folder} holds idx files, as of MNIST; train mnist --data {folder}")
     if not names:
         raise EdgebnnError(f"{folder} has no folder a class; give {folder.name}/<class>/*.png")
+    if stray := [path for path in inside if path.suffix.lower() in _SUFFIXES and path.is_file()]:
+        raise EdgebnnError(f"{stray[0]} lies beside the folders of the classes; move it into one")
     return names
 
 
-def load_npz(path: Path, name: str | None = None) -> Dataset:
-    """The arrays in ``path``; its stem is the data set's name where none is given."""
-    keys = ("train_images", "train_labels", "test_images", "test_labels")
-    try:
-        # numpy leaves a file open that it opened itself and that turns out to be broken.
-        with path.open("rb") as stream, _npz(stream) as file:
-            if missing := [key for key in keys if key not in file.files]:
-                raise EdgebnnError(
-                    f"{path} has no array '{missing[0]}'; it needs {', '.join(keys)}"
-                )
-            arrays = [file[key] for key in keys]
-            names = file["class_names"].tolist() if "class_names" in file.files else None
-    except BROKEN as error:
-        raise EdgebnnError(f"{path} is not a readable .npz ({why(error)})") from error
-    train_images, train_labels, test_images, test_labels = arrays
-    if names is None and train_labels.dtype.kind in "iu" and train_labels.size:
-        names = [str(label) for label in range(max(int(train_labels.max()) + 1, 2))]
-    train_images, test_images = (
-        images[:, np.newaxis] if images.ndim == 3 else images
-        for images in (train_images, test_images)
-    )
-    return checked(
-        name or path.stem,
-        path,
-        (train_images, train_labels),
-        (test_images, test_labels),
-        [str(label) for label in names or ()],
-    )
+def _images_in(folder: Path) -> list[Path]:
+    found = _visible(folder)
+    for path in found:
+        if path.is_dir():
+            raise EdgebnnError(f"{path} is a folder in that of a class; move its images out of it")
+        if path.suffix.lower() not in _SUFFIXES:
+            known = ", ".join(sorted(_SUFFIXES))
+            raise EdgebnnError(f"{path} is no image ({known}); convert it or move it away")
+    return found
 
 
-def save_npz(path: Path, dataset: Dataset) -> None:
-    """``dataset`` as :func:`load_npz` reads it, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        np.savez(
-            file,
-            train_images=dataset.train_images,
-            train_labels=dataset.train_labels,
-            test_images=dataset.test_images,
-            test_labels=dataset.test_labels,
-            class_names=np.array(dataset.class_names),
-        )
-
-
-def _npz(stream: BinaryIO) -> NpzFile:
-    if not zipfile.is_zipfile(stream):
-        raise ValueError("not a zip archive")
-    stream.seek(0)
-    file: NpzFile = np.load(stream, allow_pickle=False)
-    return file
+def _without_colour(images: Images) -> Images:
+    """(N, 1, H, W) where all of (N, 3, H, W) are grey in colour files."""
+    if images.shape[1] == 3 and (images[:, :1] == images[:, 1:]).all():
+        return np.ascontiguousarray(images[:, :1])
+    return images

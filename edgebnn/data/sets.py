@@ -7,7 +7,7 @@ import hashlib
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.data.dataset import Dataset, Progress, checked, split_every_fifth
+from edgebnn.data.arrays import load_npz, save_npz
+from edgebnn.data.columns import Column
+from edgebnn.data.dataset import Dataset, Progress, checked, identified, split_every_fifth
 from edgebnn.data.decode import BROKEN, decode_images, parse_idx, read_csv, read_wav, unpack, why
-from edgebnn.data.own import load_folder, load_npz, save_npz
+from edgebnn.data.own import load_folder
 from edgebnn.data.sound import RATE, log_mel
 from edgebnn.data.sources import Request, beside_package, cache_dir, fetch
+from edgebnn.data.table import SUFFIXES, load_csv
 from edgebnn.errors import EdgebnnError
 
 
@@ -29,36 +32,45 @@ def load_dataset(
     *,
     download: bool = False,
     progress: Progress | None = None,
+    split_seed: int = 0,
+    columns: Sequence[Column] | None = None,
 ) -> Dataset:
-    """The data set called ``name_or_path``, or the user's own images at that path.
+    """The data set called ``name_or_path``, or the user's own at that path.
+
+    A name of :data:`DATASETS` is never a path: ``digits`` is the set, ``./digits`` a folder.
 
     Args:
         name_or_path: one of :data:`DATASETS`; or a folder of images (``train/<class>/*.png`` and
             ``test/<class>/*.png``, or ``<class>/*.png``, of which every fifth image a class in
-            the order of the file names is for testing); or a ``.npz`` with uint8 ``train_images``
-            and ``test_images``, ``(N, C, H, W)`` or ``(N, H, W)``, integer ``train_labels`` and
-            ``test_labels``, ``(N,)``, and optionally the strings ``class_names``.
+            the order of the file names is for testing); or a ``.npz`` as
+            :mod:`edgebnn.data.arrays`, or a ``.csv`` as :mod:`edgebnn.data.table` describes it.
         data_dir: searched first, and where a download goes (else the cache).
         download: fetch missing files from a public mirror and check their checksums.
         progress: called now and then during a download and while images are decoded.
+        split_seed: of the split of a ``.csv``, and of a ``.npz`` that has not two parts.
+        columns: of a model, which make a table's numbers its inputs; else the table's own.
 
     Raises:
         EdgebnnError: the data are missing, broken, or not a classification task; the message
             names the file and what to do.
     """
+    if data_dir is not None and not data_dir.is_dir() and (data_dir.exists() or not download):
+        raise EdgebnnError(f"--data {data_dir} is no folder; name the one that has the data sets")
     loader = DATASETS.get(name_or_path)
     if loader is not None:
-        return loader(Request(name_or_path, data_dir, download, progress))
+        return identified(loader(Request(name_or_path, data_dir, download, progress)))
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return load_folder(path, progress)
-    if path.suffix == ".npz" and path.is_file():
-        return load_npz(path)
+    if path.suffix.lower() == ".npz" and path.is_file():
+        return load_npz(path, known=columns, split_seed=split_seed)
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return load_csv(path, columns, split_seed)
     if path.exists():
-        raise EdgebnnError(f"{path} is neither a folder of images nor a .npz file")
+        raise EdgebnnError(f"{path} is neither a folder of images nor a .npz or .csv file")
     raise EdgebnnError(
-        f"no data set or path '{name_or_path}'; give a folder of images, a .npz, or one of: "
-        + ", ".join(DATASETS)
+        f"no data set or path '{name_or_path}'; give a folder of images, a .npz, a .csv, or one "
+        f"of: {', '.join(DATASETS)}"
     )
 
 

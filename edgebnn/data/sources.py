@@ -8,7 +8,7 @@ variable ``EDGEBNN_DATA`` names, and ``edgebnn`` in the user's cache (``XDG_CACH
 import hashlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +33,19 @@ class Request:
     download: bool
     progress: Progress | None
 
-    def folders(self) -> list[Path]:
-        """Where to look, first the best."""
+    def folders(self) -> Iterator[Path]:
+        """Where to look, first the best.
+
+        Raises:
+            EdgebnnError: nothing was found in ``data_dir``, and EDGEBNN_DATA is no folder.
+        """
         environment = os.environ.get("EDGEBNN_DATA", "")
         roots = [self.data_dir, Path(environment) if environment else None, cache_dir()]
-        return [folder for root in roots if root is not None for folder in (root / self.name, root)]
+        for root in roots:
+            if root is not None:
+                if root is roots[1] and not (root.is_dir() or self.download):
+                    raise EdgebnnError(f"EDGEBNN_DATA is {root}, which is no folder; correct it")
+                yield from (root / self.name, root)
 
     def find(self, *names: str) -> Path | None:
         """The first file there is, by folder and then by name."""

@@ -324,6 +324,8 @@ class Job:
                 "validation": len(self.validation_images),
             },
             seed=self.seed,
+            origin=self.dataset.origin,
+            columns=self.dataset.columns,
             training={
                 "identity": self.identity,
                 "epochs": self.epochs,

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgebnn.data import Dataset, transforms
+from edgebnn.data import Dataset, identified, transforms
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import only_writer
+from edgebnn.train.augment import Augmentation
 from edgebnn.train.events import Event, ignore
 from edgebnn.train.job import Job, Result
 from edgebnn.train.processes import Device, Process, keep_memory, own_generators, processes
@@ -79,6 +80,8 @@ def train(
         raise EdgebnnError(f"no folder {output.parent} to write {output.name} in; make it first")
     if output is not None and output.is_dir():
         raise EdgebnnError(f"{output} is a folder; give the model file a name of its own")
+    if dataset.image_shape[1:] == (1, 1) and recipe.augmentation != Augmentation():
+        raise EdgebnnError("rows of numbers cannot be moved as images; set augment_... to 0")
     keep_memory()
     with (
         processes(device) as process,
@@ -86,7 +89,7 @@ def train(
         _writing(output, process, resume or replace),
     ):
         tell = report if process.rank == 0 else ignore
-        dataset = transforms.apply(dataset, recipe.preprocessing)
+        dataset = transforms.apply(identified(dataset), recipe.preprocessing)
         job = Job.prepare(recipe, dataset, process, seed, epochs, held_out, output, resume)
         job.check()
         job.teacher = teacher_of(recipe, dataset, process, seed, held_out, tell)

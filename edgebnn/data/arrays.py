@@ -1,0 +1,235 @@
+"""The user's own arrays in one ``.npz``.
+
+==================================================== ==============================================
+train_images, train_labels, test_images, test_labels both parts; Keras' x_train, y_train, ... too
+train_images, train_labels; or images, labels; x, y  one part, of which a fifth of each class tests
+class_names                                          optional texts, in the order of the labels
+layout                                               optional, "NCHW" or "NHWC", where both may be
+==================================================== ==============================================
+
+Images are ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, H, W, C)``: pixels from 0 to 255 of any type, or
+floats from 0 to 1, which become ``rint(255 * value)``. ``(N, F)`` is a table, whose numbers become
+bytes as :mod:`edgebnn.data.columns` says. Labels are whole numbers or texts.
+"""
+
+import hashlib
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+from numpy.typing import NDArray
+
+from edgebnn.data.columns import Column, as_bytes
+from edgebnn.data.dataset import Dataset, Images, Origin, checked, split_by_seed
+from edgebnn.data.decode import why
+from edgebnn.data.labels import number_classes
+from edgebnn.errors import EdgebnnError
+from edgebnn.files import replacing
+
+_PAIRS = (  # images and labels, to train and to test
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("images", "labels"),
+    ("x", "y"),
+)
+_MOST_CHANNELS = 4  # that a shape is read for: grey, two of anything, colour, colour and alpha
+
+
+def load_npz(
+    path: Path,
+    name: str | None = None,
+    known: Sequence[Column] | None = None,
+    split_seed: int = 0,
+) -> Dataset:
+    """The arrays in ``path``; its stem is the data set's name where none is given.
+
+    Raises:
+        EdgebnnError: they are not what the head of this module says; names ``path``.
+    """
+    try:
+        # numpy leaves a file open that it opened itself and that turns out to be broken.
+        with path.open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a header that numpy can read all the same
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            stream.seek(0)
+            with _npz(stream) as file:
+                given, names, layout = _read(path, file)
+            origin = Origin(str(path.resolve()), digest, None if len(given) > 2 else split_seed)
+            numbers, found = number_classes(path, _counted(path, given), names)
+            parts = list(zip(given[::2], numbers, strict=True))
+            if len(parts) == 1:
+                parts = list(split_by_seed(path, given[0], numbers[0], found, split_seed))
+            arrays = [part[0] for part in parts]
+            columns: tuple[Column, ...] = ()
+            if all(array.ndim == 2 for array in arrays):
+                images, columns = _rows(path, arrays, known)
+            else:
+                images = [_channels_first(path, one, layout) for one in _pixels(path, arrays)]
+            train, test = zip(images, (part[1] for part in parts), strict=True)
+            dataset = checked(name or path.stem, path, train, test, found)
+            return replace(dataset, origin=origin, columns=columns)
+    except EdgebnnError:
+        raise
+    except Exception as error:  # zipfile and numpy raise many types for a damaged file
+        raise EdgebnnError(f"{path} is not a readable .npz ({why(error)})") from error
+
+
+def save_npz(path: Path, dataset: Dataset) -> None:
+    """``dataset`` as :func:`load_npz` reads it, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        np.savez(
+            file,
+            train_images=dataset.train_images,
+            train_labels=dataset.train_labels,
+            test_images=dataset.test_images,
+            test_labels=dataset.test_labels,
+            class_names=np.array(dataset.class_names),
+            layout=np.array("NCHW"),
+        )
+
+
+def _npz(stream: BinaryIO) -> NpzFile:
+    if not zipfile.is_zipfile(stream):
+        raise ValueError("not a zip archive")
+    stream.seek(0)
+    file: NpzFile = np.load(stream, allow_pickle=False)
+    return file
+
+
+def _read(path: Path, file: NpzFile) -> tuple[list[NDArray[Any]], list[str] | None, str | None]:
+    """Arrays in the order of :data:`_PAIRS`, two or four of them; names of classes; layout."""
+    arrays: dict[str, NDArray[Any]] = {}
+    keys = _keys(path, file.files)
+    for key in (*keys, "class_names", "layout"):
+        if key in file.files:
+            try:
+                arrays[key] = file[key]
+            except ValueError as error:
+                if "allow_pickle" not in str(error):
+                    raise
+                raise EdgebnnError(
+                    f"{path} is not a readable .npz: '{key}' holds Python objects, which are never "
+                    "unpickled; save numbers or texts"
+                ) from None
+            if not isinstance(arrays[key], np.ndarray):
+                raise EdgebnnError(f"{path}: '{key}' is no array; save it by numpy.savez")
+    names = arrays.get("class_names")
+    if names is not None and (names.ndim != 1 or names.dtype.kind not in "USiu"):
+        raise EdgebnnError(f"{path}: class_names is no list of texts; give one a class")
+    if names is not None and names.dtype.kind == "S":
+        names = np.char.decode(names, "utf-8")
+    layout = str(arrays["layout"].item()) if "layout" in arrays else None
+    if layout not in (None, "NCHW", "NHWC"):
+        raise EdgebnnError(f"{path}: layout is {layout!a:.20}; give 'NCHW' or 'NHWC'")
+    texts = None if names is None else [str(name) for name in names.tolist()]
+    return [arrays[key] for key in keys], texts, layout
+
+
+def _keys(path: Path, there: Sequence[str]) -> Sequence[str]:
+    """The names of the arrays to take, two or four."""
+    for keys in _PAIRS:
+        if not set(keys) & set(there):
+            continue
+        missing = [key for key in keys if key not in there]
+        if missing == list(keys[2:]):
+            return keys[:2]
+        if missing:
+            raise EdgebnnError(
+                f"{path} has no array '{missing[0]}'; it needs {', '.join(keys)}"
+                + (", or the first two to be split" if len(keys) > 2 else "")
+            )
+        return keys
+    raise EdgebnnError(
+        f"{path} has no array '{_PAIRS[0][0]}'; it needs {', '.join(_PAIRS[0])}, or images and "
+        "labels"
+    )
+
+
+def _counted(path: Path, given: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
+    """The labels, as many as there are images."""
+    for title, images, labels in zip(("training", "test"), given[::2], given[1::2], strict=False):
+        count = len(images) if images.ndim else 0
+        if not count:
+            raise EdgebnnError(f"{path}: there are no {title} images")
+        if labels.ndim and count != len(labels):
+            raise EdgebnnError(f"{path}: {count} {title} images but {len(labels)} labels")
+    return given[1::2]
+
+
+def _rows(
+    path: Path, parts: Sequence[NDArray[Any]], known: Sequence[Column] | None
+) -> tuple[list[Images], tuple[Column, ...]]:
+    widths = [part.shape[1] for part in parts]
+    if len(set(widths)) > 1 or 0 in widths:
+        raise EdgebnnError(
+            f"{path}: rows have {widths[0]} columns to train on and {widths[1]} to test; give as "
+            "many, one or more"
+        )
+    for part in parts:
+        if part.dtype.kind not in "biuf":
+            raise EdgebnnError(f"{path}: columns are {part.dtype}; give numbers")
+        strange = np.argwhere(~np.isfinite(part))
+        if len(strange):
+            raise EdgebnnError(
+                f"{path}: column {strange[0][1]} (from 0) has NaN or infinity in it; replace it"
+            )
+    return as_bytes(path, parts, [""] * widths[0], known)
+
+
+def _pixels(path: Path, parts: Sequence[NDArray[Any]]) -> list[Images]:
+    """Both parts as bytes, by one rule that looks at both."""
+    kinds = {"images": "iu", "floats": "f", "masks": "b"}
+    told = [next((k for k, v in kinds.items() if part.dtype.kind in v), "") for part in parts]
+    first = parts[0].dtype
+    if "" in told:
+        strange = parts[told.index("")].dtype
+        raise EdgebnnError(f"{path}: images are {strange}; give uint8, 0 to 255")
+    if len(set(told)) > 1:
+        raise EdgebnnError(
+            f"{path}: training images are {first} but test images {parts[1].dtype}; give uint8"
+        )
+    if all(part.dtype == np.uint8 for part in parts) or not all(part.size for part in parts):
+        return [part.astype(np.uint8, copy=False) for part in parts]
+    if told[0] == "masks":
+        return [np.where(part, np.uint8(255), np.uint8(0)) for part in parts]
+    if not all(np.isfinite(part).all() for part in parts):
+        raise EdgebnnError(f"{path}: an image has NaN or infinity in it; replace it")
+    low, high = min(part.min() for part in parts), max(part.max() for part in parts)
+    if told[0] == "floats" and low >= 0 and high <= 1:
+        return [np.rint(255.0 * part.astype(np.float64)).astype(np.uint8) for part in parts]
+    if low >= 0 and high <= 255 and all((part == np.floor(part)).all() for part in parts):
+        return [part.astype(np.uint8) for part in parts]
+    raise EdgebnnError(
+        f"{path}: images are {first} from {low:g} to {high:g}; give uint8 from 0 to 255, or floats "
+        "from 0 to 1"
+    )
+
+
+def _channels_first(path: Path, images: Images, layout: str | None) -> Images:
+    """(N, C, H, W), from (N, H, W) and (N, H, W, C) too."""
+    if images.ndim == 3:
+        return images[:, np.newaxis]
+    if images.ndim != 4:
+        return images  # which `checked` refuses
+    if layout is None:
+        layout = _layout_of(path, images.shape[1:])
+    return images.transpose(0, 3, 1, 2) if layout == "NHWC" else images
+
+
+def _layout_of(path: Path, shape: Sequence[int]) -> str:
+    """What a shape says by itself: channels are few, where height and width are not."""
+    few = [size <= _MOST_CHANNELS for size in (shape[0], shape[2])]
+    if few == [False, True]:
+        return "NHWC"
+    if few == [True, False] or (not any(few) and (shape[0] != shape[1] or shape[1] == shape[2])):
+        return "NCHW"
+    raise EdgebnnError(
+        f"{path}: images of shape (N, {', '.join(map(str, shape))}) may have their channels first "
+        "or last; add an array layout='NCHW' or 'NHWC'"
+    )
