@@ -1,8 +1,8 @@
 """Archives of torch: a zip of tensors and plain data, read without running code, and not damaged.
 
-torch checks nothing that it reads. Here each member's CRC is compared first; it finds bytes that
-have changed. :func:`digest` of the content finds members of one file in another, and values that
-were changed and written again.
+torch checks nothing that it reads. Here each member's CRC is compared first, which finds bytes that
+have changed, and torch is given a clean archive of what was compared. :func:`digest` of the content
+finds members of one file in another, and values that were changed and written again.
 """
 
 import hashlib
@@ -50,17 +50,14 @@ def read(path: Path) -> Any:
             raise EdgebnnError(
                 f"{path}: not an edgebnn model, or cut short; train or copy it again"
             )
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise EdgebnnError(
-                f"{path}: damaged, the checksum of {damaged!r:.60} in it is another; copy it again"
-            )
+        checked = _checked(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(checked, map_location="cpu", weights_only=True)
     except EdgebnnError:
         raise
+    except zipfile.BadZipFile as error:
+        raise EdgebnnError(f"{path}: damaged ({error}); copy it again") from None
     except pickle.UnpicklingError:
         raise EdgebnnError(
             f"{path}: refused, the file holds code or objects other than tensors and plain data"
@@ -70,6 +67,23 @@ def read(path: Path) -> Any:
     except Exception as error:  # zipfile and torch raise many types for a damaged archive
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EdgebnnError(f"{path}: not an edgebnn model, or damaged ({reason})") from None
+
+
+def _checked(path: Path) -> io.BytesIO:
+    """The members of an archive in a new one, if their CRCs are right.
+
+    Two readers of one archive may see different things: an attribute of a member that zipfile
+    skips makes torch take it for a folder, and give a tensor of whatever was in memory.
+    """
+    checked = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(checked, "w") as copy:
+        members = {member.filename: member for member in archive.infolist()}
+        if sum(member.file_size for member in members.values()) > path.stat().st_size:
+            raise zipfile.BadZipFile("its members are larger than itself")
+        for name, member in members.items():
+            copy.writestr(name, archive.read(member))
+    checked.seek(0)
+    return checked
 
 
 def digest(content: object) -> str:

@@ -141,7 +141,7 @@ def test_a_teacher_is_trained_once(few: Dataset, cache: Path) -> None:
     assert path.read_bytes() == kept
 
 
-@pytest.mark.parametrize("damage", ["empty", "short", "text", "code", "other", "folder"])
+@pytest.mark.parametrize("damage", ["empty", "short", "flip", "text", "code", "other", "folder"])
 def test_a_damaged_teacher_is_trained_again(damage: str, few: Dataset, cache: Path) -> None:
     whole, _ = runs(TAUGHT, few)
     (path,) = cache.iterdir()
@@ -151,6 +151,9 @@ def test_a_damaged_teacher_is_trained_again(damage: str, few: Dataset, cache: Pa
             path.write_bytes(b"")
         case "short":
             path.write_bytes(content[: len(content) // 2])
+        case "flip":
+            middle = len(content) // 2
+            path.write_bytes(content[:middle] + b"\x55\xaa" + content[middle + 2 :])
         case "text":
             path.write_text("no model")
         case "code":

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from edgebnn import archive
@@ -53,7 +52,7 @@ def teacher_of(
     path = cache_dir() / "teachers" / f"{key}.pt"
     job = Job.prepare(theirs, dataset, process, seed, None, held_out, None, False)
     try:
-        job.model.load_state_dict(torch.load(path, map_location=process.device, weights_only=True))
+        job.model.load_state_dict(archive.read(path))
     except Exception:  # not there, or not whole: whatever it is, train it
         job.run(report)
         if process.rank == 0:
