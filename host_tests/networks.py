@@ -16,6 +16,7 @@ from edgebnn.nn.trace import trace
 
 CLASSES = (1, 1, 1, 2, 2, *range(3, 13), 31, 32, 33)
 CHANNELS = (1, 1, 2, 3, 5, 31, 32, 33)  # of images
+_LARGEST_TABLE = 30_000  # bytes: an AVR has no array beyond 32 767
 WIDTHS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 63, 64, 65, 96, 100)
 
 
@@ -112,15 +113,16 @@ class _Builder:
                 return self.finish_with_conv(shape)
             self.layers.append(bnn.Flatten())
         features = shape[0] * shape[1] * shape[2]
+        row = shape[1] * shape[2] * -(-shape[0] // 8)  # bytes of an output's weights
         for _ in range(int(self.rng.integers(0, 3))):
-            width = self.width()
+            width = min(self.width(), _LARGEST_TABLE // row)
             self.layers.append(bnn.BinaryLinear(features, width))
             self.norms(width)
             self.layers.append(bnn.Sign())
             if self.chance(0.1):
                 self.layers.append(bnn.Dropout(0.3))
-            features = width
-        classes = int(self.pick(*CLASSES))
+            features, row = width, -(-width // 8)
+        classes = min(int(self.pick(*CLASSES)), _LARGEST_TABLE // row)
         self.layers.append(bnn.BinaryLinear(features, classes))
         self.output_norm(classes)
         return bnn.Sequential(*self.layers)
