@@ -65,7 +65,8 @@ def generate(
     else:
         checkpoint = read(model)
         module, metadata, stem = checkpoint.model, checkpoint.metadata, Path(model).stem
-    network = prove(module).network
+    proof = prove(module)
+    network = proof.network
     library = c.generate(
         plan(network, chosen, prefer),
         stem if name is None else name,
@@ -75,6 +76,7 @@ def generate(
         self_test=project if self_test is None else self_test,
         caller_arena=arena == "caller",
         columns=metadata.columns,
+        zero_point=proof.zero_point,
     )
     if board is not None:
         return whole_project.wrap(wrap(library, "platformio"), network, board.name)

@@ -82,6 +82,11 @@ class Checkpoint:
     form: Form
     training: dict[str, Any] | None
 
+    @property
+    def zero_point(self) -> int:
+        """The input that stands for 0."""
+        return next(m.zero_point for m in self.model.modules() if isinstance(m, Input))
+
 
 def save(
     model: nn.Module,

@@ -103,10 +103,10 @@ class Dense:
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """2-D convolution. Taps outside the image count as ``pad_value`` (-1, 0 or +1).
+    """2-D convolution. Taps outside the image count as ``pad_value`` (-1, 0 or +1 for bits).
 
     ``padding`` is how far a window may leave the image at the top, bottom, left and right.
-    On :class:`Ints` sources the pad value 0 is the integer 0, and -1 and +1 are not allowed.
+    On :class:`Ints` sources it is one of their integers, the one that stands for 0.
     """
 
     name: str

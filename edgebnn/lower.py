@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from edgebnn.errors import EdgebnnError
@@ -67,11 +68,16 @@ class _Pool:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """Integers that no sign has seen yet: the input, or a layer's sums, and what followed them."""
+    """Integers that no sign has seen yet: the input, or a layer's sums, and what followed them.
+
+    The IR computes with the input as it is, so that ``offset`` is still to be added to each
+    channel: what the input's zero point takes from the sums.
+    """
 
     emit: Callable[[Head, BoolArray], Op] | None  # None for the input itself
     low: int
     high: int
+    offset: NDArray[np.int64]  # (C,)
     dots: tuple[int, int, int]  # (H, W, C) before any pooling
     shape: tuple[int, int, int]  # (H, W, C) now
     steps: tuple[Step, ...] = ()
@@ -110,6 +116,7 @@ class _Lowering:
         self.ops: list[Op] = []
         self.counts: Counter[str] = Counter()
         self.input: Ints | None = None
+        self.zero_point = 0
 
     def run(self, nodes: tuple[LayerNode, ...]) -> Network:
         values: dict[str, _Pending | _Signs] = {}
@@ -144,8 +151,10 @@ class _Lowering:
     def _input(self, module: Input) -> _Pending:
         channels, height, width = module.shape if len(module.shape) == 3 else (*module.shape, 1, 1)
         self.input = Ints(height, width, channels, module.bits)
-        shape = (height, width, channels)
-        return _Pending(None, 0, 2**module.bits - 1, shape, shape, flat=len(module.shape) == 1)
+        self.zero_point = module.zero_point
+        shape, top = (height, width, channels), 2**module.bits - 1
+        offset = np.full(channels, -module.zero_point, np.int64)
+        return _Pending(None, 0, top, offset, shape, shape, flat=len(module.shape) == 1)
 
     def _layer(self, module: nn.Module, x: _Pending | _Signs) -> _Pending | _Signs:
         match module:
@@ -205,7 +214,15 @@ class _Lowering:
 
         shape = (1, 1, module.out_features)
         steps = bias_steps(module, True)
-        return _Pending(emit, -bound, bound, shape, shape, steps, flat=True)
+        offset = self._offset(tensor, signs)
+        return _Pending(emit, -bound, bound, offset, shape, shape, steps, flat=True)
+
+    def _offset(self, source: Ints | Bits, signs: BoolArray) -> NDArray[np.int64]:
+        """(O,): what the zero point adds to dots of ``source`` with ``signs`` (O, ...)."""
+        rows = signs.reshape(len(signs), -1)
+        zero = self.zero_point if isinstance(source, Ints) else 0
+        sums: NDArray[np.int64] = 2 * rows.sum(axis=1, dtype=np.int64) - rows.shape[1]
+        return -zero * sums
 
     def _conv(self, module: BinaryConv2d, x: _Pending | _Signs) -> _Pending:
         source, tensor = self._source(x)
@@ -219,7 +236,7 @@ class _Lowering:
         bound = self._bound(kernel[0] * kernel[1] * (1 if depthwise else x.shape[2]), tensor)
         pad_value = module.pad_value if padded else -1
         if isinstance(tensor, Ints):
-            pad_value = 0
+            pad_value = self.zero_point if padded else 0
 
         def emit(head: Head, negated: BoolArray) -> Op:
             weights = signs ^ negated[:, None, None, None]
@@ -237,7 +254,8 @@ class _Lowering:
             output_size(x.shape[1], kernel[1], stride[1], sum(padding[2:])),
             module.out_channels,
         )
-        return _Pending(emit, -bound, bound, shape, shape, bias_steps(module, False))
+        steps = bias_steps(module, False)
+        return _Pending(emit, -bound, bound, self._offset(tensor, signs), shape, shape, steps)
 
     def _add(self, x: _Pending | _Signs, y: _Pending | _Signs) -> _Pending:
         source, other = _addend(x), _addend(y)
@@ -253,7 +271,8 @@ class _Lowering:
             )
         name = self._name("add")
         self.ops.append(Add(name, source, other))
-        return self._stored_sums(name, replace(x, low=low, high=high))
+        offset = x.offset + y.offset
+        return self._stored_sums(name, replace(x, low=low, high=high, offset=offset))
 
     def _store(self, x: _Pending) -> _Pending:
         """Sums that more than one op reads, in memory."""
@@ -320,8 +339,7 @@ class _Lowering:
             return x
         if any(isinstance(step.module, OutputNorm) for step in x.steps):
             raise EdgebnnError("follows an OutputNorm; use BatchNorm inside the network")
-        channels = x.shape[2]
-        min_dot, falling = thresholds(x.steps, Step(module, x.flat), x.low, x.high, channels)
+        min_dot, falling = thresholds(x.steps, Step(module, x.flat), x.low, x.high, x.offset)
         if x.emit is None:
             name = self._name("binarize")
             self.ops.append(_binarize(name, INPUT, min_dot, falling))
@@ -331,9 +349,9 @@ class _Lowering:
             self.ops.append(op)
             name = op.name
         for pool in x.pools:
-            all_set = np.zeros(channels, dtype=np.bool_)
+            all_set = np.zeros(len(x.offset), dtype=np.bool_)
             for step in x.steps[pool.steps_before :]:
-                all_set = all_set ^ falls(step.module, channels)
+                all_set = all_set ^ falls(step.module, len(x.offset))
             name = self._emit_pool(name, pool.kernel, pool.stride, all_set)
         return _Signs(name, x.shape, x.flat)
 
@@ -362,6 +380,9 @@ class _Lowering:
                         f"leave out the {others[0]} before them"
                     )
                 raise EdgebnnError("use a single edgebnn.nn.OutputNorm as the last norm")
+        # No larger than the factor times the reach, beside which there is room for the offset.
+        offset = head.offset + head.factor * x.offset
+        head = replace(head, offset=offset.astype(np.int32))
         negated = np.zeros(classes, dtype=np.bool_)
         magnitude = np.abs(head.factor)
         if not np.any(magnitude & (magnitude - 1)):

@@ -41,6 +41,11 @@ class Proof:
     layers: list[Entry]
     network: Network
 
+    @property
+    def zero_point(self) -> int:
+        """The input that stands for 0."""
+        return int(self.layers[0]["config"].get("zero_point", 0))
+
 
 def prove(model: nn.Module, *, form: Form = "training", inputs: int = INPUTS) -> Proof:
     """Lower ``model`` and compare it, in eval mode, with what comes out; it is left as it was.

@@ -33,6 +33,7 @@ def model(path: Path, checkpoint: Checkpoint, network: Network) -> Record:
             "width": shape.width,
             "channels": shape.channels,
             "bits": shape.bits,
+            "zero_point": checkpoint.zero_point,
         },
         "preprocessing": list(metadata.input_steps),
         "num_classes": network.num_classes,

@@ -49,7 +49,8 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     table = _table(path, "model", "")
     table.add_row("form", checkpoint.form)
     pixels = f"{shape.height} x {shape.width} x {shape.channels}"
-    table.add_row("input", f"{pixels}, {counted(shape.bits, 'bit')} each")
+    zero = f", {checkpoint.zero_point} stands for 0" if checkpoint.zero_point else ""
+    table.add_row("input", f"{pixels}, {counted(shape.bits, 'bit')} each{zero}")
     classes = ", ".join(metadata.class_names) or str(told_apart(network.num_classes))
     one = (
         " (one score: the second class where it is at least 0)" if network.num_classes == 1 else ""

@@ -80,18 +80,21 @@ def falls(module: nn.Module, channels: int) -> BoolArray:
 
 @torch.no_grad()
 def thresholds(
-    steps: tuple[Step, ...], sign: Step, low: int, high: int, channels: int
+    steps: tuple[Step, ...], sign: Step, low: int, high: int, offset: NDArray[np.int64]
 ) -> tuple[Int32Array, BoolArray]:
-    """(threshold, falling), each (channels,), of ``sign(steps(x))``, for x in [low, high].
+    """(threshold, falling), each (C,), of ``sign(steps(x + offset))``, for x in [low, high].
 
-    A sign's shift is part of the step: a sum with a constant is monotone after rounding, too.
+    ``offset`` is one a channel, (C,). A sign's shift is part of the step: a sum with a constant is
+    monotone after rounding, too.
 
     The step fires where ``x >= threshold``, or ``-x >= threshold`` in channels where it falls.
     A step that always fires gets the least argument, one that never does the largest plus one.
     """
 
+    channels = len(offset)
+
     def fires(x: NDArray[np.int64]) -> BoolArray:
-        y = torch.from_numpy(x).to(torch.float32)
+        y = torch.from_numpy(x + offset).to(torch.float32)
         for step in steps:
             y = step.module(_seen(y, step))
         assert isinstance(sign.module, Sign)

@@ -22,6 +22,7 @@ def generate(
     class_names: tuple[str, ...] = (),
     test_accuracy: float | None = None,
     input_steps: tuple[str, ...] = (),
+    zero_point: int = 0,
     self_test: bool = False,
     caller_arena: bool = False,
     columns: Sequence[Column] = (),
@@ -34,6 +35,7 @@ def generate(
         test_accuracy: fraction, as recorded when the model was saved; for the comment.
         columns: how the caller makes bytes of numbers, one an input; printed as a macro.
         input_steps: what the caller does to pixels before they are inputs; for the comment.
+        zero_point: the input that stands for 0; printed as a macro.
         self_test: add ``<name>_intact``, which compares the tables with their CRC-32.
         caller_arena: functions take their scratch memory as an argument; nothing is static.
 
@@ -75,6 +77,7 @@ def generate(
         input_width=shape.width,
         input_channels=shape.channels,
         input_max=2**shape.bits - 1,
+        zero_point=zero_point,
         num_classes=network.num_classes,
         fraction_bits=network.scores.fraction_bits,
         arena_words=plan.arena_words,

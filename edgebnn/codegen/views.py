@@ -102,6 +102,7 @@ class LibraryView:
     input_width: int
     input_channels: int
     input_max: int
+    zero_point: int  # the input that stands for 0
     num_classes: int
     fraction_bits: int
     arena_words: int

@@ -78,13 +78,16 @@ class Input(nn.Module):
     Args:
         shape: (channels, height, width), or (features,) for a flat input.
         bits: 1 to 8.
+        zero_point: the integer that stands for 0: the layers see ``x - zero_point``, and padding
+            is that pixel. 128 is for signed 8-bit values, which are inputs as ``value + 128``;
+            the mean pixel is for padding as it is after normalization.
 
-    Shape: (N, \\*shape) of any real dtype in, the same in float32 out.
+    Shape: (N, \\*shape) of any real dtype in, float32 less zero_point out.
     """
 
     _checked = False  # whether there has been a training batch
 
-    def __init__(self, shape: tuple[int, ...], bits: int = 8) -> None:
+    def __init__(self, shape: tuple[int, ...], bits: int = 8, zero_point: int = 0) -> None:
         super().__init__()
         shape = tuple(shape)
         if len(shape) not in (1, 3):
@@ -93,9 +96,12 @@ class Input(nn.Module):
         if type(bits) is not int or not 1 <= bits <= 8:
             raise ValueError(f"bits must be 1 to 8, not {bits!r}")
         self.bits = bits
+        if type(zero_point) is not int or not 0 <= zero_point < 2**bits:
+            raise ValueError(f"zero_point must be 0 to {2**bits - 1}, not {zero_point!r}")
+        self.zero_point = zero_point
 
     def config(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "bits": self.bits}
+        return {"shape": list(self.shape), "bits": self.bits, "zero_point": self.zero_point}
 
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.shape:
@@ -103,7 +109,8 @@ class Input(nn.Module):
         if not (self.training and self._checked):
             self._check(x)
             self._checked = self._checked or self.training
-        return x.to(torch.float32)
+        x = x.to(torch.float32)
+        return x - self.zero_point if self.zero_point else x
 
     def _check(self, x: Tensor) -> None:
         """Check that ``x`` holds integers from 0 to ``2**bits - 1``."""
@@ -115,7 +122,8 @@ class Input(nn.Module):
         raise EdgebnnError(f"Input takes integers from 0 to {top}, not {_described(x, top)}")
 
     def extra_repr(self) -> str:
-        return f"{self.shape}, bits={self.bits}"
+        zero = f", zero_point={self.zero_point}" if self.zero_point else ""
+        return f"{self.shape}, bits={self.bits}{zero}"
 
 
 def _whole(x: Tensor) -> bool:
