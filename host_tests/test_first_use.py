@@ -109,7 +109,8 @@ def test_info_as_json() -> None:
     found = json.loads(output_here(EXAMPLE.parent, "info", EXAMPLE, "--json"))
     assert found["model"] == str(EXAMPLE)
     assert found["test_accuracy"] == edgebnn.read(EXAMPLE).metadata.test_accuracy
-    assert found["input"] == {"height": 28, "width": 28, "channels": 1, "bits": 8}
+    shape = {"height": 28, "width": 28, "channels": 1}
+    assert found["input"] == {**shape, "bits": 8, "zero_point": 0}
     assert [layer["name"] for layer in found["layers"]] == ["dense1", "dense2", "dense3"]
     assert sum(layer["weight_bits"] for layer in found["layers"]) == found["weight_bits"] == 268800
     assert [target["target"] for target in found["targets"]] == list(TARGETS)
