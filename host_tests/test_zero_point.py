@@ -101,6 +101,35 @@ def test_padding_is_the_pixel_of_zero(padding, stride, groups, first_layer, tmp_
     assert outputs.scores.tolist() == reference.run(network, inputs).scores.tolist()
 
 
+class Sums(torch.nn.Module):
+    """Additions of sums of the input: of two, and of one with sums of bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input = bnn.Input((2, 5, 5), bits=8, zero_point=100)
+        self.left = bnn.BinaryConv2d(2, 4, 3, padding=1, pad_value=0)
+        self.right = bnn.BinaryConv2d(2, 4, 1)
+        self.norm, self.sign = bnn.BatchNorm(4), bnn.Sign()
+        self.deeper = bnn.BinaryConv2d(4, 4, 3, padding=1)
+        self.last, self.flatten = bnn.BatchNorm(4), bnn.Flatten()
+        self.scores = bnn.BinaryLinear(100, 3)
+        for norm in (self.norm, self.last):
+            norm.running_var.fill_(90_000.0)
+            torch.nn.init.normal_(norm.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.input(x)
+        y = self.left(x) + self.right(x)
+        z = y + self.deeper(self.sign(self.norm(y)))
+        return self.scores(self.flatten(self.sign(self.last(z))))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sums_that_are_added_keep_their_offsets(seed: int, tmp_path: Path) -> None:
+    torch.manual_seed(seed)
+    check_equal(Sums().eval(), seed, tmp_path)
+
+
 def test_module_gives_numbers_less_the_zero_point() -> None:
     first = bnn.Input((3,), bits=8, zero_point=128)
     assert first(torch.tensor([[0, 128, 255]])).tolist() == [[-128.0, 0.0, 127.0]]
