@@ -127,7 +127,9 @@ def test_eval_mode_is_exact_under_autocast(seed: int, dtype: torch.dtype) -> Non
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.PReLU):  # torch's own, which autocast takes to half precision
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, nn.LeakyReLU(float(module.weight[0])))
+            setattr(
+                model.get_submodule(parent), child, nn.LeakyReLU(float(module.weight[0].detach()))
+            )
     inputs = random_inputs(model, 24, seed)
     network = lower(model)
     expected = integer_scores(model, inputs, network)

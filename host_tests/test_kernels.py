@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from edgebnn import reference
 from edgebnn.bits import Layout, layout
+from edgebnn.codegen import c
 from edgebnn.codegen.env import resource_dir
+from edgebnn.codegen.library import Library
 from edgebnn.device import build, elf, host, qemu, simavr, unicorn
 from edgebnn.ir import (
     Add,
@@ -416,6 +418,12 @@ def test_every_layout() -> None:
     assert seen == {kernel.name: set(kernel.reads) for kernel in KERNELS}
 
 
+def marked(library: Library) -> set[str]:
+    """The comments of :func:`test_every_branch_of_every_template` in the source of ``library``."""
+    (source,) = (text for path, text in library.files.items() if path.endswith(".c"))
+    return set(re.findall(r"/\* c/\S+:\d+ \*/", source))
+
+
 def test_every_branch_of_every_template() -> None:
     """A comment behind each tag that opens a branch is printed in some case."""
     folder = resource_dir("templates")
@@ -436,7 +444,9 @@ def test_every_branch_of_every_template() -> None:
     with enumeration.changed_templates(texts):
         for target in HOSTS:
             for number in enumeration.meant_for(target):
-                files = enumeration.case_library(number, target).files
-                (source,) = (text for path, text in files.items() if path.endswith(".c"))
-                printed |= set(re.findall(r"/\* c/\S+:\d+ \*/", source))
+                printed |= marked(enumeration.case_library(number, target))
+        # What a library has beside its layers, and a CPU whose tables are in a space of their own.
+        for target, options in (("avr", {"self_test": True}), ("host", {"caller_arena": True})):
+            planned = enumeration.planned(enumeration.cases()[0], get_target(target))
+            printed |= marked(c.generate(planned, "net", **options))
     assert marks - printed == set()

@@ -76,7 +76,7 @@ def test_another_format_is_refused() -> None:
 
 
 def test_a_project_keeps_its_own_names() -> None:
-    for name in ("edgebnn", "edgebnn_model"):
+    for name in ("edgebnn_net", "edgebnn_unity"):
         with pytest.raises(EdgebnnError, match=f"names that begin with .*; try --name m_{name}"):
             api.generate(random_model(SEED), target="native", name=name, project=True)
 

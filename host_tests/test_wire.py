@@ -209,7 +209,7 @@ def test_an_info_with_hostile_lengths(at: int, size: int, cut: int) -> None:
         (lambda b: b[:17], "cut off"),
         (lambda b: b[:16], "info of 16 bytes"),
         (lambda b: b + b"\0", "behind it"),
-        (lambda b: b"\4" + b[1:], "unknown unit of time, 4"),
+        (lambda b: b"\5" + b[1:], "unknown unit of time, 5"),
         (lambda b: b[:5] + bytes(4) + b[9:], "without inputs"),
         (lambda b: b[:13] + bytes(2) + b[15:], "without inputs or classes"),
         (lambda b: b.replace(b"0123abcd", b"0123ABCD"), "without a sha256"),

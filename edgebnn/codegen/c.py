@@ -86,10 +86,9 @@ def generate(
         arena_parameter=f",\n    {cpu.word} arena[{name.upper()}_ARENA_WORDS]"
         if caller_arena
         else "",
-        arena_given=max(plan.arena_words, 1),
         constant_bytes=views.spaced(plan.constant_bytes),
         ram=_ram(plan, caller_arena),
-        reentrant=_reentrant(plan, caller_arena),
+        reentrant=_reentrant(caller_arena),
     )
     files = {
         header_path(name): render("c/model.h.j2", lib=view, cpu=cpu),
@@ -125,15 +124,11 @@ def _check_addresses(plan: Plan) -> None:
 
 
 def _ram(plan: Plan, caller_arena: bool) -> str:
-    if plan.arena_words == 0:
-        return "none but the stack (re-entrant)"
     owner = "the caller's (re-entrant)" if caller_arena else "static (not re-entrant)"
     return f"{views.spaced(plan.arena_bytes)} bytes of scratch, {owner}"
 
 
-def _reentrant(plan: Plan, caller_arena: bool) -> str:
-    if plan.arena_words == 0:
-        return "Re-entrant: no memory is shared."
+def _reentrant(caller_arena: bool) -> str:
     if caller_arena:
         return "Re-entrant: calls with an arena each may run at the same time."
     return "Not re-entrant: calls share static scratch memory."

@@ -109,7 +109,6 @@ class LibraryView:
     arena_bytes: int
     caller_arena: bool  # each call is given its scratch memory, else it is static
     arena_parameter: str  # behind the others; "" where it is static
-    arena_given: int  # words of a caller's array, which has at least one
     constant_bytes: str
     ram: str
     reentrant: str  # a sentence
