@@ -1,5 +1,6 @@
 """Fixtures shared by all tests, and the rule that nothing is skipped."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+os.environ["COLUMNS"] = "200"  # of tables, whose width is set when a command is first imported
 torch.set_num_threads(1)  # the tests themselves run in parallel
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
