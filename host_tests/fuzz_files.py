@@ -55,12 +55,13 @@ def good_files(models: list[nn.Module], folder: Path) -> list[Good]:
     return files
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value within nested dictionaries and lists."""
     if path:
         yield path
     if isinstance(value, dict | list):
         for key in value if isinstance(value, dict) else range(len(value)):
-            yield from _places(value[key], (*path, key))
+            yield from places(value[key], (*path, key))
 
 
 def mutants(rng: random.Random, files: list[Good]) -> Iterator[tuple[str, bytes]]:
@@ -110,19 +111,19 @@ def mutants(rng: random.Random, files: list[Good]) -> Iterator[tuple[str, bytes]
 
     def renamed_keys() -> bytes:
         content = copy.deepcopy(rng.choice(sealed).content)
-        places = [place for place in _places(content) if isinstance(place[-1], str)]
-        place = rng.choice(places)
+        named = [place for place in places(content) if isinstance(place[-1], str)]
+        place = rng.choice(named)
         parent = content
         for key in place[:-1]:
             parent = parent[key]
-        other = rng.choice((f"{place[-1]}x", rng.choice(places)[-1]))
+        other = rng.choice((f"{place[-1]}x", rng.choice(named)[-1]))
         parent[other] = parent.pop(place[-1])
         return saved(content)
 
     def changed_values() -> bytes:
         content = copy.deepcopy(rng.choice(sealed).content)
         source = rng.choice(sealed).content
-        place, taken = rng.choice(list(_places(content))), rng.choice(list(_places(source)))
+        place, taken = rng.choice(list(places(content))), rng.choice(list(places(source)))
         if rng.random() < 0.5:
             taken = place
         try:

@@ -11,13 +11,14 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fuzz_files import places
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -473,15 +474,6 @@ _ODD: tuple[Any, ...] = (
 )
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value within nested dictionaries and lists."""
-    if path:
-        yield path
-    if isinstance(value, dict | list):
-        for key in value if isinstance(value, dict) else range(len(value)):
-            yield from _places(value[key], (*path, key))
-
-
 @pytest.mark.parametrize(
     ("build", "each"),
     [(mlp, len(_ODD)), (convnet, 3), (estimated, 3), (residual, 3)],
@@ -496,7 +488,7 @@ def test_odd_values_in_every_place_load_or_are_refused(
     content = plain(path)
     odd_values = itertools.cycle(_ODD)
     wrong = []
-    for place in _places(content):
+    for place in places(content):
         for odd in itertools.islice(odd_values, each):
             changed = copy.deepcopy(content)
             parent = changed

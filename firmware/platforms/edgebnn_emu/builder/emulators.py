@@ -46,6 +46,6 @@ def _simavr_driver(folder):
     done = subprocess.run(compile_it, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         missing = "simavr/" in done.stderr or "-lsimavr" in done.stderr
-        why = "simavr is not installed; apt-get install libsimavr-dev libelf-dev"
+        why = "simavr is not installed; apt-get install libsimavr-dev"
         raise BoardError(why if missing else f"{source} does not compile:\n{done.stderr}")
     return str(driver)
