@@ -42,9 +42,9 @@ from edgebnn.ir import (
     output_size,
 )
 from edgebnn.nn.constants import Bias, Scale
-from edgebnn.nn.graph import LayerNode, as_pair, check_shapes
+from edgebnn.nn.graph import LayerNode, as_sizes, axes_of, check_shapes
 from edgebnn.nn.layers import Add as AddLayer
-from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Input, Sign, weight_signs
+from edgebnn.nn.layers import BinaryConv, BinaryLinear, Input, Sign, weight_signs
 from edgebnn.nn.norm import SCORE_LIMIT, BatchNorm, OutputNorm
 from edgebnn.nn.record import copies
 from edgebnn.nn.trace import evaluating, follow, unwrap
@@ -82,7 +82,7 @@ class _Pending:
     shape: tuple[int, int, int]  # (H, W, C) now
     steps: tuple[Step, ...] = ()
     pools: tuple[_Pool, ...] = ()
-    flat: bool = False
+    axes: int = 0  # behind the channels, in torch
     tensor: str | None = None  # sums in the IR, which ``emit`` reads; None where not stored
 
 
@@ -92,7 +92,7 @@ class _Signs:
 
     tensor: str
     shape: tuple[int, int, int]
-    flat: bool = False
+    axes: int
 
 
 def lower(model: nn.Module) -> Network:
@@ -149,20 +149,20 @@ class _Lowering:
         return f"{kind}{self.counts[kind]}"
 
     def _input(self, module: Input) -> _Pending:
-        channels, height, width = module.shape if len(module.shape) == 3 else (*module.shape, 1, 1)
+        channels, height, width = (*module.shape, 1, 1)[:3]  # of a signal a sample is a row
         self.input = Ints(height, width, channels, module.bits)
         self.zero_point = module.zero_point
         shape, top = (height, width, channels), 2**module.bits - 1
         offset = np.full(channels, -module.zero_point, np.int64)
-        return _Pending(None, 0, top, offset, shape, shape, flat=len(module.shape) == 1)
+        return _Pending(None, 0, top, offset, shape, shape, axes=len(module.shape) - 1)
 
     def _layer(self, module: nn.Module, x: _Pending | _Signs) -> _Pending | _Signs:
         match module:
             case nn.Flatten():
-                return replace(x, flat=True)
+                return replace(x, axes=0)
             case nn.Dropout() | nn.Identity():
                 return x
-            case nn.MaxPool2d():
+            case nn.MaxPool1d() | nn.MaxPool2d():
                 return self._max_pool(module, x)
             case BatchNorm():
                 return self._norm(module, x)
@@ -172,7 +172,7 @@ class _Lowering:
                 return self._sign(module, x)
             case BinaryLinear():
                 return self._linear(module, x)
-            case BinaryConv2d():
+            case BinaryConv():
                 return self._conv(module, x)
             case _:
                 raise EdgebnnError("is not supported")
@@ -213,9 +213,9 @@ class _Lowering:
             return Dense(self._name("dense"), source, flipped, head)
 
         shape = (1, 1, module.out_features)
-        steps = bias_steps(module, True)
+        steps = bias_steps(module)
         offset = self._offset(tensor, signs)
-        return _Pending(emit, -bound, bound, offset, shape, shape, steps, flat=True)
+        return _Pending(emit, -bound, bound, offset, shape, shape, steps)
 
     def _offset(self, source: Ints | Bits, signs: BoolArray) -> NDArray[np.int64]:
         """(O,): what the zero point adds to dots of ``source`` with ``signs`` (O, ...)."""
@@ -224,11 +224,13 @@ class _Lowering:
         sums: NDArray[np.int64] = 2 * rows.sum(axis=1, dtype=np.int64) - rows.shape[1]
         return -zero * sums
 
-    def _conv(self, module: BinaryConv2d, x: _Pending | _Signs) -> _Pending:
+    def _conv(self, module: BinaryConv, x: _Pending | _Signs) -> _Pending:
         source, tensor = self._source(x)
-        signs = weight_signs(module).numpy() > 0  # (O, C / groups, KH, KW)
-        kernel, stride = module.kernel_size, module.stride
-        padding = module.sides(x.shape[0], x.shape[1])
+        kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+        top, bottom, left, right = (*module.sides(*x.shape[: module.axes]), 0, 0)[:4]
+        padding = (top, bottom, left, right)
+        signs = weight_signs(module).numpy() > 0
+        signs = signs.reshape(*signs.shape[:2], *kernel)  # (O, C / groups, KH, KW)
         padded = any(padding)
         if isinstance(tensor, Ints) and padded and module.pad_value != 0:
             raise EdgebnnError("pads integers with -1 or +1; use pad_value=0 on the first layer")
@@ -254,8 +256,8 @@ class _Lowering:
             output_size(x.shape[1], kernel[1], stride[1], sum(padding[2:])),
             module.out_channels,
         )
-        steps = bias_steps(module, False)
-        return _Pending(emit, -bound, bound, self._offset(tensor, signs), shape, shape, steps)
+        steps, offset = bias_steps(module), self._offset(tensor, signs)
+        return _Pending(emit, -bound, bound, offset, shape, shape, steps, axes=module.axes)
 
     def _add(self, x: _Pending | _Signs, y: _Pending | _Signs) -> _Pending:
         source, other = _addend(x), _addend(y)
@@ -295,12 +297,16 @@ class _Lowering:
 
         return replace(like, emit=emit, tensor=tensor)
 
-    def _max_pool(self, module: nn.MaxPool2d, x: _Pending | _Signs) -> _Pending | _Signs:
-        kernel, stride = as_pair(module.kernel_size), as_pair(module.stride)
+    def _max_pool(
+        self, module: nn.MaxPool1d | nn.MaxPool2d, x: _Pending | _Signs
+    ) -> _Pending | _Signs:
+        axes = axes_of(module)
+        kernel = _pair(as_sizes(module.kernel_size, axes))
+        stride = _pair(as_sizes(module.stride, axes))
         shape = _pooled(x.shape, kernel, stride)
         if isinstance(x, _Signs):
             never = np.zeros(shape[2], dtype=np.bool_)
-            return _Signs(self._emit_pool(x.tensor, kernel, stride, never), shape)
+            return _Signs(self._emit_pool(x.tensor, kernel, stride, never), shape, x.axes)
         pool = _Pool(kernel, stride, len(x.steps))
         return replace(x, pools=(*x.pools, pool), shape=shape)
 
@@ -324,14 +330,14 @@ class _Lowering:
             raise EdgebnnError("follows a Sign; put it before the Sign")
         if any(isinstance(step.module, OutputNorm) for step in x.steps):
             raise EdgebnnError("follows an OutputNorm, which must end the network")
-        if differs_by_channel(module) and x.flat and x.shape[0] * x.shape[1] > 1:
+        if differs_by_channel(module) and not x.axes and x.shape[0] * x.shape[1] > 1:
             what = "normalizes" if isinstance(module, BatchNorm) else "treats"
             raise EdgebnnError(f"{what} flattened pixels one by one; put it before Flatten")
         check_slope(module)
-        return replace(x, steps=(*x.steps, Step(module, x.flat)))
+        return replace(x, steps=(*x.steps, Step(module, x.axes)))
 
     def _sign(self, module: Sign, x: _Pending | _Signs) -> _Signs:
-        if module.shift is not None and x.flat and x.shape[0] * x.shape[1] > 1:
+        if module.shift is not None and not x.axes and x.shape[0] * x.shape[1] > 1:
             raise EdgebnnError("shifts flattened pixels one by one; put it before Flatten")
         if isinstance(x, _Signs):
             if not _keeps_signs(module):
@@ -339,7 +345,7 @@ class _Lowering:
             return x
         if any(isinstance(step.module, OutputNorm) for step in x.steps):
             raise EdgebnnError("follows an OutputNorm; use BatchNorm inside the network")
-        min_dot, falling = thresholds(x.steps, Step(module, x.flat), x.low, x.high, x.offset)
+        min_dot, falling = thresholds(x.steps, Step(module, x.axes), x.low, x.high, x.offset)
         if x.emit is None:
             name = self._name("binarize")
             self.ops.append(_binarize(name, INPUT, min_dot, falling))
@@ -353,11 +359,11 @@ class _Lowering:
             for step in x.steps[pool.steps_before :]:
                 all_set = all_set ^ falls(step.module, len(x.offset))
             name = self._emit_pool(name, pool.kernel, pool.stride, all_set)
-        return _Signs(name, x.shape, x.flat)
+        return _Signs(name, x.shape, x.axes)
 
     def _output(self, x: _Pending | _Signs) -> None:
         if isinstance(x, _Signs) or x.emit is None:
-            raise EdgebnnError("scores must come from BinaryLinear or BinaryConv2d (+ OutputNorm)")
+            raise EdgebnnError("scores must come from BinaryLinear or a convolution (+ OutputNorm)")
         if x.pools:
             raise EdgebnnError("scores cannot be max-pooled; end with BinaryLinear")
         if x.shape[0] * x.shape[1] != 1:
@@ -398,7 +404,7 @@ def _stored(nodes: tuple[LayerNode, ...]) -> set[str]:
     read: Counter[str] = Counter()
     for node in nodes:
         match node.module:
-            case nn.MaxPool2d() | nn.Flatten() | nn.Dropout() | nn.Identity():
+            case nn.MaxPool1d() | nn.MaxPool2d() | nn.Flatten() | nn.Dropout() | nn.Identity():
                 origins[node.name] = origins[node.inputs[0]]
             case module if isinstance(module, MONOTONE):
                 origins[node.name] = origins[node.inputs[0]]
@@ -413,11 +419,11 @@ def _addend(x: _Pending | _Signs) -> str:
     """The stored sums that an addition reads."""
     if isinstance(x, _Signs):
         raise EdgebnnError(
-            "adds signs; add sums of BinaryConv2d or BinaryLinear and put the Sign after the "
+            "adds signs; add sums of convolutions or BinaryLinear, and put the Sign after the "
             "addition"
         )
     if x.emit is None:
-        raise EdgebnnError("adds the input; put BinaryConv2d or BinaryLinear between")
+        raise EdgebnnError("adds the input; put a convolution or BinaryLinear between")
     if x.steps:
         module = x.steps[0].module
         what = "norm" if isinstance(module, BatchNorm) else type(module).__name__
@@ -432,6 +438,12 @@ def _binarize(name: str, source: str, min_dot: Int32Array, falling: BoolArray) -
     # A falling step fires at or below a value: not at or above the next one.
     minimum = np.where(falling, 1 - min_dot, min_dot).astype(np.int32)
     return Binarize(name, source, minimum, falling)
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    """(vertical, horizontal); a signal is an image of width 1."""
+    vertical, horizontal = (*sizes, 1)[:2]
+    return vertical, horizontal
 
 
 def _pooled(

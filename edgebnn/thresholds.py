@@ -15,7 +15,7 @@ from torch import nn
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import BoolArray, Int32Array
 from edgebnn.nn.constants import Bias, Scale
-from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Sign
+from edgebnn.nn.layers import BinaryConv, BinaryLinear, Sign
 from edgebnn.nn.norm import BatchNorm
 
 #: What rises or falls with each value alone, rounding included; a slope has to be at least 0.
@@ -24,19 +24,23 @@ MONOTONE = (BatchNorm, Scale, Bias, nn.ReLU, nn.Hardtanh, nn.LeakyReLU, nn.PReLU
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A layer of :data:`MONOTONE`, and whether it sees flat values, (N, C), or images."""
+    """A layer of :data:`MONOTONE`, and how many axes of what it sees are behind the channels.
+
+    Flat values, (N, C), have none, signals, (N, C, T), one, and images two.
+    """
 
     module: nn.Module
-    flat: bool
+    axes: int
 
 
-def bias_steps(module: BinaryLinear | BinaryConv2d, flat: bool) -> tuple[Step, ...]:
+def bias_steps(module: BinaryLinear | BinaryConv) -> tuple[Step, ...]:
     """What ``module`` adds to its sums."""
     if module.bias is None:
         return ()
-    added = Bias(shape=module.bias.shape if flat else (*module.bias.shape, 1, 1))
+    axes = module.axes if isinstance(module, BinaryConv) else 0
+    added = Bias(shape=(*module.bias.shape, *[1] * axes))
     added.load_state_dict({"value": module.bias.detach().reshape(added.shape)})
-    return (Step(added, flat),)
+    return (Step(added, axes),)
 
 
 def differs_by_channel(module: nn.Module) -> bool:
@@ -123,5 +127,4 @@ def thresholds(
 
 def _seen(y: torch.Tensor, step: Step) -> torch.Tensor:
     """A value a channel as ``step`` sees one input: its constants spread as they do there."""
-    channels = y.numel()
-    return y.reshape((1, channels) if step.flat else (1, channels, 1, 1))
+    return y.reshape(1, -1, *[1] * step.axes)

@@ -11,6 +11,7 @@ from torch import nn
 
 import edgebnn.nn as bnn
 from edgebnn import checkpoint
+from edgebnn.nn.layers import BinaryConv
 from edgebnn.nn.record import record
 from edgebnn.nn.trace import trace
 
@@ -39,6 +40,22 @@ def random_model(seed: int, shift_norms: bool | None = None) -> nn.Module:
         _add_steps(model, steps, biases=True)
     randomize(model, rng)
     _randomize_signs(model, choices)
+    return model.eval()
+
+
+def random_signal_model(seed: int) -> nn.Module:
+    """As :func:`random_model`, of signals: 1-D convolutions and pools, and perhaps a shortcut."""
+    rng = np.random.default_rng([seed, 3])
+    torch.manual_seed(seed)
+    model = _SignalBuilder(rng).build()
+    if rng.random() < 0.25:
+        model = _with_shift_norms(model)
+    model = _with_shifted_signs(model, rng)
+    if rng.random() < 0.4:
+        shortcuts = any(isinstance(module, bnn.Residual) for module in model)  # of bare sums
+        _add_steps(model, rng, biases=not shortcuts)
+    randomize(model, rng)
+    _randomize_signs(model, rng)
     return model.eval()
 
 
@@ -211,6 +228,69 @@ class _Builder:
             self.layers.append(bnn.OutputNorm(classes, bound=2**23))
 
 
+class _SignalBuilder(_Builder):
+    def build(self) -> nn.Module:
+        channels, length = int(self.pick(*CHANNELS)), int(self.rng.integers(1, 41))
+        bits = int(self.pick(1, 2, 4, 7, 8, 8, 8))
+        zero_point = int(self.pick(0, 2**bits // 2, self.rng.integers(0, 2**bits)))
+        self.layers.append(bnn.Input((channels, length), bits=bits, zero_point=zero_point))
+        binary = self.binarize_input(channels)
+        for _ in range(int(self.rng.integers(1, 4))):
+            channels, length = self.signal_conv(channels, length, binary)
+            binary = True
+        classes = int(self.pick(*CLASSES))
+        if self.chance(0.15):
+            pad_value = int(self.pick(-1, 0, 1))
+            self.layers.append(bnn.BinaryConv1d(channels, classes, length, pad_value=pad_value))
+        else:
+            row = length * -(-channels // 8)
+            self.layers.append(bnn.Flatten())
+            classes = min(classes, _LARGEST_TABLE // row)
+            self.layers.append(bnn.BinaryLinear(channels * length, classes))
+        self.output_norm(classes)
+        return bnn.Sequential(*self.layers)
+
+    def signal_conv(self, channels: int, length: int, binary: bool) -> tuple[int, int]:
+        """A layer with its norms, signs and pools; the new channels and samples."""
+        kernel, stride = int(self.rng.integers(1, 8)), int(self.pick(1, 1, 2, 3))
+        padding = self.pick("same", "causal", int(self.pick(0, 1, 2)), tuple(self.draw(0, 4, 2)))
+        depthwise = self.chance(0.25)
+        out = channels if depthwise else self.width(65)
+        settings = {
+            "stride": stride,
+            "padding": padding,
+            "pad_value": int(self.pick(-1, 0, 0, 1)) if binary else 0,
+            "groups": channels if depthwise else 1,
+        }
+        conv = bnn.BinaryConv1d(channels, out, kernel, **settings)
+        if length + sum(conv.sides(length)) < kernel:
+            conv = bnn.BinaryConv1d(channels, out, kernel, **{**settings, "padding": "causal"})
+        length = (length + sum(conv.sides(length)) - kernel) // stride + 1
+        self.layers.append(conv)
+        if self.chance(0.2):
+            body = bnn.BinaryConv1d(out, out, 3, padding="same", pad_value=int(self.pick(-1, 0, 1)))
+            self.layers.append(bnn.Residual(bnn.BatchNorm(out), bnn.Sign(), body))
+        place = self.pick("none", "before", "between", "after")
+        window = int(self.rng.integers(1, min(3, length) + 1))
+        step = self.pick(None, 1, 2)
+        pool = bnn.MaxPool1d(window, step)
+        if place == "before":
+            self.layers.append(pool)
+        self.norms(out)
+        if place == "between":
+            self.layers.append(pool)
+            self.norms(out)
+        self.layers.append(bnn.Sign())
+        if place == "after":
+            self.layers.append(pool)
+        if place != "none":
+            length = (length - window) // (step or window) + 1
+        return out, length
+
+    def draw(self, low: int, high: int, count: int) -> list[int]:
+        return [int(n) for n in self.rng.integers(low, high, count)]
+
+
 class Shortcuts(nn.Module):
     """Sums r[0], r[1], ...: each step adds what a body makes of one of them, or one, to another."""
 
@@ -344,7 +424,7 @@ def _with_shift_norms(model: nn.Module) -> nn.Module:
     layers: list[nn.Module] = []
     reach = 0
     for module in model:
-        if isinstance(module, bnn.BinaryLinear | bnn.BinaryConv2d):
+        if isinstance(module, bnn.BinaryLinear | BinaryConv):
             reach = 255 * module.latent_weight[0].numel()
         if isinstance(module, bnn.OutputNorm):
             module = bnn.ShiftOutputNorm(module.num_features, bound=reach)
@@ -360,7 +440,7 @@ def _with_shifted_signs(model: nn.Module, rng: np.random.Generator) -> nn.Module
     for module in model:
         if isinstance(module, bnn.Input):
             channels = module.shape[0]
-        elif isinstance(module, bnn.BinaryLinear | bnn.BinaryConv2d):
+        elif isinstance(module, bnn.BinaryLinear | BinaryConv):
             channels = len(module.latent_weight)
         if isinstance(module, bnn.Sign) and rng.random() < 0.25:
             module = bnn.Sign(num_features=channels)
@@ -369,11 +449,11 @@ def _with_shifted_signs(model: nn.Module, rng: np.random.Generator) -> nn.Module
 
 
 def random_steps(
-    rng: np.random.Generator, count: int, channels: int = 1, flat: bool = True
+    rng: np.random.Generator, count: int, channels: int = 1, axes: int = 0
 ) -> list[nn.Module]:
     """Layers that rise or fall: plateaus, ties with integers, next to nothing, beyond every value.
 
-    Where ``channels`` is not 1 some have a value a channel.
+    Where ``channels`` is not 1 some have a value a channel; behind the channels there are ``axes``.
     """
 
     def number() -> float:
@@ -387,7 +467,7 @@ def random_steps(
         return module
 
     def step() -> nn.Module:
-        shape = () if channels == 1 else (channels,) if flat else (channels, 1, 1)
+        shape = () if channels == 1 else (channels, *[1] * axes)
         match int(rng.integers(0, 10)):
             case 0:
                 return nn.ReLU()
@@ -422,14 +502,14 @@ def random_steps(
 def _add_steps(model: nn.Sequential, rng: np.random.Generator, biases: bool = False) -> None:
     """Puts layers that rise or fall before signs, and ``biases`` into layers with weights."""
     layers = list(model)
-    weighted = [m for m in layers if isinstance(m, bnn.BinaryLinear | bnn.BinaryConv2d)]
-    channels, flat, begin = 1, True, 0
+    weighted = [m for m in layers if isinstance(m, bnn.BinaryLinear | BinaryConv)]
+    channels, axes, begin = 1, 0, 0
     for module in layers:
         if isinstance(module, bnn.Input):
-            channels, flat = module.shape[0], len(module.shape) == 1
+            channels, axes = module.shape[0], len(module.shape) - 1
             begin = list(model).index(module) + 1
         elif module in weighted:
-            channels, flat = len(module.latent_weight), isinstance(module, bnn.BinaryLinear)
+            channels, axes = len(module.latent_weight), module.latent_weight.dim() - 2
             begin = list(model).index(module) + 1
             if biases and module is not weighted[-1] and rng.random() < 0.3:
                 drawn = rng.normal(size=channels) * 10.0 ** rng.uniform(-3, 2)
@@ -440,7 +520,7 @@ def _add_steps(model: nn.Sequential, rng: np.random.Generator, biases: bool = Fa
         elif isinstance(module, bnn.Sign):
             end = list(model).index(module)
             if rng.random() < 0.6 and not any(isinstance(m, bnn.Sign) for m in model[begin:end]):
-                for step in random_steps(rng, int(rng.integers(1, 4)), channels, flat):
+                for step in random_steps(rng, int(rng.integers(1, 4)), channels, axes):
                     model.insert(int(rng.integers(begin, list(model).index(module) + 1)), step)
             begin = list(model).index(module) + 1
 
@@ -462,7 +542,7 @@ def _randomize_signs(model: nn.Module, rng: np.random.Generator) -> None:
 def randomize(model: nn.Module, rng: np.random.Generator) -> None:
     """Latent weights with exact zeros; norms with negative, zero and tiny scales and exact ties."""
     for module in model.modules():
-        if isinstance(module, bnn.BinaryLinear | bnn.BinaryConv2d):
+        if isinstance(module, bnn.BinaryLinear | BinaryConv):
             latent = module.latent_weight
             latent[torch.from_numpy(rng.random(tuple(latent.shape)) < 0.02)] = 0.0
         if not isinstance(module, bnn.BatchNorm):

@@ -31,7 +31,8 @@ INPUTS = 24
 
 
 def device_inputs(x):
-    """What the C reads for a batch of torch inputs."""
+    """What the C reads for a batch of torch inputs; a signal is an image of width 1."""
+    x = x.unsqueeze(3) if x.dim() == 3 else x
     return to_device_layout(x.numpy()) if x.dim() == 4 else x.numpy()
 
 

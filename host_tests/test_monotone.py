@@ -70,7 +70,7 @@ def test_random_chains_at_every_sum(start: int, flat: bool) -> None:
     varied = 0
     for seed in range(start, start + 50):
         rng = np.random.default_rng([seed, int(flat)])
-        chain = random_steps(rng, int(rng.integers(1, 6)), CHANNELS, flat)
+        chain = random_steps(rng, int(rng.integers(1, 6)), CHANNELS, 0 if flat else 2)
         for place in rng.integers(0, len(chain) + 1, int(rng.integers(0, 3))):
             norm = bnn.BatchNorm(CHANNELS)
             with torch.no_grad():

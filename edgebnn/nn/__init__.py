@@ -15,6 +15,7 @@ from torch.nn import (
     Flatten,
     Hardtanh,
     LeakyReLU,
+    MaxPool1d,
     MaxPool2d,
     PReLU,
     ReLU,
@@ -26,6 +27,7 @@ from edgebnn.nn.constants import Bias, Scale
 from edgebnn.nn.functional import ap2, clip_latent_, predict, sign
 from edgebnn.nn.layers import (
     Add,
+    BinaryConv1d,
     BinaryConv2d,
     BinaryLinear,
     Input,
@@ -54,6 +56,7 @@ __all__ = [
     "Add",
     "BatchNorm",
     "Bias",
+    "BinaryConv1d",
     "BinaryConv2d",
     "BinaryLinear",
     "Bop",
@@ -63,6 +66,7 @@ __all__ = [
     "Hardtanh",
     "Input",
     "LeakyReLU",
+    "MaxPool1d",
     "MaxPool2d",
     "OutputNorm",
     "PReLU",

@@ -13,7 +13,7 @@ class _Constant(nn.Module):
     Args:
         value: a finite number; None for a parameter, whose first value changes nothing.
         shape: of the parameter, as torch broadcasts it: () for one value, (C,) for channels of
-            (N, C), (C, 1, 1) for those of (N, C, H, W).
+            (N, C), (C, 1) for those of (N, C, T), (C, 1, 1) for those of (N, C, H, W).
     """
 
     neutral = 0.0

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from edgebnn.errors import EdgebnnError
 from edgebnn.nn.constants import Bias, Scale
-from edgebnn.nn.layers import Add, BinaryConv2d, BinaryLinear, Input, Sign
+from edgebnn.nn.layers import (
+    Add,
+    BinaryConv,
+    BinaryConv1d,
+    BinaryConv2d,
+    BinaryLinear,
+    Input,
+    Sign,
+)
 from edgebnn.nn.norm import BatchNorm, OutputNorm, ShiftBatchNorm, ShiftOutputNorm
 
 
@@ -31,23 +39,37 @@ def _own_config(module: Any) -> dict[str, Any]:
     return config
 
 
-def _max_pool_config(module: nn.MaxPool2d) -> dict[str, Any]:
-    if as_pair(module.padding) != (0, 0) or as_pair(module.dilation) != (1, 1):
-        raise EdgebnnError("MaxPool2d with padding or dilation is not supported; leave them out")
+def _max_pool_config(module: nn.MaxPool1d | nn.MaxPool2d) -> dict[str, Any]:
+    kind, axes = type(module).__name__, axes_of(module)
+    if set(as_sizes(module.padding, axes)) != {0} or set(as_sizes(module.dilation, axes)) != {1}:
+        raise EdgebnnError(f"{kind} with padding or dilation is not supported; leave them out")
     if module.ceil_mode or module.return_indices:
-        raise EdgebnnError("MaxPool2d with ceil_mode or return_indices is not supported")
+        raise EdgebnnError(f"{kind} with ceil_mode or return_indices is not supported")
     return {
-        "kernel_size": list(as_pair(module.kernel_size)),
-        "stride": list(as_pair(module.stride)),
+        "kernel_size": list(as_sizes(module.kernel_size, axes)),
+        "stride": list(as_sizes(module.stride, axes)),
     }
 
 
-def as_pair(value: Any) -> tuple[int, int]:
-    """One number, or (vertical, horizontal), as a pair."""
-    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(pair) != 2 or any(type(v) is not int for v in pair):
-        raise EdgebnnError(f"{value!r} is neither an integer nor a pair of them")
-    return pair[0], pair[1]
+def axes_of(module: nn.Module) -> int | None:
+    """How many axes behind the channels ``module`` moves over; None where it takes any."""
+    match module:
+        case BinaryConv():
+            return module.axes
+        case nn.MaxPool1d():
+            return 1
+        case nn.MaxPool2d():
+            return 2
+    return None
+
+
+def as_sizes(value: Any, axes: int | None) -> tuple[int, ...]:
+    """One number for all axes, or one for each, as one for each."""
+    sizes = tuple(value) if isinstance(value, tuple | list) else (value,) * (axes or 0)
+    if len(sizes) != axes or any(type(v) is not int for v in sizes):
+        what = "no integer" if axes == 1 else "neither an integer nor a pair of them"
+        raise EdgebnnError(f"{value!r} is {what}")
+    return sizes
 
 
 def _flatten_config(module: nn.Flatten) -> dict[str, Any]:
@@ -74,6 +96,7 @@ def _leaky_relu_config(module: nn.LeakyReLU) -> dict[str, Any]:
 LAYERS: Mapping[str, tuple[type[nn.Module], Callable[[Any], dict[str, Any]]]] = {
     "Input": (Input, _own_config),
     "BinaryLinear": (BinaryLinear, _own_config),
+    "BinaryConv1d": (BinaryConv1d, _own_config),
     "BinaryConv2d": (BinaryConv2d, _own_config),
     "BatchNorm": (BatchNorm, _own_config),
     "OutputNorm": (OutputNorm, _own_config),
@@ -88,6 +111,7 @@ LAYERS: Mapping[str, tuple[type[nn.Module], Callable[[Any], dict[str, Any]]]] = 
     "LeakyReLU": (nn.LeakyReLU, _leaky_relu_config),
     "PReLU": (nn.PReLU, lambda module: {"num_parameters": module.num_parameters}),
     "Add": (Add, _own_config),
+    "MaxPool1d": (nn.MaxPool1d, _max_pool_config),
     "MaxPool2d": (nn.MaxPool2d, _max_pool_config),
     "Flatten": (nn.Flatten, _flatten_config),
     "Dropout": (nn.Dropout, lambda module: {"p": float(module.p)}),
@@ -97,11 +121,14 @@ _TYPE_NAMES = {cls: name for name, (cls, _) in LAYERS.items()}
 _OWN = tuple(cls for cls in _TYPE_NAMES if hasattr(cls, "config"))
 _HINTS = {
     "Linear": "use edgebnn.nn.BinaryLinear",
+    "Conv1d": "use edgebnn.nn.BinaryConv1d",
     "Conv2d": "use edgebnn.nn.BinaryConv2d",
     "BatchNorm1d": "use edgebnn.nn.BatchNorm, whose eval mode is exact",
     "BatchNorm2d": "use edgebnn.nn.BatchNorm, whose eval mode is exact",
     "Tanh": "use edgebnn.nn.Sign",
+    "AvgPool1d": "use edgebnn.nn.MaxPool1d",
     "AvgPool2d": "use edgebnn.nn.MaxPool2d",
+    "AdaptiveAvgPool1d": "use edgebnn.nn.MaxPool1d",
     "AdaptiveAvgPool2d": "use edgebnn.nn.MaxPool2d",
     "Softmax": "put it at the end of the network, where it is left out",
     "LogSoftmax": "put it at the end of the network, where it is left out",
@@ -238,6 +265,7 @@ def check_shapes(nodes: tuple[LayerNode, ...]) -> torch.Size:
             values[node.name] = x
             continue
         try:
+            _check_axes(module, x)
             if isinstance(module, Scale | Bias):
                 module.check(x)
                 values[node.name] = x
@@ -253,13 +281,9 @@ def check_shapes(nodes: tuple[LayerNode, ...]) -> torch.Size:
                 if x.shape[1:] != (module.in_features,):
                     raise ValueError(f"in_features is {module.in_features}")
                 values[node.name] = x.new_empty((2, module.out_features))
-            elif isinstance(module, BinaryConv2d):
+            elif isinstance(module, BinaryConv):
                 weight = torch.empty(module.latent_weight.shape, device="meta")
-                x, padding = module.padded(x)
-                y = nn.functional.conv2d(
-                    x, weight, None, module.stride, padding, groups=module.groups
-                )
-                values[node.name] = y
+                values[node.name] = module.convolved(x, weight)
             else:
                 values[node.name] = module(x)
         except (RuntimeError, ValueError) as error:
@@ -269,3 +293,20 @@ def check_shapes(nodes: tuple[LayerNode, ...]) -> torch.Size:
                 f"{tuple(x.shape[1:])}: {reason}"
             ) from None
     return values[nodes[-1].name].shape[1:]
+
+
+def _check_axes(module: nn.Module, x: Tensor) -> None:
+    """Check that ``module`` is for such inputs: torch takes a batch for channels where it is not.
+
+    Raises:
+        ValueError: it is not; says what is.
+    """
+    axes = axes_of(module)
+    if axes is None or x.dim() == axes + 2:
+        return
+    what = "signals (C, T)" if axes == 1 else "images (C, H, W)"
+    other = "give it no flat input"
+    if x.dim() in (3, 4):
+        kind = "BinaryConv" if isinstance(module, BinaryConv) else "MaxPool"
+        other = f"use edgebnn.nn.{kind}{x.dim() - 2}d"
+    raise ValueError(f"it is for {what}; {other}")

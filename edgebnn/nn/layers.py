@@ -6,7 +6,7 @@ multiplies by their signs.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -24,30 +24,17 @@ from edgebnn.nn.functional import (
     sign_bit,
 )
 
-Pair = int | tuple[int, int]
-Padding = Pair | tuple[int, int, int, int] | Literal["same"]
+Pair = int | tuple[int] | tuple[int, int]
+Padding = int | tuple[int, int] | tuple[int, int, int, int] | Literal["same"]
+Padding1d = int | tuple[int, int] | Literal["same", "causal"]
 
 
-def _pair(value: Pair, what: str, least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or any(type(v) is not int or v < least for v in pair):
-        raise ValueError(f"{what} must be one or two integers of at least {least}, not {value!r}")
-    return pair[0], pair[1]
-
-
-def _padding(value: Any) -> tuple[int, ...] | Literal["same"]:
-    """(vertical, horizontal) where that says it all, else all four sides, or "same"."""
-    if value == "same":
-        return "same"
-    sides: tuple[int, ...] = (value, value) if isinstance(value, int) else tuple(value)
-    if len(sides) not in (2, 4) or any(type(v) is not int or v < 0 for v in sides):
-        raise ValueError(
-            f"padding must be one, two (vertical, horizontal) or four integers (top, bottom, left, "
-            f"right) of at least 0 or 'same', not {value!r}"
-        )
-    if len(sides) == 4 and sides[::2] == sides[1::2]:
-        return sides[::2]
-    return sides
+def _sizes(value: Any, what: str, axes: int) -> tuple[int, ...]:
+    sizes = (value,) * axes if isinstance(value, int) else tuple(value)
+    if len(sizes) != axes or any(type(v) is not int or v < 1 for v in sizes):
+        number = "a number" if axes == 1 else "one or two integers"
+        raise ValueError(f"{what} must be {number} of at least 1, not {value!r}")
+    return sizes
 
 
 def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -76,13 +63,15 @@ class Input(nn.Module):
     network has learned from them is nothing that a device could compute.
 
     Args:
-        shape: (channels, height, width), or (features,) for a flat input.
+        shape: (channels, height, width), (channels, samples) for a signal, or (features,) for a
+            flat input.
         bits: 1 to 8.
         zero_point: the integer that stands for 0: the layers see ``x - zero_point``, and padding
             is that pixel. 128 is for signed 8-bit values, which are inputs as ``value + 128``;
             the mean pixel is for padding as it is after normalization.
 
-    Shape: (N, \\*shape) of any real dtype in, float32 less zero_point out.
+    Shape: (N, \\*shape) of any real dtype in, float32 less zero_point out. Signals may also be
+    images of width 1, (N, C, T, 1), as data sets hold them.
     """
 
     _checked = False  # whether there has been a training batch
@@ -90,8 +79,8 @@ class Input(nn.Module):
     def __init__(self, shape: tuple[int, ...], bits: int = 8, zero_point: int = 0) -> None:
         super().__init__()
         shape = tuple(shape)
-        if len(shape) not in (1, 3):
-            raise ValueError(f"shape must be (C, H, W) or (features,), not {shape!r}")
+        if len(shape) not in (1, 2, 3):
+            raise ValueError(f"shape must be (C, H, W), (C, T) or (features,), not {shape!r}")
         self.shape = tuple(_positive(n, "each size of the input shape") for n in shape)
         if type(bits) is not int or not 1 <= bits <= 8:
             raise ValueError(f"bits must be 1 to 8, not {bits!r}")
@@ -104,6 +93,8 @@ class Input(nn.Module):
         return {"shape": list(self.shape), "bits": self.bits, "zero_point": self.zero_point}
 
     def forward(self, x: Tensor) -> Tensor:
+        if len(self.shape) == 2 and tuple(x.shape[1:]) == (*self.shape, 1):
+            x = x.squeeze(3)
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"input is {tuple(x.shape[1:])}, the network takes {self.shape}")
         if not (self.training and self._checked):
@@ -166,7 +157,7 @@ class Sign(nn.Module):
 
     Eval mode is the comparison ``x + shift >= 0``, the sum rounded to float32, for any estimator.
 
-    Shape: (N, C) or (N, C, H, W), out as in.
+    Shape: (N, C), (N, C, T) or (N, C, H, W), out as in.
     """
 
     beta: nn.Parameter | None
@@ -274,23 +265,13 @@ class BinaryLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}{_options_repr(self)}"
 
 
-class BinaryConv2d(nn.Module):
-    """2-D convolution with weights sign(latent) in {-1, +1}.
+class BinaryConv(nn.Module):
+    """What convolutions have in common; BinaryConv1d and BinaryConv2d say what it is.
 
-    Args:
-        kernel_size, stride: one number or (vertical, horizontal).
-        padding: one number, (vertical, horizontal), (top, bottom, left, right), or "same": as in
-            Keras, the output is the input's size divided by the stride, rounded up, and where the
-            padding of an axis is odd there is one more at the bottom or the right.
-        pad_value: what stands outside the image. 0 is a third value, neither +1 nor -1, and as
-            exact as the others; -1 and +1 cost the device less at the border.
-        groups: 1, or ``in_channels`` for a depthwise convolution (then out_channels must be
-            in_channels too).
-        estimator, bias: as in BinaryLinear.
-
-    Shape: (N, in_channels, H, W) in, (N, out_channels, H', W') out; integers, as in BinaryLinear.
+    ``kernel_size`` and ``stride`` are one number an axis, ``padding`` is checked by the class.
     """
 
+    axes: int  # of an input, behind its channels
     real_weights = False  # see use_real_weights
 
     def __init__(
@@ -298,20 +279,20 @@ class BinaryConv2d(nn.Module):
         in_channels: int,
         out_channels: int,
         kernel_size: Pair,
-        stride: Pair = 1,
-        padding: Padding = 0,
-        pad_value: int = 0,
-        groups: int = 1,
-        estimator: str = "identity",
-        bias: bool = False,
+        stride: Pair,
+        padding: Any,
+        pad_value: int,
+        groups: int,
+        estimator: str,
+        bias: bool,
     ) -> None:
         super().__init__()
         self.estimator = _estimator(estimator, WEIGHT_ESTIMATORS)
         self.in_channels = _positive(in_channels, "in_channels")
         self.out_channels = _positive(out_channels, "out_channels")
-        self.kernel_size = _pair(kernel_size, "kernel_size", 1)
-        self.stride = _pair(stride, "stride", 1)
-        self.padding = _padding(padding)
+        self.kernel_size = _sizes(kernel_size, "kernel_size", self.axes)
+        self.stride = _sizes(stride, "stride", self.axes)
+        self.padding = self._checked_padding(padding)
         if pad_value not in (-1, 0, 1):
             raise ValueError(f"pad_value must be -1, 0 or 1, not {pad_value!r}")
         self.pad_value = int(pad_value)
@@ -337,42 +318,44 @@ class BinaryConv2d(nn.Module):
             "out_channels": self.out_channels,
             "kernel_size": list(self.kernel_size),
             "stride": list(self.stride),
-            "padding": self.padding if self.padding == "same" else list(self.padding),
+            "padding": self.padding if isinstance(self.padding, str) else list(self.padding),
             "pad_value": self.pad_value,
             "groups": self.groups,
             "estimator": self.estimator,
             "bias": self.bias is not None,
         }
 
-    def sides(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """The padding (top, bottom, left, right) of an image of that size."""
-        padding = _padding(self.padding)
-        if isinstance(padding, str):
-            vertical = _same(height, self.kernel_size[0], self.stride[0])
-            return (*vertical, *_same(width, self.kernel_size[1], self.stride[1]))
-        rows, columns = padding[: len(padding) // 2], padding[len(padding) // 2 :]
-        return rows[0], rows[-1], columns[0], columns[-1]
+    def _checked_padding(self, value: Any) -> tuple[int, ...] | str:
+        raise NotImplementedError
 
-    def padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def sides(self, *sizes: int) -> tuple[int, ...]:
+        """The padding before and behind each axis, in turn, of an input of those sizes."""
+        raise NotImplementedError
+
+    def padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """``x`` with the padding that torch cannot do by itself, and what it still has to do."""
-        top, bottom, left, right = self.sides(x.shape[-2], x.shape[-1])
-        if not self.pad_value and (top, left) == (bottom, right):
-            return x, (top, left)
-        if top or bottom or left or right:
-            x = F.pad(x, (left, right, top, bottom), value=float(self.pad_value))
-        return x, (0, 0)
+        sides = self.sides(*x.shape[-self.axes :])
+        before, behind = sides[::2], sides[1::2]
+        if not self.pad_value and before == behind:
+            return x, before
+        if any(sides):
+            x = F.pad(x, (*sides[-2:], *sides[:-2]), value=float(self.pad_value))
+        return x, (0,) * self.axes
+
+    def convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The convolution of ``x``, padded, with ``weight``."""
+        convolve: Callable[..., Tensor] = F.conv1d if self.axes == 1 else F.conv2d
+        x, padding = self.padded(x)
+        return convolve(x, weight, bias, self.stride, padding, groups=self.groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, padding = self.padded(x)
         weight = _binary_weight(self)
         if self.training:
-            return F.conv2d(x, weight, self.bias, self.stride, padding, groups=self.groups)
+            return self.convolved(x, weight, self.bias)
         with _exact_sums(x):
-            x = x.to(weight.dtype)
-            y = F.conv2d(x, weight, None, self.stride, padding, groups=self.groups)
             # Every sum is an integer; rounding keeps it one where a GPU computes by Winograd.
-            y = y.round()
-            return y if self.bias is None else y + self.bias.reshape(-1, 1, 1)
+            y = self.convolved(x.to(weight.dtype), weight).round()
+            return y if self.bias is None else y + self.bias.reshape(-1, *[1] * self.axes)
 
     def extra_repr(self) -> str:
         return (
@@ -382,8 +365,136 @@ class BinaryConv2d(nn.Module):
         )
 
 
+class BinaryConv1d(BinaryConv):
+    """1-D convolution with weights sign(latent) in {-1, +1}, over the samples of a signal.
+
+    Args:
+        kernel_size, stride: one number.
+        padding: one number, (left, right), "same" as in BinaryConv2d, or "causal": all of it, one
+            less than the kernel's size, on the left, so that no output sees later samples.
+        pad_value, groups, estimator, bias: as in BinaryConv2d.
+
+    Shape: (N, in_channels, T) in, (N, out_channels, T') out; integers, as in BinaryLinear.
+    """
+
+    axes = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: Padding1d = 0,
+        pad_value: int = 0,
+        groups: int = 1,
+        estimator: str = "identity",
+        bias: bool = False,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            pad_value,
+            groups,
+            estimator,
+            bias,
+        )
+
+    def _checked_padding(self, value: Any) -> tuple[int, ...] | str:
+        if value in ("same", "causal"):
+            return str(value)
+        sides = (value, value) if isinstance(value, int) else tuple(value)
+        if len(sides) != 2 or any(type(v) is not int or v < 0 for v in sides):
+            raise ValueError(
+                f"padding must be one or two integers (left, right) of at least 0, 'same' or "
+                f"'causal', not {value!r}"
+            )
+        return sides
+
+    def sides(self, *sizes: int) -> tuple[int, ...]:
+        """The padding (left, right) of a signal of that many samples."""
+        (samples,) = sizes
+        padding = self._checked_padding(self.padding)
+        if padding == "causal":
+            return self.kernel_size[0] - 1, 0
+        if isinstance(padding, str):
+            return _same(samples, self.kernel_size[0], self.stride[0])
+        return padding
+
+
+class BinaryConv2d(BinaryConv):
+    """2-D convolution with weights sign(latent) in {-1, +1}.
+
+    Args:
+        kernel_size, stride: one number or (vertical, horizontal).
+        padding: one number, (vertical, horizontal), (top, bottom, left, right), or "same": as in
+            Keras, the output is the input's size divided by the stride, rounded up, and where the
+            padding of an axis is odd there is one more at the bottom or the right.
+        pad_value: what stands outside the image. 0 is a third value, neither +1 nor -1, and as
+            exact as the others; -1 and +1 cost the device less at the border.
+        groups: 1, or ``in_channels`` for a depthwise convolution (then out_channels must be
+            in_channels too).
+        estimator, bias: as in BinaryLinear.
+
+    Shape: (N, in_channels, H, W) in, (N, out_channels, H', W') out; integers, as in BinaryLinear.
+    """
+
+    axes = 2
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        pad_value: int = 0,
+        groups: int = 1,
+        estimator: str = "identity",
+        bias: bool = False,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            pad_value,
+            groups,
+            estimator,
+            bias,
+        )
+
+    def _checked_padding(self, value: Any) -> tuple[int, ...] | str:
+        """(vertical, horizontal) where that says it all, else all four sides, or "same"."""
+        if value == "same":
+            return "same"
+        sides: tuple[int, ...] = (value, value) if isinstance(value, int) else tuple(value)
+        if len(sides) not in (2, 4) or any(type(v) is not int or v < 0 for v in sides):
+            raise ValueError(
+                f"padding must be one, two (vertical, horizontal) or four integers (top, bottom, "
+                f"left, right) of at least 0 or 'same', not {value!r}"
+            )
+        if len(sides) == 4 and sides[::2] == sides[1::2]:
+            return sides[::2]
+        return sides
+
+    def sides(self, *sizes: int) -> tuple[int, ...]:
+        """The padding (top, bottom, left, right) of an image of that height and width."""
+        height, width = sizes
+        padding = self._checked_padding(self.padding)
+        if isinstance(padding, str):
+            vertical = _same(height, self.kernel_size[0], self.stride[0])
+            return (*vertical, *_same(width, self.kernel_size[1], self.stride[1]))
+        rows, columns = padding[: len(padding) // 2], padding[len(padding) // 2 :]
+        return rows[0], rows[-1], columns[0], columns[-1]
+
+
 class Add(nn.Module):
-    """x + y, of integers: the sums of BinaryConv2d or BinaryLinear, or of an addition.
+    """x + y, of integers: the sums of convolutions or BinaryLinear, or of an addition.
 
     Norms and signs come after it, so that a shortcut carries integers and nothing is rounded.
     Writing ``x + y`` in a forward of one's own is the same.
@@ -431,7 +542,7 @@ def _exact_sums(x: Tensor) -> Iterator[None]:
         yield
 
 
-def _binary_weight(layer: BinaryLinear | BinaryConv2d) -> Tensor:
+def _binary_weight(layer: BinaryLinear | BinaryConv) -> Tensor:
     """The weights that the layer multiplies by, with the gradient of its estimator."""
     if layer.real_weights and layer.training:
         return layer.latent_weight
@@ -447,15 +558,15 @@ def use_real_weights(model: nn.Module, real: bool) -> None:
     not know of it. Source: AdamBNN, Liu et al., arXiv 2106.11309, section 4.
     """
     for module in model.modules():
-        if isinstance(module, BinaryLinear | BinaryConv2d):
+        if isinstance(module, BinaryLinear | BinaryConv):
             module.real_weights = real
 
 
-def _options_repr(layer: BinaryLinear | BinaryConv2d) -> str:
+def _options_repr(layer: BinaryLinear | BinaryConv) -> str:
     estimator = "" if layer.estimator == "identity" else f", estimator={layer.estimator!r}"
     return estimator if layer.bias is None else f"{estimator}, bias=True"
 
 
-def weight_signs(layer: BinaryLinear | BinaryConv2d) -> Tensor:
+def weight_signs(layer: BinaryLinear | BinaryConv) -> Tensor:
     """The layer's weights as it multiplies by them: +1.0 or -1.0, detached, on the CPU."""
     return sign_bit(layer.latent_weight.detach().cpu())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgebnn.nn.layers import BinaryConv2d, BinaryLinear
+from edgebnn.nn.layers import BinaryConv, BinaryLinear
 
 
 def square_hinge(logits: Tensor, labels: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class ScaleRegularizer(nn.Module):
         self.per_filter = per_filter
         # A tuple is not searched for modules: the layers' parameters are not the regularizer's.
         self._layers = tuple(
-            module for module in model.modules() if isinstance(module, BinaryLinear | BinaryConv2d)
+            module for module in model.modules() if isinstance(module, BinaryLinear | BinaryConv)
         )
         if not self._layers:
             raise ValueError("the model has no binary layers; there is nothing to regularize")

@@ -18,7 +18,7 @@ SCORE_LIMIT = 2**31 - 1
 
 
 class BatchNorm(nn.Module):
-    """Batch norm over the channels of (N, C) or (N, C, H, W) inputs.
+    """Batch norm over the channels of (N, C), (N, C, T) or (N, C, H, W) inputs.
 
     Eval mode is ``x * scale + shift`` in float32: a multiplication, rounded, then an addition,
     rounded. Both are monotone in x, so a sign after it is a threshold on x.

@@ -17,8 +17,8 @@ from edgebnn.nn.functional import sign
 from edgebnn.nn.layers import Add, Sign
 
 FIX = (
-    "build the model of layers and of +, flatten, max_pool2d, sign, relu, clamp and products and "
-    "sums with constants alone"
+    "build the model of layers and of +, flatten, max_pool1d, max_pool2d, sign, relu, clamp and "
+    "products and sums with constants alone"
 )
 
 
@@ -206,18 +206,21 @@ def _log_softmax(
     return nn.LogSoftmax(dim), (input,)
 
 
-def _max_pool(
-    input: Value,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Meaning:
-    # An empty stride is torch's other way to say that it is the kernel's size.
-    pool = nn.MaxPool2d(kernel_size, stride or None, padding, dilation, return_indices, ceil_mode)
-    return pool, (input,)
+def _max_pool(kind: type[nn.MaxPool1d] | type[nn.MaxPool2d]) -> Callable[..., Meaning]:
+    def meaning(
+        input: Value,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Meaning:
+        # An empty stride is torch's other way to say that it is the kernel's size.
+        pool = kind(kernel_size, stride or None, padding, dilation, return_indices, ceil_mode)
+        return pool, (input,)
+
+    return meaning
 
 
 def _dropout(input: Value, p: float = 0.5, training: bool = True, inplace: bool = False) -> Meaning:
@@ -274,8 +277,10 @@ OPERATIONS: Mapping[Any, Callable[..., Meaning]] = {
     F.log_softmax: _log_softmax,
     torch.log_softmax: _log_softmax,
     "log_softmax": _log_softmax,
-    F.max_pool2d: _max_pool,
-    torch.max_pool2d: _max_pool,
+    F.max_pool1d: _max_pool(nn.MaxPool1d),
+    torch.max_pool1d: _max_pool(nn.MaxPool1d),
+    F.max_pool2d: _max_pool(nn.MaxPool2d),
+    torch.max_pool2d: _max_pool(nn.MaxPool2d),
     F.dropout: _dropout,
     sign: _sign,
     "contiguous": _same,

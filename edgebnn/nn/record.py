@@ -25,7 +25,7 @@ from edgebnn.nn.graph import (
     describe,
     input_count,
 )
-from edgebnn.nn.layers import BinaryConv2d, BinaryLinear, Sign, weight_signs
+from edgebnn.nn.layers import BinaryConv, BinaryLinear, Sign, weight_signs
 
 Form = Literal["training", "release"]
 Entry = dict[str, Any]
@@ -50,7 +50,7 @@ def record(nodes: Sequence[LayerNode], form: Form = "training") -> list[Entry]:
         state = node.module.state_dict()
         _check_state(like, state)
         tensors = {name: value.detach().cpu().clone() for name, value in state.items()}
-        if form == "release" and isinstance(node.module, BinaryLinear | BinaryConv2d):
+        if form == "release" and isinstance(node.module, BinaryLinear | BinaryConv):
             del tensors["latent_weight"]
             tensors["sign_bits"] = _pack(weight_signs(node.module))
         entry.update(inputs=list(node.inputs), tensors=tensors)
@@ -61,7 +61,9 @@ def _before_signs(nodes: Sequence[LayerNode]) -> set[str]:
     """The layers whose result gets to a Sign, through no layer with weights."""
     signed: set[str] = set()
     for node in reversed(nodes):
-        weights = isinstance(node.module, BinaryLinear | BinaryConv2d | nn.Linear | nn.Conv2d)
+        weights = isinstance(
+            node.module, BinaryLinear | BinaryConv | nn.Linear | nn.Conv1d | nn.Conv2d
+        )
         if isinstance(node.module, Sign) or (node.name in signed and not weights):
             signed.update(node.inputs)
     return signed

@@ -7,12 +7,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import edgebnn.nn as bnn
+from edgebnn.nn.layers import BinaryConv
+
+
+class _PaddedConv1d(nn.Conv1d):
+    """A convolution with zeros where ``like`` has its padding, which may be of two sides."""
+
+    def __init__(self, like: BinaryConv, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._sides = like.sides
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, self._sides(x.shape[-1])))
 
 
 class _PaddedConv2d(nn.Conv2d):
     """A convolution with zeros where ``like`` has its padding, which may be of four sides."""
 
-    def __init__(self, like: bnn.BinaryConv2d, *arguments: Any, **more: Any) -> None:
+    def __init__(self, like: BinaryConv, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._sides = like.sides
 
@@ -40,9 +52,9 @@ def float_twin(model: nn.Module, activation: type[nn.Module] = nn.Hardtanh) -> n
                 replacement = nn.Linear(
                     module.in_features, module.out_features, bias=module.bias is not None
                 )
-            case bnn.BinaryConv2d():
-                spatial = True
-                replacement = _PaddedConv2d(
+            case BinaryConv():
+                spatial = module.axes == 2
+                replacement = (_PaddedConv2d if spatial else _PaddedConv1d)(
                     module,
                     module.in_channels,
                     module.out_channels,

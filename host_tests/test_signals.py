@@ -1,0 +1,287 @@
+"""1-D convolutions and pools over signals: torch = oracle = C, files, traces and refusals."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import batches
+import pytest
+import torch
+from networks import random_inputs, random_signal_model
+from test_equality import check_equal, device_inputs
+from test_model_files import plain, refusal
+from torch import nn
+from torch.nn import functional as F
+
+import edgebnn
+import edgebnn.nn as bnn
+from edgebnn import api
+from edgebnn.codegen import c
+from edgebnn.device import build, simavr, unicorn
+from edgebnn.ir import Conv, DepthwiseConv, sha256
+from edgebnn.lower import lower
+from edgebnn.plan import plan
+from edgebnn.targets import get_target
+from edgebnn.train.twin import float_twin
+
+NETWORKS = 100
+PADDINGS = (0, 2, (3, 1), (0, 2), "same", "causal")
+
+
+# --- random networks ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", range(0, NETWORKS, 10))
+def test_random_networks(start: int, tmp_path: Path) -> None:
+    for seed in range(start, start + 10):
+        check_equal(random_signal_model(seed), seed, tmp_path / str(seed))
+
+
+def test_random_networks_are_various() -> None:
+    seen: Counter[Any] = Counter()
+    for seed in range(NETWORKS):
+        model = random_signal_model(seed)
+        for module in model.modules():
+            if isinstance(module, bnn.BinaryConv1d):
+                padding = module.padding
+                seen["two sides" if isinstance(padding, tuple) else padding] += 1
+                seen["stride"] += module.stride != (1,)
+                seen["bias"] += module.bias is not None
+            seen[type(module)] += 1
+        for op in lower(model).ops:
+            if isinstance(op, Conv | DepthwiseConv):
+                source = "input" if op.source == "input" else "bits"
+                seen[type(op), source] += 1
+                assert op.weights.shape[-2] == 1
+                assert op.padding[2:] == (0, 0)
+                if any(op.padding):
+                    seen["pads", op.pad_value if source == "bits" else "input"] += 1
+    wanted = ["two sides", "same", "causal", "stride", "bias", bnn.MaxPool1d, bnn.Residual]
+    wanted += [bnn.BinaryLinear, bnn.ShiftBatchNorm, bnn.Scale, bnn.PReLU]
+    wanted += [(op, source) for op in (Conv, DepthwiseConv) for source in ("input", "bits")]
+    wanted += [("pads", value) for value in (-1, 0, 1, "input")]
+    assert min(seen[what] for what in wanted) >= 5, seen
+
+
+@pytest.mark.parametrize("name", ["cortex-m0", "cortex-m4"])
+def test_emulated_cpus_are_equal(name: str, tmp_path: Path) -> None:
+    target, given = get_target(name), {}
+    for seed in range(500, 530):
+        model = random_signal_model(seed)
+        given[seed] = lower(model), device_inputs(random_inputs(model, 6, seed))
+    wanted = batches.expected(given)
+    libraries = {n: c.generate(plan(network, target), f"k{n}") for n, (network, _) in given.items()}
+    library = batches.program(libraries, name, wanted.records.shape[1], wanted.scores.shape[1])
+    image = build.build_firmware(library, target, tmp_path)
+    outputs = unicorn.run(image, wanted.records, counted=1)
+    assert batches.differing(outputs, wanted) == []
+
+
+# --- the layer ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["training", "eval"])
+@pytest.mark.parametrize("pad_value", [-1, 0, 1])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_the_layer_is_its_formula(
+    padding: Any, groups: int, stride: int, pad_value: int, mode: str
+) -> None:
+    torch.manual_seed(2)
+    layer = bnn.BinaryConv1d(4, 4, 5, stride, padding, pad_value, groups, bias=True)
+    layer.train(mode == "training")
+    torch.nn.init.constant_(layer.bias, 7.0)
+    x = bnn.sign(torch.randn(3, 4, 11))
+    left, right = {
+        0: (0, 0),
+        2: (2, 2),
+        "causal": (4, 0),
+        "same": {1: (2, 2), 2: (2, 2), 3: (1, 2)}[stride],
+    }.get(padding, padding)
+    padded = F.pad(x.double(), (left, right), value=float(pad_value))
+    weight = torch.where(layer.latent_weight >= 0, 1.0, -1.0).double()
+    sums = F.conv1d(padded, weight, stride=stride, groups=groups)
+    with torch.no_grad():
+        assert torch.equal(layer(x), sums.float() + layer.bias.reshape(-1, 1))
+    assert layer.sides(11) == (left, right)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_causal_outputs_see_no_later_sample(stride: int) -> None:
+    torch.manual_seed(0)
+    layer = bnn.BinaryConv1d(2, 3, 4, stride, "causal").eval()
+    x = torch.randint(0, 256, (1, 2, 20)).float()
+    with torch.no_grad():
+        y = layer(x)
+        assert y.shape == (1, 3, -(-20 // stride))
+        for sample in range(20):
+            later = x.clone()
+            later[:, 0, sample:] += 1.0
+            same = -(-sample // stride)  # outputs o with o * stride < sample
+            assert torch.equal(layer(later)[:, :, :same], y[:, :, :same])
+            changed = same < y.shape[2] and sample == same * stride
+            assert not changed or not torch.equal(layer(later)[:, :, same], y[:, :, same])
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_the_float_twin_is_the_same_convolution(padding: Any) -> None:
+    model = bnn.Sequential(
+        bnn.Input((2, 9)), bnn.BinaryConv1d(2, 3, 4, 2, padding), bnn.BatchNorm(3), bnn.Sign()
+    )
+    x = torch.randint(0, 256, (4, 2, 9))
+    twin = float_twin(model).eval()
+    assert isinstance(twin[2], nn.BatchNorm1d)
+    assert twin(x).shape == model(x).shape
+    with torch.no_grad():
+        twin[1].weight.copy_(bnn.sign(model[1].latent_weight))
+        assert torch.equal(twin[:2](x), model.eval()[:2](x))
+
+
+@pytest.mark.parametrize(
+    "padding", [-1, (1,), (1, 2, 3), (0, -1), "valid", "Causal", 1.5, None, True]
+)
+def test_other_paddings_are_refused(padding: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    with pytest.raises((ValueError, TypeError)):
+        bnn.BinaryConv1d(1, 1, 3, padding=padding)
+    edgebnn.save(one(1), path)
+    content = plain(path)
+    content["layers"][1]["config"]["padding"] = padding
+    torch.save(content, path)
+    assert "layer '1' (BinaryConv1d)" in refusal(lambda: edgebnn.load(path))
+
+
+@pytest.mark.parametrize("setting", ["kernel_size", "stride"])
+@pytest.mark.parametrize("value", [0, (1, 1), (), 1.5, True])
+def test_other_sizes_are_refused(setting: str, value: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        bnn.BinaryConv1d(1, 1, **{"kernel_size": 3, setting: value})
+
+
+# --- inputs, files and traces ---------------------------------------------------------------------
+
+
+def one(padding: Any, pool: nn.Module | None = None) -> bnn.Sequential:
+    torch.manual_seed(1)
+    conv = bnn.BinaryConv1d(2, 3, 4, 2, padding)
+    layers = [bnn.Input((2, 9), zero_point=100), conv, bnn.Sign(), pool or nn.MaxPool1d(2)]
+    layers.append(bnn.Flatten())
+    with torch.no_grad():
+        features = bnn.Sequential(*layers).eval()(torch.zeros(1, 2, 9)).numel()
+    return bnn.Sequential(*layers, bnn.BinaryLinear(features, 3)).eval()
+
+
+@pytest.mark.parametrize(
+    ("padding", "kept"), [(1, [1, 1]), ([0, 3], [0, 3]), ("same", "same"), ("causal", "causal")]
+)
+@pytest.mark.parametrize("form", ["training", "release"])
+def test_files_keep_signals(padding: Any, kept: Any, form: Any, tmp_path: Path) -> None:
+    path, model = tmp_path / "model.pt", one(padding)
+    edgebnn.save(model, path, form=form)
+    layers = plain(path)["layers"]
+    assert layers[0]["config"] == {"shape": [2, 9], "bits": 8, "zero_point": 100}
+    assert layers[1]["config"]["padding"] == kept
+    assert layers[3]["config"] == {"kernel_size": [2], "stride": [2]}
+    loaded = edgebnn.load(path)
+    assert sha256(lower(loaded)) == sha256(lower(model))
+    assert repr(loaded[:2]) == repr(model[:2])
+
+
+def test_a_signal_is_an_image_of_width_1() -> None:
+    """The digest is that of the 2-D network, and Input takes such images."""
+    model = one("causal")
+    conv = bnn.BinaryConv2d(2, 3, (4, 1), (2, 1), (3, 0, 0, 0))
+    conv.load_state_dict({"latent_weight": model[1].latent_weight.detach().unsqueeze(3)})
+    first = bnn.Input((2, 9, 1), zero_point=100)
+    image = bnn.Sequential(first, conv, bnn.Sign(), bnn.MaxPool2d((2, 1)), bnn.Flatten(), model[5])
+    assert sha256(lower(model)) == sha256(lower(image.eval()))
+    x = torch.randint(0, 256, (5, 2, 9, 1))
+    with torch.no_grad():
+        assert torch.equal(model(x), image(x))
+        assert torch.equal(model(x.squeeze(3)), image(x))
+    for wrong in ((5, 2, 1, 9), (5, 2, 9, 2), (5, 9, 2)):
+        with pytest.raises(ValueError, match="the network takes"):
+            model(torch.zeros(wrong))
+
+
+class Own(nn.Module):
+    """A forward of one's own, and what may stand before a sign."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.input = bnn.Input((3, 24), zero_point=128)
+        self.first = bnn.BinaryConv1d(3, 6, 5, padding="causal", bias=True)
+        self.second = bnn.BinaryConv1d(6, 6, 3, padding="same", groups=6)
+        self.third = bnn.BinaryConv1d(6, 6, 1)
+        self.factor = nn.Parameter(torch.randn(6, 1))
+        self.norm = bnn.BatchNorm(6)
+        self.last = bnn.BinaryLinear(36, 4)
+        nn.init.normal_(self.first.bias, 0.0, 300.0)
+        self.norm.running_mean.normal_(0.0, 2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = bnn.sign(F.max_pool1d(self.first(self.input(x)) * self.factor, 2))
+        x = self.second(x) + self.third(x)
+        x = F.relu(self.norm(x)) * self.factor + self.factor
+        return self.last(torch.max_pool1d(bnn.sign(x), 2).view(x.size(0), -1))
+
+
+def test_a_forward_of_ones_own(tmp_path: Path) -> None:
+    model = Own().eval()
+    check_equal(model, 1, tmp_path / "host")
+    edgebnn.save(model, tmp_path / "own.pt")
+    assert sha256(lower(edgebnn.load(tmp_path / "own.pt"))) == sha256(lower(model))
+
+
+def test_comments_and_sizes_in_the_header(tmp_path: Path) -> None:
+    files = api.generate(one("causal"), name="net").files
+    layer = "9x1x2 x 8 bits -> 5x1x3 bits; 4x1, stride 2x1, padding 3 top of 100"
+    assert layer in files["src/net.c"]
+    for size in ("HEIGHT 9u", "WIDTH 1u", "CHANNELS 2u", "ZERO_POINT 100u"):
+        assert f"#define NET_INPUT_{size}\n" in files["src/net.h"]
+
+
+def test_an_avr_computes_a_signal(tmp_path: Path) -> None:
+    model, target = Own().eval(), get_target("avr")
+    network, inputs = lower(model), device_inputs(random_inputs(model, 4, 1))
+    image = build.build_firmware(c.generate(plan(network, target), "net"), target, tmp_path)
+    outputs = simavr.run(image, inputs, counted=1)
+    wanted = batches.expected({0: (network, inputs)})
+    assert outputs.scores.tolist() == wanted.scores.tolist()
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "words"),
+    [
+        ((2, 16), bnn.MaxPool2d(2), "is for images (C, H, W); use edgebnn.nn.MaxPool1d"),
+        ((2, 16), bnn.BinaryConv2d(2, 3, 3), "(C, H, W); use edgebnn.nn.BinaryConv1d"),
+        ((2, 16, 1), bnn.BinaryConv1d(2, 3, 3), "signals (C, T); use edgebnn.nn.BinaryConv2d"),
+        ((2, 16, 1), bnn.MaxPool1d(2), "signals (C, T); use edgebnn.nn.MaxPool2d"),
+        ((2,), bnn.BinaryConv1d(2, 3, 1), "is for signals (C, T); give it no flat input"),
+        ((2, 16), bnn.BinaryConv1d(2, 3, 17), "does not take its input of shape (2, 16)"),
+        ((2, 16), bnn.BinaryConv1d(2, 3, 3, 1, 1, -1), "use pad_value=0 on the first layer"),
+        ((2, 16), bnn.MaxPool1d(2, padding=1), "MaxPool1d with padding or dilation"),
+        ((2, 16), bnn.MaxPool1d(2, ceil_mode=True), "MaxPool1d with ceil_mode"),
+        ((2, 16), bnn.MaxPool1d((2, 2)), "(2, 2) is no integer"),
+        ((2, 16), nn.Conv1d(2, 3, 3), "use edgebnn.nn.BinaryConv1d"),
+        ((2, 16), nn.AvgPool1d(2), "use edgebnn.nn.MaxPool1d"),
+        ((2, 16), nn.AdaptiveAvgPool1d(1), "use edgebnn.nn.MaxPool1d"),
+    ],
+)
+def test_layers_that_do_not_fit(shape: Any, layer: nn.Module, words: str) -> None:
+    """Torch takes a batch of signals for the channels of one image, where the numbers agree."""
+    model = bnn.Sequential(bnn.Input(shape), layer, bnn.Sign(), bnn.Flatten())
+    message = refusal(lambda: lower(model.append(bnn.BinaryLinear(48, 2))))
+    assert message.startswith("layer '1'")
+    assert words in message
+
+
+def test_constants_of_signals_have_their_shape() -> None:
+    model = one(1)
+    model.insert(2, bnn.Scale(shape=(3, 1, 1)))
+    assert "one a channel is (3, 1)" in refusal(lambda: lower(model))
