@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import batches
+import numpy as np
 import pytest
 import torch
 from networks import random_inputs, random_signal_model
+from test_cli import mistake, output_here
 from test_equality import check_equal, device_inputs
 from test_model_files import plain, refusal
 from torch import nn
@@ -17,11 +19,15 @@ import edgebnn
 import edgebnn.nn as bnn
 from edgebnn import api
 from edgebnn.codegen import c
+from edgebnn.data import load_dataset
 from edgebnn.device import build, simavr, unicorn
-from edgebnn.ir import Conv, DepthwiseConv, sha256
+from edgebnn.ir import Conv, DepthwiseConv, Ints, sha256
 from edgebnn.lower import lower
+from edgebnn.nn.layers import BinaryConv
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
+from edgebnn.train import get_recipe, networks
+from edgebnn.train.augment import Augmentation, augment
 from edgebnn.train.twin import float_twin
 
 NETWORKS = 100
@@ -285,3 +291,121 @@ def test_constants_of_signals_have_their_shape() -> None:
     model = one(1)
     model.insert(2, bnn.Scale(shape=(3, 1, 1)))
     assert "one a channel is (3, 1)" in refusal(lambda: lower(model))
+
+
+# --- data and training ----------------------------------------------------------------------------
+
+
+def windows(path: Path, **changes: object) -> str:
+    """Two classes of 64 samples of 3 channels: quick and slow."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    times = np.arange(64) * np.where(labels, 0.9, 0.2)[:, None] + 6 * rng.random((120, 1))
+    waves = np.sin(times)[:, None] * [[1.0], [-0.5], [0.2]] + rng.normal(0, 0.1, (120, 3, 64))
+    pixels = (128 + 60 * waves).clip(0, 255).astype(np.uint8)
+    np.savez(path, **{"x": pixels, "y": labels, **changes})  # type: ignore[arg-type]
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "wanted", "axes"),
+    [
+        ((3, 64), None, (3, 64, 1), (0, 1, 2)),
+        ((64, 3), None, (3, 64, 1), (0, 2, 1)),
+        ((1, 64), None, (1, 64, 1), (0, 1, 2)),
+        ((4, 8), None, (4, 8, 1), (0, 1, 2)),
+        ((8, 4), None, (4, 8, 1), (0, 2, 1)),
+        ((4, 7), None, (1, 4, 7), None),
+        ((6, 64), None, (1, 6, 64), None),
+        ((6, 64), "NCT", (6, 64, 1), (0, 1, 2)),
+        ((64, 6), "NTC", (6, 64, 1), (0, 2, 1)),
+        ((3, 64), "NTC", (64, 3, 1), (0, 2, 1)),
+        ((3, 64), "NCHW", (1, 3, 64), None),
+        ((3, 3), None, (1, 3, 3), None),
+        ((8, 9), None, (1, 8, 9), None),
+    ],
+)
+def test_arrays_of_three_axes(
+    shape: Any, layout: str | None, wanted: Any, axes: Any, tmp_path: Path
+) -> None:
+    given = np.random.default_rng(0).integers(0, 256, (20, *shape), dtype=np.uint8)
+    parts = {"train_images": given, "test_images": given[:9]}
+    parts |= {"train_labels": np.arange(20) % 2, "test_labels": np.arange(9) % 2}
+    np.savez(tmp_path / "own.npz", **parts, **({"layout": layout} if layout else {}))
+    data = load_dataset(str(tmp_path / "own.npz"))
+    assert data.image_shape == wanted
+    images = given[:, None] if axes is None else given.transpose(axes)[..., None]
+    assert np.array_equal(data.train_images, images)
+    assert np.array_equal(data.test_images, images[:9])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"x": np.zeros((120, 2, 8, 9), np.uint8), "layout": "NCT"}, "three axes, or 'NCHW' or"),
+        ({"layout": "NTCH"}, "give 'NCHW', 'NHWC', 'NCT' or 'NTC'"),
+        ({"x": np.full((120, 3, 9), -7, np.int8)}, "adding 128, with zero_point = 128 in the rec"),
+        ({"x": np.full((120, 3, 9), -300, np.int16)}, "from 0 to 255, or floats from 0 to 1"),
+    ],
+)
+def test_arrays_that_are_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = windows(tmp_path / "own.npz", **changes)
+    assert words in refusal(lambda: load_dataset(path))
+
+
+def test_notation_of_signals_is_1_d() -> None:
+    style = networks.Style(bits=7, zero_point=64, pad_value=1)
+    model = networks.build("8C5-MP2-6C3-2xR3-6C3S2-D3-5C3V-9FC", (3, 32, 1), 4, style)
+    first, *convolutions = (m for m in model.modules() if isinstance(m, bnn.Input | BinaryConv))
+    assert (first.shape, first.bits, first.zero_point) == ((3, 32), 7, 64)
+    assert all(isinstance(layer, bnn.BinaryConv1d) for layer in convolutions)
+    kernels_and_pads = [(m.kernel_size, m.padding, m.pad_value) for m in convolutions]
+    assert kernels_and_pads[0] == ((5,), (2, 2), 0)
+    assert kernels_and_pads[-1] == ((3,), (0, 0), 1)
+    assert lower(model).input == Ints(32, 1, 3, 7)
+    assert "16C3V' in '16C3V' does not fit into 1x2" in refusal(
+        lambda: networks.build("16C3V", (3, 2, 1), 4)
+    )
+
+
+def test_augmentation_moves_signals_in_time() -> None:
+    torch.manual_seed(0)
+    before = torch.randint(0, 100, (200, 2, 9, 1), dtype=torch.uint8)
+    after = augment(before, Augmentation(shift=2, fill=128))
+    offsets = set()
+    for one, moved in zip(before, after, strict=True):
+        padded = F.pad(one, (0, 0, 2, 2), value=128)
+        found = [n for n in range(5) if torch.equal(padded[:, n : n + 9], moved)]
+        assert len(found) == 1
+        offsets.add(found[0])
+    assert offsets == set(range(5))
+    still = torch.full((50, 2, 9, 1), 128, dtype=torch.uint8)
+    assert torch.equal(augment(still, Augmentation(scale=0.5, fill=128)), still)
+
+
+def test_recipes_have_a_zero_point() -> None:
+    recipe = get_recipe("mlp-16k")
+    settings = {"zero_point": 64, "input_bits": 7}
+    assert recipe.changed(settings).style.zero_point == 64
+    assert recipe.changed(settings).augmentation.fill == 64
+    assert "an input of 6 bits is 0 to 63" in refusal(
+        lambda: recipe.changed({"zero_point": 64, "input_bits": 6})
+    )
+    assert "give 0 to 255" in refusal(lambda: recipe.changed({"zero_point": 256}))
+
+
+def test_signals_from_data_to_c(tmp_path: Path) -> None:
+    windows(tmp_path / "own.npz")
+    settings = ("network=8C5-MP4-8C3", "zero_point=128", "batch_size=16", "augment_shift=4")
+    train = ("train", "own.npz", "--recipe", "mlp-16k", *[f"--set={one}" for one in settings])
+    text = output_here(tmp_path, *train, "--epochs", "8", "-o", "model.pt")
+    assert "120 signals of 64 samples, 3 channels, 2 classes; 96 to train, 24 to test" in text
+    model = edgebnn.load(tmp_path / "model.pt")
+    assert [type(layer).__name__ for layer in model][:3] == ["Input", "BinaryConv1d", "MaxPool1d"]
+    assert (model[0].shape, model[0].zero_point) == ((3, 64), 128)
+    assert edgebnn.read(tmp_path / "model.pt").metadata.test_accuracy >= 0.9
+    text = output_here(tmp_path, "verify", "model.pt")
+    assert "every output is equal" in text
+    assert "64 x 1 x 3, 8 bits each, 128 stands for 0" in output_here(tmp_path, "info", "model.pt")
+    message = mistake(tmp_path, *train, "--set=augment_flip=true", "-o", "other.pt")
+    assert "signals have no left and right" in message

@@ -86,6 +86,8 @@ def _taken(images: "Dataset", named: str) -> str:
     if height == width == 1:
         scaled = "each scaled to a byte" if images.columns else "0 to 255"
         what = f"rows of {spaced(channels)} columns, {scaled}"
+    elif width == 1:
+        what = f"signals of {counted(height, 'sample')}, {counted(channels, 'channel')}"
     else:
         colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
         what = f"images of {width}x{height}, {colour}"

@@ -4,12 +4,16 @@
 train_images, train_labels, test_images, test_labels both parts; Keras' x_train, y_train, ... too
 train_images, train_labels; or images, labels; x, y  one part, of which a fifth of each class tests
 class_names                                          optional texts, in the order of the labels
-layout                                               optional, "NCHW" or "NHWC", where both may be
+layout                                               optional: "NCHW", "NHWC", "NCT" or "NTC", where
+                                                     more than one may be
 ==================================================== ==============================================
 
 Images are ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, H, W, C)``: pixels from 0 to 255 of any type, or
-floats from 0 to 1, which become ``rint(255 * value)``. ``(N, F)`` is a table, whose numbers become
-bytes as :mod:`edgebnn.data.columns` says. Labels are whole numbers or texts.
+floats from 0 to 1, which become ``rint(255 * value)``. Signals, ``(N, C, T)`` or ``(N, T, C)``, are
+images of width 1: up to four channels are told apart from eight samples or more, other sizes need a
+layout.
+``(N, F)`` is a table, whose numbers become bytes as :mod:`edgebnn.data.columns` says. Labels are
+whole numbers or texts.
 """
 
 import hashlib
@@ -37,6 +41,8 @@ _PAIRS = (  # images and labels, to train and to test
     ("images", "labels"),
     ("x", "y"),
 )
+_LAYOUTS = ("NCHW", "NHWC", "NCT", "NTC")
+_LEAST_SAMPLES = 8  # of a signal that a shape is read for
 _MOST_CHANNELS = 4  # that a shape is read for: grey, two of anything, colour, colour and alpha
 
 
@@ -125,8 +131,8 @@ def _read(path: Path, file: NpzFile) -> tuple[list[NDArray[Any]], list[str] | No
     if names is not None and names.dtype.kind == "S":
         names = np.char.decode(names, "utf-8")
     layout = str(arrays["layout"].item()) if "layout" in arrays else None
-    if layout not in (None, "NCHW", "NHWC"):
-        raise EdgebnnError(f"{path}: layout is {layout!a:.20}; give 'NCHW' or 'NHWC'")
+    if layout not in (None, *_LAYOUTS):
+        raise EdgebnnError(f"{path}: layout is {layout!a:.20}; give {_either(_LAYOUTS)}")
     texts = None if names is None else [str(name) for name in names.tolist()]
     return [arrays[key] for key in keys], texts, layout
 
@@ -205,18 +211,29 @@ def _pixels(path: Path, parts: Sequence[NDArray[Any]]) -> list[Images]:
         return [np.rint(255.0 * part.astype(np.float64)).astype(np.uint8) for part in parts]
     if low >= 0 and high <= 255 and all((part == np.floor(part)).all() for part in parts):
         return [part.astype(np.uint8) for part in parts]
+    signed = told[0] == "images" and low >= -128 and high < 128
+    other = "adding 128, with zero_point = 128 in the recipe" if signed else "or floats from 0 to 1"
     raise EdgebnnError(
-        f"{path}: images are {first} from {low:g} to {high:g}; give uint8 from 0 to 255, or floats "
-        "from 0 to 1"
+        f"{path}: images are {first} from {low:g} to {high:g}; give uint8 from 0 to 255, {other}"
     )
 
 
 def _channels_first(path: Path, images: Images, layout: str | None) -> Images:
-    """(N, C, H, W), from (N, H, W) and (N, H, W, C) too."""
+    """(N, C, H, W), from (N, H, W) and (N, H, W, C) too; (N, C, T, 1) from signals."""
     if images.ndim == 3:
+        match layout or _layout_of_three(images.shape[1:]):
+            case "NCT":
+                return images[..., np.newaxis]
+            case "NTC":
+                return images.transpose(0, 2, 1)[..., np.newaxis]
         return images[:, np.newaxis]
     if images.ndim != 4:
         return images  # which `checked` refuses
+    if layout in ("NCT", "NTC"):
+        raise EdgebnnError(
+            f"{path}: layout is '{layout}', and the images have shape {images.shape}; give three "
+            f"axes, or {_either(_LAYOUTS[:2])}"
+        )
     if layout is None:
         layout = _layout_of(path, images.shape[1:])
     return images.transpose(0, 3, 1, 2) if layout == "NHWC" else images
@@ -233,3 +250,15 @@ def _layout_of(path: Path, shape: Sequence[int]) -> str:
         f"{path}: images of shape (N, {', '.join(map(str, shape))}) may have their channels first "
         "or last; add an array layout='NCHW' or 'NHWC'"
     )
+
+
+def _layout_of_three(shape: Sequence[int]) -> str:
+    """The same of (N, A, B): no image is as narrow as a signal has channels, and much longer."""
+    if min(shape) > _MOST_CHANNELS or max(shape) < _LEAST_SAMPLES:
+        return "NCHW"
+    return "NCT" if shape[0] < shape[1] else "NTC"
+
+
+def _either(names: Sequence[str]) -> str:
+    *others, last = (repr(name) for name in names)
+    return f"{', '.join(others)} or {last}"

@@ -1,8 +1,8 @@
 """A data set as a value, and what every loader must deliver.
 
-Images are ``(N, C, H, W)`` uint8 from 0 to 255, labels ``(N,)`` int64, split once and for all into
-training and test images. Nothing is scaled, shuffled or normalized: a binarized network takes
-integers, and its first norm learns the rest.
+Images are ``(N, C, H, W)`` uint8 from 0 to 255, signals ``(N, C, T, 1)``, labels ``(N,)`` int64,
+split once and for all into training and test images. Nothing is scaled, shuffled or normalized: a
+binarized network takes integers, and its first norm learns the rest.
 """
 
 import hashlib

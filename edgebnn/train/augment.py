@@ -16,16 +16,18 @@ class Augmentation:
     """How far an image may be changed; all zero and False: not at all.
 
     Attributes:
-        shift: pixels in each direction; what comes in is black.
+        shift: pixels in each direction, samples of a signal.
         flip: mirror left and right, half of the images.
         rotate: degrees to either side.
         scale: the largest change of size as a fraction, each axis on its own.
+        fill: what comes in from outside.
     """
 
     shift: int = 0
     flip: bool = False
     rotate: float = 0.0
     scale: float = 0.0
+    fill: int = 0
 
 
 def augment(images: Tensor, how: Augmentation) -> Tensor:
@@ -36,15 +38,17 @@ def augment(images: Tensor, how: Augmentation) -> Tensor:
     if how.rotate or how.scale:
         images = _affine(images, how)
     if how.shift:
-        images = _shift(images, how.shift)
+        images = _shift(images, how.shift, how.fill)
     return images
 
 
-def _shift(images: Tensor, most: int) -> Tensor:
+def _shift(images: Tensor, most: int, fill: int) -> Tensor:
     count, _, height, width = images.shape
-    padded = F.pad(images, (most, most, most, most))
+    padded = F.pad(images, (most, most, most, most), value=fill)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, dy, dx, H, W), a view
     dy, dx = torch.randint(0, 2 * most + 1, (2, count), device=images.device)
+    if width == 1:  # a signal, which moves in time alone
+        dx.fill_(most)
     return windows[torch.arange(count, device=images.device), :, dy, dx]
 
 
@@ -62,5 +66,5 @@ def _affine(images: Tensor, how: Augmentation) -> Tensor:
         1,
     )
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    moved = F.grid_sample(images.float(), grid, align_corners=False)
+    moved = F.grid_sample(images.float() - how.fill, grid, align_corners=False) + how.fill
     return moved.round().to(torch.uint8)

@@ -80,8 +80,11 @@ def train(
         raise EdgebnnError(f"no folder {output.parent} to write {output.name} in; make it first")
     if output is not None and output.is_dir():
         raise EdgebnnError(f"{output} is a folder; give the model file a name of its own")
-    if dataset.image_shape[1:] == (1, 1) and recipe.augmentation != Augmentation():
+    still = Augmentation(fill=recipe.zero_point)
+    if dataset.image_shape[1:] == (1, 1) and recipe.augmentation != still:
         raise EdgebnnError("rows of numbers cannot be moved as images; set augment_... to 0")
+    if dataset.image_shape[2] == 1 and (recipe.augment_flip or recipe.augment_rotate):
+        raise EdgebnnError("signals have no left and right; leave augment_flip and _rotate out")
     keep_memory()
     with (
         processes(device) as process,

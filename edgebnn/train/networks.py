@@ -11,7 +11,8 @@ Layers are separated by ``-``; ``2x`` before a layer repeats it.
 ``256FC`` dense layer of 256 bits; norm and sign follow
 ======== =====================================================================================
 
-A dense layer with one score a class and an output norm end every network, unsaid.
+A dense layer with one score a class and an output norm end every network, unsaid. On signals, which
+are images of width 1, kernels and pools are 1-D: ``64C5`` sees five samples.
 """
 
 import os
@@ -23,6 +24,7 @@ from torch import nn
 
 import edgebnn.nn as bnn
 from edgebnn.errors import EdgebnnError
+from edgebnn.nn.layers import BinaryConv
 
 _MOST_WEIGHTS = 2**30  # 128 MB of flash
 _BYTES_A_WEIGHT = 16  # in training: itself, its gradient and two averages of the optimizer
@@ -47,6 +49,7 @@ class Style:
         dropout_input: probability of dropping an input.
         dropout_hidden: probability of dropping a hidden bit.
         bits: of an input, 1 to 8.
+        zero_point: the input that stands for 0, as around the first convolution.
     """
 
     sign: str = "ste"
@@ -58,6 +61,7 @@ class Style:
     dropout_input: float = 0.0
     dropout_hidden: float = 0.0
     bits: int = 8
+    zero_point: int = 0
 
 
 def parse(notation: str) -> list[re.Match[str]]:
@@ -125,7 +129,10 @@ class _Builder:
         self.pooled = False
         self.flat = False
         self.weighted = 0
-        self.layers: list[nn.Module] = [bnn.Input(shape, bits=style.bits)]
+        self.signal = self.width == 1 < self.height
+        size = shape[:2] if self.signal else shape
+        first = bnn.Input(size, bits=style.bits, zero_point=style.zero_point)
+        self.layers: list[nn.Module] = [first]
         if style.dropout_input:
             self.layers.append(bnn.Dropout(style.dropout_input))
 
@@ -151,7 +158,7 @@ class _Builder:
             if self.flat:
                 raise EdgebnnError(f"'{layer[0]}' follows a dense layer in '{self.notation}'")
             kernel = int(layer["pool"])
-            self.layers.append(bnn.MaxPool2d(kernel))
+            self.layers.append((bnn.MaxPool1d if self.signal else bnn.MaxPool2d)(kernel))
             self.pooled = True
             self._resize(kernel, kernel, 0, layer[0])
         else:
@@ -193,10 +200,11 @@ class _Builder:
     def _conv(
         self, outputs: int, kernel: int, stride: int, padding: int, groups: int = 1
     ) -> nn.Module:
-        first = not any(isinstance(m, bnn.BinaryConv2d) for m in self.layers)
+        first = not any(isinstance(m, BinaryConv) for m in self.layers)
         self.open, self.pooled = True, False
         self.weighted += 1
-        return bnn.BinaryConv2d(
+        kind = bnn.BinaryConv1d if self.signal else bnn.BinaryConv2d
+        return kind(
             self.channels,
             outputs,
             kernel,
@@ -235,7 +243,8 @@ class _Builder:
             raise EdgebnnError(f"'{layer}' follows a dense layer in '{self.notation}'")
         before = f"{self.width}x{self.height}"
         self.height = (self.height + 2 * padding - kernel) // stride + 1
-        self.width = (self.width + 2 * padding - kernel) // stride + 1
+        if not self.signal:
+            self.width = (self.width + 2 * padding - kernel) // stride + 1
         if self.height < 1 or self.width < 1:
             raise EdgebnnError(
                 f"'{layer}' in '{self.notation}' does not fit into {before}; the images are too "

@@ -57,6 +57,7 @@ class Recipe:
         distillation: weight of the teacher's part of the loss, 0 to 1.
         temperature: of the distillation.
         input_bits: 1 to 8; images lose their ``8 - input_bits`` lowest bits.
+        zero_point: the input that stands for 0: 128 for signed values, given as ``value + 128``.
         image_size: pixels that images are resized to, outside the network; 0 leaves them.
         whiten: "none", "gcn" or "zca"; outside the network too.
         augment_shift: pixels.
@@ -96,6 +97,7 @@ class Recipe:
     distillation: float = 0.5
     temperature: float = 4.0
     input_bits: int = 8
+    zero_point: int = 0
     image_size: int = 0
     whiten: str = "none"
     augment_shift: int = 0
@@ -116,6 +118,11 @@ class Recipe:
                 raise EdgebnnError(
                     f"recipe '{self.name}': {key} is {value}; give {least:g} to {most:g}"
                 )
+        if self.zero_point >= 2**self.input_bits:
+            raise EdgebnnError(
+                f"recipe '{self.name}': zero_point is {self.zero_point}; an input of "
+                f"{self.input_bits} bits is 0 to {2**self.input_bits - 1}"
+            )
         networks.parse(self.network)
         if self.teacher:
             networks.parse(self.teacher)
@@ -129,7 +136,11 @@ class Recipe:
     @property
     def augmentation(self) -> Augmentation:
         return Augmentation(
-            self.augment_shift, self.augment_flip, self.augment_rotate, self.augment_scale
+            self.augment_shift,
+            self.augment_flip,
+            self.augment_rotate,
+            self.augment_scale,
+            self.zero_point,
         )
 
     @property
@@ -144,6 +155,7 @@ class Recipe:
             dropout_input=self.dropout_input,
             dropout_hidden=self.dropout_hidden,
             bits=self.input_bits,
+            zero_point=self.zero_point,
         )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -202,6 +214,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "distillation": (0, 1),
     "temperature": (0.01, 1000),
     "input_bits": (1, 8),
+    "zero_point": (0, 255),
     "image_size": (0, 4096),
     "augment_shift": (0, 64),
     "augment_rotate": (0, 180),
