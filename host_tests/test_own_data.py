@@ -14,7 +14,7 @@ from test_model_files import plain
 
 import edgebnn
 import edgebnn.nn as bnn
-from edgebnn.data import Dataset, Origin, load_dataset, read_image
+from edgebnn.data import Dataset, Origin, load_dataset, read_image, transforms
 from edgebnn.errors import EdgebnnError
 from edgebnn.train import get_recipe, networks, train
 
@@ -220,6 +220,39 @@ def test_grey_in_colour_files_is_grey(tmp_path: Path) -> None:
     assert data.train_images[:, 0, 0, 0].tolist() == [97, 117, 137, 157, 98, 118, 138, 158]
     picture(tmp_path / "a" / "0.png", Image.new("RGB", (4, 4), (1, 2, 3)))
     assert load_dataset(str(tmp_path)).image_shape == (3, 4, 4)
+
+
+def photographs(folder: Path) -> None:
+    """Two classes of colour photographs of three sizes."""
+    rng = np.random.default_rng(0)
+    for name, colour in (("apple", (200, 40, 30)), ("lime", (60, 190, 40))):
+        (folder / name).mkdir(parents=True)
+        for number in range(15):
+            width, height = ((64, 48), (48, 64), (50, 100))[number % 3]
+            pixels = rng.integers(0, 60, (height, width, 3)) + np.array(colour) * 3 // 4
+            image = Image.fromarray(pixels.astype(np.uint8))
+            picture(folder / name / f"{number:02}.jpg", image, quality=90)
+
+
+def test_photographs_of_many_sizes(tmp_path: Path) -> None:
+    """Each is resized as it is read, in training, in the proof and alone."""
+    photographs(tmp_path / "photos")
+    train = ("train", "photos", *TRAIN[:-4], "--epochs", "20", "-o", "photos.pt")
+    message = mistake(tmp_path, *train)
+    assert "01.jpg is 48x64 but photos/apple/00.jpg is 64x48; have edgebnn train resize" in message
+    assert "--set image_size=32, or make them one size" in message
+    message = mistake(tmp_path, *train, "--set", "image_size=49")
+    assert "photos/apple/00.jpg is 64x48; give an image_size of 48 at most" in message
+    text = output_here(tmp_path, *train, "--set", "image_size=12")
+    assert "30 images of 12x12, colour, 2 classes" in text
+    assert edgebnn.read(tmp_path / "photos.pt").metadata.preprocessing == ("resize 12",)
+    assert "every output is equal" in output_here(tmp_path, "verify", "photos.pt")
+    text = output_here(tmp_path, "verify", "photos.pt", "--dataset", "photos")
+    assert "every output is equal" in text
+    data = load_dataset(str(tmp_path / "photos"), image_size=12)
+    alone = read_image(tmp_path / "photos" / "apple" / "04.jpg", 3)
+    assert np.array_equal(data.test_images[0], transforms.resize(alone[None], 12)[0])
+    assert output_here(tmp_path, "predict", "photos.pt", "photos/lime/03.jpg").startswith("lime")
 
 
 def test_photos_are_upright(tmp_path: Path) -> None:

@@ -85,12 +85,18 @@ def _load(known: "Metadata", dataset: str | None, data: Path | None, download: b
         EdgebnnError: that one is not where it was, is another by now, or was never told apart.
     """
     from edgebnn.data import DATASETS, load_dataset
+    from edgebnn.data.transforms import first_size
 
     origin = known.origin
-    seed = origin.split_seed or 0
+    seed, size = origin.split_seed or 0, first_size(known.preprocessing)
     if dataset is not None:
         found = load_dataset(
-            dataset, data, download=download, split_seed=seed, columns=known.columns
+            dataset,
+            data,
+            download=download,
+            split_seed=seed,
+            columns=known.columns,
+            image_size=size,
         )
         if found.columns != known.columns:
             raise EdgebnnError(
@@ -108,7 +114,7 @@ def _load(known: "Metadata", dataset: str | None, data: Path | None, download: b
                 f"the model was trained on your own {origin.path}, which is not there; name it "
                 "where it is by --dataset PATH, or use --random 100"
             )
-        found = load_dataset(origin.path, split_seed=seed, columns=known.columns)
+        found = load_dataset(origin.path, split_seed=seed, columns=known.columns, image_size=size)
     elif known.dataset in DATASETS:
         try:
             found = load_dataset(known.dataset, data, download=download)

@@ -56,7 +56,7 @@ def train(
     if output.exists() and not (resume or force):
         raise exists(output)
     chosen = get_recipe(recipe).changed(dict(parse_setting(text) for text in change or []))
-    images = load_dataset(dataset, data, download=download)
+    images = load_dataset(dataset, data, download=download, image_size=chosen.image_size)
     with progress_of_training() as progress:
         report = _TrainingReport(progress, _taken(images, dataset))
         try:

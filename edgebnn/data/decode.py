@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn.data.dataset import Progress
+from edgebnn.data.transforms import resize
 from edgebnn.errors import EdgebnnError
 
 if TYPE_CHECKING:
@@ -88,21 +89,37 @@ def read_wav(path: Path, name: str, content: bytes, rate: int) -> NDArray[np.int
 
 
 def decode_images(
-    contents: Iterator[tuple[str, bytes]], total: int, what: str, progress: Progress | None
+    contents: Iterator[tuple[str, bytes]],
+    total: int,
+    what: str,
+    progress: Progress | None,
+    size: int = 0,
 ) -> NDArray[np.uint8] | None:
-    """Encoded images of one size as ``(N, C, H, W)``; grey among colour becomes colour."""
+    """Encoded images of one size as ``(N, C, H, W)``; grey among colour becomes colour.
+
+    Where a ``size`` is given they may be of many, and are resized to it one by one.
+    """
     decoded: list[NDArray[np.uint8]] = []
     first = ""
     for done, (source, content) in enumerate(contents):
         if progress and done % 500 == 0:
             progress(what, done, total)
         image = _decode_one(source, content)
+        if size:
+            height, width = image.shape[1:]
+            if size > min(height, width):
+                most = min(height, width)
+                raise EdgebnnError(
+                    f"{source} is {width}x{height}; give an image_size of {most} at most"
+                )
+            image = resize(image[np.newaxis], size)[0]
         if not decoded:
             first = source
         elif image.shape[1:] != decoded[0].shape[1:]:
             sizes = [f"{shape[2]}x{shape[1]}" for shape in (image.shape, decoded[0].shape)]
             raise EdgebnnError(
-                f"{source} is {sizes[0]} but {first} is {sizes[1]}; make all images one size"
+                f"{source} is {sizes[0]} but {first} is {sizes[1]}; have edgebnn train "
+                "resize all by --set image_size=32, or make them one size"
             )
         decoded.append(image)
     if not decoded:

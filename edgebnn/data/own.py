@@ -23,16 +23,19 @@ _LEFT_BEHIND = frozenset(("thumbs.db", "desktop.ini"))
 _IDX = "train-images-idx3-ubyte"
 
 
-def load_folder(root: Path, progress: Progress | None) -> Dataset:
-    """Images in ``root``, which has train/ and test/ or else every fifth for testing."""
+def load_folder(root: Path, progress: Progress | None, size: int = 0) -> Dataset:
+    """Images in ``root``, which has train/ and test/ or else every fifth for testing.
+
+    All are resized to ``size``, unless it is 0.
+    """
     try:
-        return _load_folder(root, progress)
+        return _load_folder(root, progress, size)
     except OSError as error:
         where = error.filename or root
         raise EdgebnnError(f"cannot read {where}: {error.strerror or why(error)}") from None
 
 
-def _load_folder(root: Path, progress: Progress | None) -> Dataset:
+def _load_folder(root: Path, progress: Progress | None, size: int) -> Dataset:
     train, test = root / "train", root / "test"
     if train.is_dir() != test.is_dir():
         present, absent = (train, test) if train.is_dir() else (test, train)
@@ -63,7 +66,7 @@ def _load_folder(root: Path, progress: Progress | None) -> Dataset:
             digest.update(hashlib.sha256(content).digest())
             yield str(path), content
 
-    images = decode_images(contents(), len(files), f"reading {root.name}", progress)
+    images = decode_images(contents(), len(files), f"reading {root.name}", progress, size)
     assert images is not None
     images = _without_colour(images)
     targets = np.array(labels, dtype=np.int64)

@@ -34,6 +34,7 @@ def load_dataset(
     progress: Progress | None = None,
     split_seed: int = 0,
     columns: Sequence[Column] | None = None,
+    image_size: int = 0,
 ) -> Dataset:
     """The data set called ``name_or_path``, or the user's own at that path.
 
@@ -49,6 +50,8 @@ def load_dataset(
         progress: called now and then during a download and while images are decoded.
         split_seed: of the split of a ``.csv``, and of a ``.npz`` that has not two parts.
         columns: of a model, which make a table's numbers its inputs; else the table's own.
+        image_size: what is to become of the images in a folder, which may be of many sizes then:
+            each is resized, as by the step of :mod:`edgebnn.data.transforms`. 0 leaves them.
 
     Raises:
         EdgebnnError: the data are missing, broken, or not a classification task; the message
@@ -61,7 +64,7 @@ def load_dataset(
         return identified(loader(Request(name_or_path, data_dir, download, progress)))
     path = Path(name_or_path).expanduser()
     if path.is_dir():
-        return load_folder(path, progress)
+        return load_folder(path, progress, image_size)
     if path.suffix.lower() == ".npz" and path.is_file():
         return load_npz(path, known=columns, split_seed=split_seed)
     if path.suffix.lower() in SUFFIXES and path.is_file():

@@ -68,6 +68,13 @@ def apply_to_image(pixels: Images, steps: Sequence[str]) -> Images:
     return pixels
 
 
+def first_size(steps: Sequence[str]) -> int:
+    """What images are resized to before all else; 0 where they are not."""
+    check_steps(steps)
+    name, _, value = (steps[0] if steps else "").partition(" ")
+    return int(value) if name == "resize" else 0
+
+
 def resize(images: Images, size: int) -> Images:
     """(N, C, H, W) to (N, C, size, size): each pixel the mean of the area that it covers.
 
