@@ -144,6 +144,21 @@ def test_the_float_twin_is_the_same_convolution(padding: Any) -> None:
         assert torch.equal(twin[:2](x), model.eval()[:2](x))
 
 
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("groups", [1, 256])
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")  # what the flag itself says
+def test_sums_are_exact_on_every_backend(groups: int, onednn: bool) -> None:
+    torch.manual_seed(5)
+    layer = bnn.BinaryConv1d(256, 256, 3, padding="same", groups=groups).eval()
+    x = torch.randint(0, 256, (8, 256, 40)).float()
+    weight = torch.where(layer.latent_weight >= 0, 1.0, -1.0).double()
+    expected = F.conv1d(x.double(), weight, padding=1, groups=groups)
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=onednn):
+        assert torch.equal(layer(x).double(), expected)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(layer(x).double(), expected)
+
+
 @pytest.mark.parametrize(
     "padding", [-1, (1,), (1, 2, 3), (0, -1), "valid", "Causal", 1.5, None, True]
 )
