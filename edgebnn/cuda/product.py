@@ -6,7 +6,7 @@ two tables: the weights, and ``limits``, which has one behind the other
     for each kind of border a limit a column: S >= limit, or factor * S + limit
     ONES     how many weights of a column are set
     FACTORS  the factor of a column, where the head is no threshold
-    KINDS    of each row of output pixels, and of each column of them, its part of their border's kind
+    KINDS    of each row of output pixels, and of each column of them, its part of a border's kind
 """
 
 from dataclasses import dataclass, replace
@@ -129,7 +129,7 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
         _grids(pixels, stage, depth, tile, columns, wgmma=wgmma),
         least=FEW // pixels + 1,
     )
-    launches = (few, many) if few.most else (many,)
+    launches: tuple[Launch, ...] = (few, many) if few.most else (many,)
     scratch = 0
     if isinstance(source, Ints):
         scratch = windows.planes * unit.bits // 8
@@ -230,8 +230,8 @@ def _limits(
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
     """The limits without the kinds of borders, and at which place their parts begin.
 
-    On integers dot = S. On bits dot = 2 * S + C, where C is ``pad_value`` times the sum of the weights
-    outside less the sum of those inside.
+    On integers dot = S. On bits dot = 2 * S + C, where C is ``pad_value`` times the sum of the
+    weights outside less the sum of those inside.
     """
     ones = weights.sum(axis=(1, 2), dtype=np.int64)
     if ints:

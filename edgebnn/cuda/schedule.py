@@ -5,10 +5,29 @@ Tensors live and share memory as :mod:`edgebnn.plan` has it, here per image of a
 
 from dataclasses import dataclass
 
-from edgebnn.cuda.elementwise import layer_of  # not written yet
+from edgebnn.cuda import elementwise
 from edgebnn.cuda.layers import Layer
-from edgebnn.cuda.memory import image_bytes
-from edgebnn.ir import Network, Op, Tensor, sources, tensors
+from edgebnn.cuda.memory import IMAGES, image_bytes
+from edgebnn.cuda.product import product
+from edgebnn.errors import EdgebnnError
+from edgebnn.ir import (
+    Add,
+    Binarize,
+    Bits,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Ints,
+    MaxPool,
+    Network,
+    Op,
+    Score,
+    ScoreVector,
+    Sums,
+    Tensor,
+    sources,
+    tensors,
+)
 from edgebnn.plan import Buffer, place
 
 Place = int | None
@@ -38,6 +57,47 @@ class Schedule:
     network: Network
     steps: tuple[Step, ...]
     image_bytes: int
+
+    @property
+    def most_images(self) -> int:
+        """The largest batch: kernels number blocks and pixels with 31 bits."""
+        shapes = {tensor for step in self.steps for tensor in (*step.sources, step.result)}
+        pixels = [
+            tensor.height * tensor.width for tensor in shapes if not isinstance(tensor, ScoreVector)
+        ]
+        grids = [
+            grid.items * max(1, -(-grid.columns // grid.per_block))
+            for step in self.steps
+            for launch in step.layer.launches
+            for grid in launch.grids
+        ]
+        return (2**31 - 1) // max(*pixels, *grids) // IMAGES * IMAGES
+
+
+def layer_of(op: Op, inputs: tuple[Tensor, ...]) -> Layer:
+    """The kernels of ``op`` on the tensors of its :func:`edgebnn.ir.sources`.
+
+    Raises:
+        EdgebnnError: there are none for GPUs.
+    """
+    match op, inputs[0]:
+        case Dense(), Bits() | Ints():
+            return product(op, inputs[0])
+        case Conv(), Bits():
+            return product(op, inputs[0])
+        case Conv(), Ints() as source:
+            return elementwise.direct(op, source)
+        case DepthwiseConv(), Bits() | Ints() as source:
+            return elementwise.depthwise(op, source)
+        case MaxPool(), Bits() as source:
+            return elementwise.max_pool(op, source)
+        case Binarize(), Ints() | Sums() as source:
+            return elementwise.binarize(op, source)
+        case Add(), Sums() as source:
+            return elementwise.add(op, source)
+        case Score(), Sums() as source:
+            return elementwise.score(op, source)
+    raise EdgebnnError(f"layer {op.name} has no kernel for GPUs; choose another target than cuda")
 
 
 def schedule(network: Network) -> Schedule:
