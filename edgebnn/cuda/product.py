@@ -180,7 +180,7 @@ def _grids(
 ) -> tuple[Grid, Grid, Grid]:
     """One for each of :data:`edgebnn.cuda.layers.LEVELS`, as the kernels have their sizes."""
     width = min(tile, _POPC_WIDTH)
-    popc_shared = 2 * 2 * 16 * (_ROWS + width)
+    popc_shared = (2 * 2 + 3) * 16 * (_ROWS + width)  # two stages as they are, one in forms
     popc = Grid(pixels, _ROWS, 256, columns * tile // width, popc_shared, together=2)
     mma_stage = 4 if stage % 4 == 0 else 2
     mma = Grid(pixels, _ROWS, 256, columns, 3 * mma_stage * 16 * (_ROWS + tile))
