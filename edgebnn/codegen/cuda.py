@@ -2,7 +2,7 @@
 
 :func:`device_source` is what runs on the GPU, for nvcc and NVRTC alike: it includes nothing. Its
 entries are ``extern "C"``, named ``<prefix><op>``, with a suffix where an op has several kernels,
-and take one struct ``run``; all else is in the namespace ``<prefix>gpu``. ``<prefix>best`` makes
+and take one struct ``run``; all else is in the namespace ``<prefix>cuda``. ``<prefix>best`` makes
 classes of scores. ``<prefix>level`` writes which of :data:`edgebnn.cuda.layers.LEVELS` the code was
 compiled for, as a number.
 """
