@@ -38,8 +38,8 @@ class Grid:
 class Launch:
     """One kernel: the function template ``body`` for the constants of its layer.
 
-    ``grids`` are of the :data:`LEVELS`, or a single one for all of them. The kernel runs for batches
-    from ``least`` to ``most`` images: a layer may have one for few images and one for many.
+    ``grids`` are of the :data:`LEVELS`, or a single one for all of them. The kernel runs for
+    batches from ``least`` to ``most`` images: a layer may have one for few and one for many.
     """
 
     suffix: str
