@@ -35,7 +35,7 @@ from edgebnn.ir import (
 FEW = 16
 """Up to so many rows, a product is computed by threads that have a column each."""
 _FEW_ROWS = 4  # of a block of those
-_FEW_SHARED = 32 * 1024  # bytes of shared memory for the planes of their integers
+_ONE_SHARED = 32 * 1024  # bytes of shared memory for the planes of a single row's integers
 _ROWS = 128  # of a tile
 _NEVER = 2**28  # above every sum; thresholds are cut to this magnitude
 _RING = 192 * 1024  # bytes of shared memory for the stages of wgmma
@@ -119,24 +119,25 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
         "KINDS": limits.size,
     }
     pixels = windows.out_height * windows.out_width
-    many = Launch("", "product", _grids(pixels, stage, depth, tile, columns, wgmma=wgmma))
-    launches: tuple[Launch, ...] = (many,)
+    few = Grid(pixels, _FEW_ROWS, 256, columns * tile // 32)
+    many = _grids(pixels, stage, depth, tile, columns, wgmma=wgmma)
+    launches = [Launch("", "product", many, least=FEW // pixels + 1)]
+    if FEW // pixels:
+        launches.insert(0, Launch("few", "product_few", (few,), most=FEW // pixels))
     scratch = 0
     if isinstance(source, Ints):
         scratch = windows.planes * unit.count * unit.size
         words = Grid(unit.count * 4, 8, 256)
-        launches = (
-            Launch("planes", "planes", (words,), writes_scratch=True),
-            replace(many, reads_scratch=True),
-        )
-    if pixels <= FEW and _FEW_ROWS * scratch <= _FEW_SHARED:
-        grid = Grid(pixels, _FEW_ROWS, 256, columns * tile // 32)
-        few = Launch("few", "product_few", (grid,), most=FEW // pixels)
-        launches = (few, *(replace(one, least=FEW // pixels + 1) for one in launches))
+        launches = [replace(one, reads_scratch=True) for one in launches]
+        launches.insert(0, Launch("planes", "planes", (words,), writes_scratch=True))
+    if pixels == 1 and (not scratch or scratch <= _ONE_SHARED):
+        launches = [replace(one, least=max(one.least, 2)) for one in launches]
+        one = replace(few, per_block=1)
+        launches.insert(0, Launch("one", "product_one", (one,), most=1))
     kinds = (of_row, of_column) if len(borders) > 1 else ()
     return Layer(
         constants,
-        launches,
+        tuple(launches),
         pack_weights(weights, unit, tile, chunks),
         np.concatenate([limits, *kinds]).astype(np.int32),
         scratch,
