@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <random>
+#include <string>
 #include <vector>
 
 #define FULL 0xFFFFFFFFu
@@ -247,6 +249,22 @@ static bool reverse_equal(bool synced)
     return out == expected;
 }
 
+/* What a block before has left is gone. */
+__global__ void leftovers(run r)
+{
+    SHARED_MEMORY(shared);
+    SHARED_ARRAY(unsigned, words, 32);
+    unsigned *dynamic = reinterpret_cast<unsigned *>(shared);
+    r.out[blockIdx.x * 64 + threadIdx.x] = words[threadIdx.x];
+    r.out[blockIdx.x * 64 + 32 + threadIdx.x] = dynamic[threadIdx.x];
+    words[threadIdx.x] = dynamic[threadIdx.x] = 0;
+}
+
+static bool leftovers_equal(bool)
+{
+    return launched({leftovers, 3, 32, 128, true}, {0}, 192) == Words(192, 0xA5A5A5A5u);
+}
+
 /* Two halves of a block, each with a barrier of its own and another number of steps. */
 __global__ void halves(run r)
 {
@@ -455,6 +473,7 @@ static const struct {
     {"mma_and", mma_equal<true>},
     {"mma_bytes", mma_equal<false>},
     {"reverse", reverse_equal},
+    {"leftovers", leftovers_equal},
     {"halves", halves_equal},
     {"copy_4", pipeline_equal<4>},
     {"copy_8", pipeline_equal<8>},

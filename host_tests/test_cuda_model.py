@@ -17,7 +17,7 @@ COMPILERS = {"g++": ("g++",), "clang++": ("clang++",), "sanitizers": ("g++", *SA
 WORDS = ("words", "shuffles", "matrices", "mma_and", "mma_bytes")
 WITH_WAITS = ("reverse", *(f"copy_{n}" for n in (4, 8, 16)), "bulk")
 GROUPS = tuple(f"group_{columns}" for columns in (64, 128, 256))
-EQUAL = (*WORDS, "halves", *WITH_WAITS, *GROUPS)
+EQUAL = (*WORDS, "leftovers", "halves", *WITH_WAITS, *GROUPS)
 UNSYNCED = (*WITH_WAITS, *GROUPS)
 
 REFUSED = {

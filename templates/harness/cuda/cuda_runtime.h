@@ -82,7 +82,13 @@ inline bool fails(const char *function)
     return meant && --settings.fail_at == 0;
 }
 
-/* What a block of the device may have, with cudaFuncSetAttribute ("Compute Capabilities" of the CUDA guide). */
+/* Of a function whose only error is the one that a test wants. */
+inline cudaError_t result_of(const char *function)
+{
+    return result(fails(function) ? cudaErrorInvalidValue : cudaSuccess);
+}
+
+/* What cudaFuncSetAttribute may allow a block: "Compute Capabilities" of the CUDA programming guide. */
 inline int most_shared_bytes()
 {
     switch (settings.capability) {
@@ -250,7 +256,7 @@ inline cudaError_t cudaMemset(void *memory, int value, std::size_t bytes)
 inline cudaError_t cudaGetDevice(int *device)
 {
     *device = 0;
-    return cuda_model::result(cuda_model::fails("cudaGetDevice") ? cudaErrorInvalidValue : cudaSuccess);
+    return cuda_model::result_of("cudaGetDevice");
 }
 
 inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device)
@@ -298,12 +304,12 @@ inline cudaError_t cudaGetLastError()
 
 inline cudaError_t cudaStreamSynchronize(cudaStream_t)
 {
-    return cuda_model::result(cuda_model::fails("cudaStreamSynchronize") ? cudaErrorInvalidValue : cudaSuccess);
+    return cuda_model::result_of("cudaStreamSynchronize");
 }
 
 inline cudaError_t cudaDeviceSynchronize()
 {
-    return cuda_model::result(cuda_model::fails("cudaDeviceSynchronize") ? cudaErrorInvalidValue : cudaSuccess);
+    return cuda_model::result_of("cudaDeviceSynchronize");
 }
 
 /* --- kernels ----------------------------------------------------------------------------------- */
@@ -312,15 +318,18 @@ template <class... A>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(A...), cudaFuncAttribute attribute, int value)
 {
     using namespace cuda_model;
-    if (fails("cudaFuncSetAttribute") || attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
-        value > most_shared_bytes()) {
+    const bool known = attribute == cudaFuncAttributeMaxDynamicSharedMemorySize;
+    if (fails("cudaFuncSetAttribute") || !known || value < 0 || value > most_shared_bytes()) {
         return result(cudaErrorInvalidValue);
     }
     host.shared_limits[reinterpret_cast<const void *>(kernel)] = value;
     return cudaSuccess;
 }
 
-/* Runs the kernel to its end. As in CUDA, a launch that asks for too much is an error, and nothing runs. */
+/*
+ * Runs the kernel to its end. As in CUDA, a launch that asks for too much is an error, and nothing runs. The
+ * kernel's own type is needed: a `const void *` does not say how its argument is passed.
+ */
 template <class... A>
 cudaError_t cudaLaunchKernel(void (*kernel)(A...), dim3 grid, dim3 threads, void **arguments,
                              std::size_t shared = 0, cudaStream_t = nullptr)

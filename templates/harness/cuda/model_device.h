@@ -209,7 +209,8 @@ inline void place_shared(std::size_t bytes)
 
 inline bool inside(const void *address, std::size_t bytes, const void *begin, std::size_t size)
 {
-    const std::size_t offset = reinterpret_cast<std::uintptr_t>(address) - reinterpret_cast<std::uintptr_t>(begin);
+    const std::size_t offset =
+        reinterpret_cast<std::uintptr_t>(address) - reinterpret_cast<std::uintptr_t>(begin);
     return offset <= size && bytes <= size - offset;
 }
 
@@ -443,6 +444,12 @@ inline unsigned first_row(const Warp &warp)
     return warp.number % 4 * 16;
 }
 
+inline auto find_accumulator(Warp &warp, const int *lane0)
+{
+    std::vector<Accumulator> &all = warp.accumulators;
+    return std::find_if(all.begin(), all.end(), [&](const Accumulator &each) { return each.d[0] == lane0; });
+}
+
 inline void fill_with_garbage(Accumulator &accumulator, unsigned count)
 {
     for (int *d : accumulator.d) {
@@ -458,8 +465,7 @@ inline void issue(Warp &warp)
         fail(where, "group_mma: warp %u is in no warpgroup of 128 threads", warp.number);
     }
     const unsigned count = first.columns / 2;
-    auto accumulator = std::find_if(warp.accumulators.begin(), warp.accumulators.end(),
-                                    [&](const Accumulator &each) { return each.d[0] == first.d; });
+    auto accumulator = find_accumulator(warp, first.d);
     if (accumulator == warp.accumulators.end()) {
         if (!warp.fenced) {
             fail(where, "group_mma: no group_fence() between a use of the sums and this");
@@ -496,8 +502,7 @@ inline void finish(Warp &warp, const Product &product)
         fail(product.where, "group_mma: its shared memory changed before group_wait() of warp %u",
              warp.number);
     }
-    const auto accumulator = std::find_if(warp.accumulators.begin(), warp.accumulators.end(),
-                                          [&](const Accumulator &each) { return each.d[0] == product.lane0; });
+    const auto accumulator = find_accumulator(warp, product.lane0);
     for (unsigned lane = 0; lane < WARP_SIZE; lane++) {
         for (unsigned i = 0; i < product.columns / 2; i++) {
             const unsigned row = lane / 4 + i / 2 % 2 * 8;
@@ -752,8 +757,8 @@ inline void load_matrices(Warp &warp)
 /* --- what kernels call ------------------------------------------------------------------------- */
 
 #define SHARED_MEMORY(name) unsigned char *const name = cuda_model::block.shared
-#define SHARED_ARRAY(type, name, count)                                                                        \
-    static cuda_model::StaticShared<type[count]> name##_shared;                                                \
+#define SHARED_ARRAY(type, name, count)                         \
+    static cuda_model::StaticShared<type[count]> name##_shared; \
     type(&name)[count] = name##_shared.array
 
 inline void named_barrier(unsigned id, unsigned threads, cuda_model::Here here = cuda_model::Here::now())
@@ -798,7 +803,8 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, cuda_model::Here her
     return bits;
 }
 
-template <class T> T __shfl_sync(unsigned mask, T value, int lane, cuda_model::Here here = cuda_model::Here::now())
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane, cuda_model::Here here = cuda_model::Here::now())
 {
     using namespace cuda_model;
     check_mask(mask, "__shfl_sync", here);
@@ -902,7 +908,8 @@ inline void barrier_fence()
     }
 }
 
-inline void barrier_expect(barrier_t *barrier, unsigned bytes, cuda_model::Here here = cuda_model::Here::now())
+inline void barrier_expect(barrier_t *barrier, unsigned bytes,
+                           cuda_model::Here here = cuda_model::Here::now())
 {
     using namespace cuda_model;
     arrive_at(find_barrier(barrier, "barrier_expect", here), bytes, "barrier_expect", here);
@@ -914,7 +921,7 @@ inline void barrier_arrive(barrier_t *barrier, cuda_model::Here here = cuda_mode
     arrive_at(find_barrier(barrier, "barrier_arrive", here), 0, "barrier_arrive", here);
 }
 
-/* "mbarrier.test_wait.parity": until the phase of this parity, the current or the one before, has completed. */
+/* "mbarrier.try_wait.parity": until the phase of this parity has completed, the current or the last one. */
 inline void barrier_wait(barrier_t *barrier, unsigned parity, cuda_model::Here here = cuda_model::Here::now())
 {
     using namespace cuda_model;
@@ -973,8 +980,8 @@ inline unsigned long long matrix_descriptor(const void *shared, unsigned leading
 }
 
 /*
- * "wgmma.mma_async", a warp at a time: each computes 16 rows. The four of a warpgroup may drift apart, as on a
- * GPU; that all issue the same is checked when the block ends.
+ * "wgmma.mma_async", a warp at a time: each computes 16 rows. The four of a warpgroup may drift apart, as on
+ * a GPU; that all issue the same is checked when the block ends.
  */
 template <int N>
 void group_mma(int (&d)[N / 2], unsigned long long a, unsigned long long b, bool accumulate,
