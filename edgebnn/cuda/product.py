@@ -181,7 +181,7 @@ def _grids(
     popc_shared = (2 * 4 + 6) * 16 * (_ROWS + width)  # two stages as they are, one in forms
     popc = Grid(pixels, _ROWS, 256, columns * tile // width, popc_shared, together=2)
     mma_stage = 4 if stage % 4 == 0 else 2
-    mma = Grid(pixels, _ROWS, 256, columns, 3 * mma_stage * 16 * (_ROWS + tile))
+    mma = Grid(pixels, _ROWS, 256, columns, 4 * mma_stage * 16 * (_ROWS + tile))
     if not wgmma:
         return popc, mma, mma
     ring = depth * stage * 16 * (_ROWS + tile)
