@@ -127,9 +127,9 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
     scratch = 0
     if isinstance(source, Ints):
         scratch = windows.planes * unit.count * unit.size
-        words = Grid(unit.count * 4, 8, 256)
+        chunk = Grid(unit.count, 8, 256)
         launches = [replace(one, reads_scratch=True) for one in launches]
-        launches.insert(0, Launch("planes", "planes", (words,), writes_scratch=True))
+        launches.insert(0, Launch("planes", "planes", (chunk,), writes_scratch=True))
     if pixels == 1 and (not scratch or scratch <= _ONE_SHARED):
         launches = [replace(one, least=max(one.least, 2)) for one in launches]
         one = replace(few, per_block=1)
