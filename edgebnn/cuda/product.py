@@ -128,9 +128,9 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
     scratch = 0
     if isinstance(source, Ints):
         scratch = windows.planes * unit.count * unit.size
-        words = Grid(unit.count * 4, 8, 256)
+        chunk = Grid(unit.count, 8, 256)
         launches = [replace(one, reads_scratch=True) for one in launches]
-        launches.insert(0, Launch("planes", "planes", (words,), writes_scratch=True))
+        launches.insert(0, Launch("planes", "planes", (chunk,), writes_scratch=True))
     if pixels == 1 and (not scratch or scratch <= _ONE_SHARED):
         launches = [replace(one, least=max(one.least, 2)) for one in launches]
         one = replace(few, per_block=1)
@@ -183,7 +183,7 @@ def _grids(
     popc_shared = (2 * 4 + 6) * 16 * (_ROWS + width)  # two stages as they are, one in forms
     popc = Grid(pixels, _ROWS, 256, columns * tile // width, popc_shared, together=2)
     mma_stage = 4 if stage % 4 == 0 else 2
-    mma = Grid(pixels, _ROWS, 256, columns, 3 * mma_stage * 16 * (_ROWS + tile))
+    mma = Grid(pixels, _ROWS, 256, columns, 4 * mma_stage * 16 * (_ROWS + tile))
     if not wgmma:
         return popc, mma, mma
     ring = depth * stage * 16 * (_ROWS + tile)
