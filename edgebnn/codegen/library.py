@@ -36,6 +36,6 @@ def header_path(name: str) -> str:
     return f"src/{name}.h"
 
 
-def source_path(name: str) -> str:
-    """Where its one C file is, beside the header."""
-    return f"src/{name}.c"
+def source_path(name: str, suffix: str = "c") -> str:
+    """Where its one C file is, beside the header, or its .cu file."""
+    return f"src/{name}.{suffix}"

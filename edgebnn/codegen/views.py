@@ -199,7 +199,8 @@ def op_view(step: Step, prefix: str, arena: str, cpu: Cpu) -> OpView:
         places.append(_place(step.scratch_offset, arena, ""))
     return OpView(
         name=name,
-        comment=f"{step.op.name}: {_describe(step)} [{step.kernel.way}]",
+        comment=f"{step.op.name}: {describe(step.op, step.source, step.result)} "
+        f"[{step.kernel.way}]",
         template=f"c/kernels/{step.kernel.name}.c.j2",
         arrays=tuple(array_view(name, table, cpu) for table in step.view.tables),
         view=step.view,
@@ -213,7 +214,7 @@ def _place(offset: int | None, arena: str, outside: str) -> str:
     return outside if offset is None else f"&{arena}[{offset}]"
 
 
-def _shape(tensor: Tensor) -> str:
+def _shape(tensor: Tensor, bits: int | None) -> str:
     match tensor:
         case ScoreVector():
             return f"{tensor.classes} score{'s' if tensor.classes > 1 else ''}"
@@ -226,10 +227,10 @@ def _shape(tensor: Tensor) -> str:
         case Bits():
             return f"{tensor.height}x{tensor.width}x{tensor.channels} bits"
         case Sums(height=1, width=1):
-            return f"{tensor.channels} sums of {sum_bits(tensor)} bits"
+            return f"{tensor.channels} sums of {bits or sum_bits(tensor)} bits"
         case Sums():
             shape = f"{tensor.height}x{tensor.width}x{tensor.channels}"
-            return f"{shape} sums of {sum_bits(tensor)} bits"
+            return f"{shape} sums of {bits or sum_bits(tensor)} bits"
 
 
 def _padding(padding: Sides) -> str:
@@ -241,9 +242,9 @@ def _padding(padding: Sides) -> str:
     return " ".join(given)
 
 
-def _describe(step: Step) -> str:
-    op: Op = step.op
-    text = f"{_shape(step.source)} -> {_shape(step.result)}"
+def describe(op: Op, source: Tensor, result: Tensor, bits: int | None = None) -> str:
+    """What a layer does, for a comment; sums are of ``bits`` bits in memory, or as few as do."""
+    text = f"{_shape(source, bits)} -> {_shape(result, bits)}"
     match op:
         case Dense():
             return text
@@ -261,4 +262,4 @@ def _describe(step: Step) -> str:
         case Binarize() | Score():
             return text
         case Add():
-            return f"{op.source} + {op.other}; {_shape(step.result)}"
+            return f"{op.source} + {op.other}; {_shape(result, bits)}"

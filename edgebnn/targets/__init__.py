@@ -11,13 +11,19 @@ from dataclasses import replace
 from edgebnn.errors import EdgebnnError
 from edgebnn.targets.base import Target
 from edgebnn.targets.boards import BOARDS, Board
+from edgebnn.targets.cuda import CUDA
 
 __all__ = ["BOARDS", "TARGETS", "Board", "Target", "board_of", "get_target"]
 
 
 def _found() -> dict[str, Target]:
     """This computer first, then architecture by architecture."""
-    names = {module.name for module in pkgutil.iter_modules(__path__)} - {"base", "boards", "host"}
+    names = {module.name for module in pkgutil.iter_modules(__path__)} - {
+        "base",
+        "boards",
+        "cuda",
+        "host",
+    }
     modules = [importlib.import_module(f"{__name__}.{name}") for name in ("host", *sorted(names))]
     return {target.name: target for module in modules for target in module.TARGETS}
 
@@ -29,8 +35,13 @@ def get_target(name: str) -> Target:
     """The target called ``name``, or the one of the board called so, with its flash and RAM.
 
     Raises:
-        EdgebnnError: no such target; the message lists those there are.
+        EdgebnnError: no such target, or a GPU; the message lists those there are.
     """
+    if name == CUDA.name:
+        raise EdgebnnError(
+            f"'{name}' is no CPU, and only edgebnn generate writes code for it; pick one of: "
+            f"{', '.join(TARGETS)}, or a board: {', '.join(BOARDS)}"
+        )
     if name in TARGETS:
         return TARGETS[name]
     if name in BOARDS:

@@ -1,0 +1,317 @@
+"""The CUDA renderer: a schedule goes in, the text of a .cu file and its header comes out.
+
+:func:`device_source` is what runs on the GPU, for nvcc and NVRTC alike: it includes nothing. Its
+entries are ``extern "C"``, named ``<prefix><op>``, with a suffix where an op has several kernels,
+and take one struct ``run``; all else is in the namespace ``<prefix>cuda``. ``<prefix>best`` makes
+classes of scores. ``<prefix>level`` writes which of :data:`edgebnn.cuda.layers.LEVELS` the code was
+compiled for, as a number.
+"""
+
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgebnn import ir
+from edgebnn._version import __version__
+from edgebnn.codegen import views
+from edgebnn.codegen.env import render
+from edgebnn.codegen.library import Library, header_path, source_path
+from edgebnn.codegen.names import check_prefix, comment_text
+from edgebnn.cuda import elementwise
+from edgebnn.cuda.layers import Grid, Launch, Layer
+from edgebnn.cuda.memory import IMAGES
+from edgebnn.cuda.schedule import Place, Schedule, Step
+from edgebnn.data.columns import Column
+from edgebnn.kernels import Table
+from edgebnn.targets import TARGETS
+from edgebnn.targets.cuda import CUDA
+
+
+@dataclass(frozen=True, slots=True)
+class KernelView:
+    """An entry: a body for the constants of its layer."""
+
+    name: str
+    body: str
+    bounds: str  # what __launch_bounds__ is given
+
+
+@dataclass(frozen=True, slots=True)
+class LayerView:
+    """The constants of a layer, as a struct, and its kernels."""
+
+    name: str
+    constants: tuple[str, ...]  # "int WIDTH = 28"
+    kernels: tuple[KernelView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchView:
+    """How the host starts a kernel."""
+
+    kernel: str
+    grids: tuple[str, ...]  # initializers, one a level or a single one
+    grid: str  # the expression that is the one to take
+    condition: str  # on the batch, "" for all
+    shared: bool  # there is dynamic shared memory
+    source: str
+    other: str
+    result: str
+    weights: str
+    limits: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """A layer on the host's side."""
+
+    comment: str
+    arrays: tuple[views.ArrayView, ...]
+    launches: tuple[LaunchView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryView:
+    """All that the two files print beside the device's part."""
+
+    name: str
+    prefix: str
+    macro: str
+    version: str
+    target: str
+    sha256: str
+    interface: str
+    accuracy: str
+    input_steps: str
+    columns: tuple[str, ...]
+    classes: tuple[str, ...]
+    steps: tuple[StepView, ...]
+    best: LaunchView
+    input_bytes: int
+    input_shape: str
+    input_height: int
+    input_width: int
+    input_channels: int
+    input_max: int
+    zero_point: int
+    num_classes: int
+    fraction_bits: int
+    most_images: int
+    fill: int  # batches are filled up to a multiple of so many images
+    image_bytes: int
+    table_text: str
+    image_text: str
+
+
+def device_source(schedule: Schedule, prefix: str) -> str:
+    """The kernels of ``schedule``, ``<prefix>best`` and ``<prefix>level``, as CUDA C++17.
+
+    It compiles for every GPU from sm_75 on. ``EDGEBNN_LEVEL`` may be defined to have less than what
+    the GPU can.
+    """
+    layers = [(step.op.name, step.layer) for step in schedule.steps]
+    best = elementwise.best(schedule.network.num_classes)
+    return source_of([*layers, ("best", best)], prefix)
+
+
+def source_of(layers: Sequence[tuple[str, Layer]], prefix: str) -> str:
+    """The kernels of named layers, and ``<prefix>level``: what :func:`device_source` is made of."""
+    shown = tuple(_layer_view(prefix, name, layer) for name, layer in layers)
+    parts = dict.fromkeys(
+        part
+        for _, layer in layers
+        for part in layer.templates or (launch.body for launch in layer.launches)
+    )
+    files = tuple(f"cuda/{part}.cuh.j2" for part in parts)
+    text = render("cuda/device.cuh.j2", prefix=prefix, parts=files, layers=shown)
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def kernel_name(prefix: str, op: str, launch: Launch) -> str:
+    """What the entry of a launch is called."""
+    return f"{prefix}{op}_{launch.suffix}" if launch.suffix else prefix + op
+
+
+def generate(
+    schedule: Schedule,
+    name: str,
+    *,
+    class_names: tuple[str, ...] = (),
+    test_accuracy: float | None = None,
+    input_steps: tuple[str, ...] = (),
+    zero_point: int = 0,
+    columns: Sequence[Column] = (),
+) -> Library:
+    """The library ``name`` for the network of ``schedule``, as a header and one .cu file.
+
+    Arguments are those of :func:`edgebnn.codegen.c.generate`. The library's ``arena_bytes`` are
+    those that an image of a batch takes on the GPU, ``constant_bytes`` are all tables.
+
+    Raises:
+        EdgebnnError: ``name`` is not usable in C.
+    """
+    check_prefix(name)
+    network, prefix = schedule.network, f"{name}_"
+    accuracy = "not recorded"
+    if test_accuracy is not None:
+        accuracy = f"{100.0 * test_accuracy:.2f} % (test set, recorded when the model was saved)"
+    shape, sha256 = network.input, ir.sha256(network)
+    image_bytes = schedule.image_bytes + 4 * network.num_classes
+    table_bytes = sum(table.bytes for step in schedule.steps for table in _tables(step))
+    best = elementwise.best(network.num_classes).launches[0]
+    text = f"{__version__} {sha256} {CUDA.name} {image_bytes}"
+    view = LibraryView(
+        name=name,
+        prefix=prefix,
+        macro=name.upper(),
+        version=__version__,
+        target=CUDA.name,
+        sha256=sha256,
+        interface=f"0x{zlib.crc32(text.encode()):08X}",
+        accuracy=accuracy,
+        input_steps=", then ".join(comment_text(step) for step in input_steps),
+        columns=views.column_lines(columns),
+        classes=tuple(comment_text(text) for text in class_names),
+        steps=tuple(_step_view(step, prefix) for step in schedule.steps),
+        best=_launch_view(best, "best", prefix, "scores", "nullptr", "classes", ()),
+        input_bytes=network.input_bytes,
+        input_shape=f"{shape.height} x {shape.width} x {shape.channels}",
+        input_height=shape.height,
+        input_width=shape.width,
+        input_channels=shape.channels,
+        input_max=2**shape.bits - 1,
+        zero_point=zero_point,
+        num_classes=network.num_classes,
+        fraction_bits=network.scores.fraction_bits,
+        most_images=schedule.most_images,
+        fill=IMAGES,
+        image_bytes=schedule.image_bytes,
+        table_text=views.spaced(table_bytes),
+        image_text=views.spaced(image_bytes),
+    )
+    device = device_source(schedule, prefix)
+    return Library(
+        name=name,
+        target=CUDA.name,
+        files={
+            header_path(name): render("cuda/model.h.j2", lib=view),
+            source_path(name, CUDA.suffix): render("cuda/model.cu.j2", lib=view, device=device),
+        },
+        input_bytes=network.input_bytes,
+        num_classes=network.num_classes,
+        constant_bytes=table_bytes,
+        arena_bytes=image_bytes,
+        layers=tuple(prefix + step.op.name for step in schedule.steps),
+    )
+
+
+def _layer_view(prefix: str, name: str, layer: Layer) -> LayerView:
+    constants = tuple(
+        f"{'bool' if isinstance(value, bool) else 'int'} {key} = {str(value).lower()}"
+        for key, value in layer.constants.items()
+    )
+    kernels = tuple(
+        KernelView(kernel_name(prefix, name, launch), launch.body, _bounds(launch.grids))
+        for launch in layer.launches
+    )
+    return LayerView(name, constants, kernels)
+
+
+def _bounds(grids: tuple[Grid, ...]) -> str:
+    threads = _by_level([grid.threads for grid in grids])
+    together = _by_level([grid.together for grid in grids])
+    return threads if together == "1" else f"{threads}, {together}"
+
+
+def _by_level(values: Iterable[int]) -> str:
+    """What is ``values[EDGEBNN_LEVEL]``, or ``values[0]`` if there is but one, in C++."""
+    *lower, highest = values
+    text = str(highest)
+    for level, value in reversed(list(enumerate(lower))):
+        if str(value) != text:
+            text = f"EDGEBNN_LEVEL == {level} ? {value} : {text}"
+    return text
+
+
+def _tables(step: Step) -> tuple[Table, ...]:
+    weights, limits = step.layer.weights, step.layer.limits
+    tables = []
+    if weights is not None:
+        rows = weights.reshape(-1, weights.shape[-1]) if weights.ndim > 1 else weights
+        tables.append(Table("weights", "uint32_t", rows, words=True))
+    if limits is not None:
+        tables.append(Table("limits", "int32_t", np.asarray(limits)))
+    return tuple(tables)
+
+
+def _step_view(step: Step, prefix: str) -> StepView:
+    source = _memory(step.source_places[0], "inputs")
+    other = "nullptr" if len(step.sources) == 1 else _memory(step.source_places[1], "")
+    result, scratch = _memory(step.result_place, "scores"), _memory(step.scratch_place, "")
+    arrays = tuple(
+        views.array_view(step.op.name, table, TARGETS["host"].cpu) for table in _tables(step)
+    )
+    launches = tuple(
+        _launch_view(
+            launch,
+            step.op.name,
+            prefix,
+            scratch if launch.reads_scratch else source,
+            other,
+            scratch if launch.writes_scratch else result,
+            arrays,
+        )
+        for launch in step.layer.launches
+    )
+    bodies = ", ".join(dict.fromkeys(launch.body for launch in step.layer.launches))
+    what = views.describe(step.op, step.sources[0], step.result, bits=32)
+    return StepView(f"{step.op.name}: {what} [{bodies}]", arrays, launches)
+
+
+def _memory(place: Place, outside: str) -> str:
+    return outside if place is None else f"memory + {place} * images"
+
+
+def _launch_view(
+    launch: Launch,
+    op: str,
+    prefix: str,
+    source: str,
+    other: str,
+    result: str,
+    arrays: tuple[views.ArrayView, ...],
+) -> LaunchView:
+    kernel = kernel_name(prefix, op, launch)
+    names = [array.name for array in arrays]
+    weights, limits = (
+        f"tables->{op}_{suffix}" if f"{op}_{suffix}" in names else "nullptr"
+        for suffix in ("weights", "limits")
+    )
+    conditions = []
+    if launch.least > 1:
+        conditions.append(f"batch >= {launch.least}")
+    if launch.most is not None:
+        conditions.append(f"batch <= {launch.most}")
+    return LaunchView(
+        kernel=kernel,
+        grids=tuple(_grid(grid) for grid in launch.grids),
+        grid=f"{kernel}_grids[model->level]" if len(launch.grids) > 1 else f"{kernel}_grids[0]",
+        condition=" && ".join(conditions),
+        shared=any(grid.shared for grid in launch.grids),
+        source=source,
+        other=other,
+        result=result,
+        weights=weights,
+        limits=limits,
+    )
+
+
+def _grid(grid: Grid) -> str:
+    """As ``struct grid`` of the emitted file has it."""
+    resident = "true" if grid.resident else "false"
+    return (
+        f"{grid.items}, {grid.per_block}, {grid.columns}, {grid.threads}, {grid.shared}, {resident}"
+    )

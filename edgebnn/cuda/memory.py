@@ -1,0 +1,86 @@
+"""How tensors and weights lie in the memory of a GPU.
+
+Bits of a pixel lie in units of 4, 8 or 16 bytes, least significant bit first, with zeros behind the
+last channel. Where a pixel has several units, those of 128 pixels lie side by side,
+``[pixels / 128][unit][128][16 bytes]``, so that what a block of threads reads for 128 rows of a
+matrix product is contiguous. Sums and scores lie pixel by pixel, 32 bits each; inputs as the caller
+has them, a byte each. A batch is filled up to a multiple of 128 images.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebnn.ir import Bits, BoolArray, Ints, ScoreVector, Sums, Tensor
+
+IMAGES = 128
+"""Batches are filled up to a multiple of so many images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """A pixel's bits: ``count`` units of ``size`` bytes. Several are an even number."""
+
+    size: int
+    count: int
+
+    @property
+    def bits(self) -> int:
+        return 8 * self.size * self.count
+
+
+def units(channels: int) -> Units:
+    """The units of a pixel with so many channels of bits."""
+    for size in (4, 8, 16):
+        if channels <= 8 * size:
+            return Units(size, 1)
+    return Units(16, 2 * -(-channels // 256))
+
+
+def image_bytes(tensor: Tensor) -> int:
+    """Bytes that an image's ``tensor`` takes between layers; input and scores are the caller's."""
+    match tensor:
+        case Bits():
+            return tensor.height * tensor.width * units(tensor.channels).bits // 8
+        case Sums():
+            return tensor.height * tensor.width * tensor.channels * 4
+        case Ints() | ScoreVector():
+            return 0
+
+
+def channel_of_column(tile: int) -> NDArray[np.intp]:
+    """(tile,): which channel of a tile each column of the product is.
+
+    Of a tensor core's sums, thread t of four has columns 8 j + 2 t and 8 j + 2 t + 1. Its channels
+    are to lie side by side, so that it packs bits that are contiguous.
+    """
+    column = np.arange(tile)
+    j, t, e = column // 8, column % 8 // 2, column % 2
+    return np.asarray(tile // 4 * t + 2 * j + e)
+
+
+def in_columns(values: NDArray[np.int64], tile: int, fill: int) -> NDArray[np.int64]:
+    """(..., channels) -> (..., columns of whole tiles), ``fill`` where there is no channel."""
+    count = -(-values.shape[-1] // tile)
+    padded = np.full((*values.shape[:-1], count * tile), fill, np.int64)
+    padded[..., : values.shape[-1]] = values
+    tiles = padded.reshape(*values.shape[:-1], count, tile)[..., channel_of_column(tile)]
+    return tiles.reshape(padded.shape)
+
+
+def pack_weights(weights: BoolArray, unit: Units, tile: int, chunks: int) -> NDArray[np.uint32]:
+    """(outputs, taps, channels) -> (tiles, chunks, tile, 4): a chunk is four words of a row's bits.
+
+    Taps lie one behind the other, each in its units.
+    """
+    outputs, taps, channels = weights.shape
+    bits = np.zeros((outputs, taps, unit.bits), np.uint8)
+    bits[..., :channels] = weights
+    packed = np.packbits(bits.reshape(outputs, -1), axis=1, bitorder="little")
+    tiles = -(-outputs // tile)
+    rows = np.zeros((tiles * tile, chunks * 16), np.uint8)
+    rows[:outputs, : packed.shape[1]] = packed
+    ordered = rows.reshape(tiles, tile, chunks, 16)[:, channel_of_column(tile)]
+    words = np.ascontiguousarray(ordered.transpose(0, 2, 1, 3)).view("<u4")
+    return words.astype(np.uint32)

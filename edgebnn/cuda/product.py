@@ -1,0 +1,258 @@
+"""Layers with weights on bits, and dense ones on integers, as matrix products of bits.
+
+``templates/cuda/gemm.cuh.j2`` has the derivation. What heads, thresholds and borders mean lies in
+two tables: the weights, and ``limits``, which has one behind the other
+
+    for each kind of border a limit a column: S >= limit, or factor * S + limit
+    ONES     how many weights of a column are set
+    FACTORS  the factor of a column, where the head is no threshold
+    KINDS    of each row of output pixels, and then of each column, its part of their border's kind
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebnn.cuda.layers import Grid, Launch, Layer
+from edgebnn.cuda.memory import Units, in_columns, pack_weights, units
+from edgebnn.ir import (
+    Bits,
+    BoolArray,
+    Conv,
+    Dense,
+    Head,
+    Int32Array,
+    Ints,
+    Scores,
+    ScoreVector,
+    Sides,
+    Tensor,
+    Threshold,
+    infer,
+)
+
+FEW = 16
+"""Up to so many rows, a product is computed by threads that have a column each."""
+_FEW_ROWS = 4  # of a block of those
+_ONE_SHARED = 32 * 1024  # bytes of shared memory for the planes of a single row's integers
+_ROWS = 128  # of a tile
+_NEVER = 2**28  # above every sum; thresholds are cut to this magnitude
+_RING = 192 * 1024  # bytes of shared memory for the stages of wgmma
+_DEEPEST = 8
+_TEMPLATES = ("gemm", "gemm_popc", "gemm_mma", "gemm_wgmma", "product")
+_POPC_WIDTH = 64  # columns of a block, at most
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """A product's rows: the taps of windows over the bits of ``height`` x ``width`` pixels."""
+
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: Sides
+    pad_value: int
+    out_height: int
+    out_width: int
+    unit: Units
+    planes: int  # of integers; 1 of bits
+
+    @property
+    def direct(self) -> bool:
+        """Whether a row lies in memory as the product reads it."""
+        apart = any(self.padding) or self.stride != (1, 1) or self.kernel != (1, 1)
+        return not apart and self.unit.count > 1
+
+
+def product(op: Dense | Conv, source: Tensor) -> Layer:
+    """``op`` on bits, or a dense one on integers, whose planes of bits a kernel makes first."""
+    windows = _windows(op, source)
+    unit, outputs = windows.unit, len(op.weights)
+    weights = op.weights.reshape(outputs, windows.kernel[0] * windows.kernel[1], -1)
+    if windows.direct:
+        chunks = unit.count
+        stage = next(n for n in (8, 6, 4, 2) if chunks % n == 0)
+    else:
+        chunks = -(-weights.shape[1] * unit.size * unit.count // 16)
+        stage = 4 if chunks > 16 or chunks % 4 in (0, 3) else 2
+        chunks = -(-chunks // stage) * stage
+    tile = next(n for n in (32, 64, 128, 256) if outputs <= n or n == 256)
+    columns = -(-outputs // tile)
+    borders, of_row, of_column = _borders(windows)
+    result = infer(op, source)
+    limits, places = _limits(
+        op.head, weights, borders, windows.pad_value, tile, ints=isinstance(source, Ints)
+    )
+    packed = units(result.channels) if isinstance(result, Bits) else Units(4, 1)
+    wgmma = windows.direct and tile >= 64
+    depth = min(_DEEPEST, _RING // (stage * 16 * (_ROWS + tile)))
+    constants: dict[str, int | bool] = {
+        "HEIGHT": windows.height,
+        "WIDTH": windows.width,
+        "OUT_HEIGHT": windows.out_height,
+        "OUT_WIDTH": windows.out_width,
+        "KERNEL_HEIGHT": windows.kernel[0],
+        "KERNEL_WIDTH": windows.kernel[1],
+        "STRIDE_Y": windows.stride[0],
+        "STRIDE_X": windows.stride[1],
+        "PAD_TOP": windows.padding[0],
+        "PAD_LEFT": windows.padding[2],
+        "UNIT": unit.size,
+        "UNITS": unit.count,
+        "PLANES": windows.planes,
+        "FEATURES": weights.shape[2],
+        "INTS": isinstance(source, Ints),
+        "DIRECT": windows.direct,
+        "WGMMA": wgmma,
+        "CHUNKS": chunks,
+        "STAGE": stage,
+        "DEPTH": depth,
+        "OUTPUTS": outputs,
+        "TILE": tile,
+        "COLUMNS": columns,
+        "HEAD_BITS": isinstance(op.head, Threshold),
+        "RESULT_UNIT": packed.size,
+        "RESULT_UNITS": packed.count,
+        "BORDERS": len(borders),
+        **places,
+        "KINDS": limits.size,
+    }
+    pixels = windows.out_height * windows.out_width
+    few = Grid(pixels, _FEW_ROWS, 256, columns * tile // 32)
+    many = _grids(pixels, stage, depth, tile, columns, wgmma=wgmma)
+    launches = [Launch("", "product", many, least=FEW // pixels + 1)]
+    if FEW // pixels:
+        launches.insert(0, Launch("few", "product_few", (few,), most=FEW // pixels))
+    scratch = 0
+    if isinstance(source, Ints):
+        scratch = windows.planes * unit.count * unit.size
+        chunk = Grid(unit.count, 8, 256)
+        launches = [replace(one, reads_scratch=True) for one in launches]
+        launches.insert(0, Launch("planes", "planes", (chunk,), writes_scratch=True))
+    if pixels == 1 and (not scratch or scratch <= _ONE_SHARED):
+        launches = [replace(one, least=max(one.least, 2)) for one in launches]
+        one = replace(few, per_block=1)
+        launches.insert(0, Launch("one", "product_one", (one,), most=1))
+    kinds = (of_row, of_column) if len(borders) > 1 else ()
+    return Layer(
+        constants,
+        tuple(launches),
+        pack_weights(weights, unit, tile, chunks),
+        np.concatenate([limits, *kinds]).astype(np.int32),
+        scratch,
+        _TEMPLATES,
+    )
+
+
+def _windows(op: Dense | Conv, source: Tensor) -> _Windows:
+    result = infer(op, source)
+    out_height, out_width = (
+        (1, 1) if isinstance(result, ScoreVector) else (result.height, result.width)
+    )
+    if isinstance(source, Ints):
+        assert isinstance(op, Dense)
+        features = source.height * source.width * source.channels
+        unit, planes = Units(16, 2 * -(-features // 256)), source.bits
+        return _Windows(1, 1, (1, 1), (1, 1), (0, 0, 0, 0), -1, 1, 1, unit, planes)
+    assert isinstance(source, Bits)
+    kernel = (op.weights.shape[1], op.weights.shape[2])
+    stride, padding, pad_value = (1, 1), (0, 0, 0, 0), -1
+    if isinstance(op, Conv):
+        stride, padding, pad_value = op.stride, op.padding, op.pad_value
+    return _Windows(
+        source.height,
+        source.width,
+        kernel,
+        stride,
+        padding,
+        pad_value,
+        out_height,
+        out_width,
+        units(source.channels),
+        1,
+    )
+
+
+def _grids(
+    pixels: int, stage: int, depth: int, tile: int, columns: int, *, wgmma: bool
+) -> tuple[Grid, Grid, Grid]:
+    """One for each of :data:`edgebnn.cuda.layers.LEVELS`, as the kernels have their sizes."""
+    width = min(tile, _POPC_WIDTH)
+    popc_shared = (2 * 4 + 6) * 16 * (_ROWS + width)  # two stages as they are, one in forms
+    popc = Grid(pixels, _ROWS, 256, columns * tile // width, popc_shared, together=2)
+    mma_stage = 4 if stage % 4 == 0 else 2
+    mma = Grid(pixels, _ROWS, 256, columns, 4 * mma_stage * 16 * (_ROWS + tile))
+    if not wgmma:
+        return popc, mma, mma
+    ring = depth * stage * 16 * (_ROWS + tile)
+    return popc, mma, Grid(pixels, _ROWS, 384, columns, ring, resident=True)
+
+
+def _borders(windows: _Windows) -> tuple[BoolArray, Int32Array, Int32Array]:
+    """Which taps are inside the image, (kinds, taps); a pixel's kind is of_row[y] + of_column[x].
+
+    Zeros outside are -1 already, so that with a pad_value of -1 all taps are inside.
+    """
+    taps = windows.kernel[0] * windows.kernel[1]
+    if windows.pad_value == -1 or not any(windows.padding):
+        none = np.zeros(0, np.int32)
+        return np.ones((1, taps), np.bool_), none, none
+    top, _, left, _ = windows.padding
+
+    def kinds(outputs: int, size: int, kernel: int, stride: int, pad: int):  # type: ignore[no-untyped-def]
+        taps = np.arange(outputs)[:, None] * stride - pad + np.arange(kernel)
+        return np.unique((taps >= 0) & (taps < size), axis=0, return_inverse=True)
+
+    rows, of_row = kinds(
+        windows.out_height, windows.height, windows.kernel[0], windows.stride[0], top
+    )
+    columns, of_column = kinds(
+        windows.out_width, windows.width, windows.kernel[1], windows.stride[1], left
+    )
+    inside = (rows[:, None, :, None] & columns[None, :, None, :]).reshape(-1, taps)
+    return (
+        inside,
+        (of_row.ravel() * len(columns)).astype(np.int32),
+        of_column.ravel().astype(np.int32),
+    )
+
+
+def _limits(
+    head: Head,
+    weights: BoolArray,
+    borders: BoolArray,
+    pad_value: int,
+    tile: int,
+    *,
+    ints: bool,
+) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """The limits without the kinds of borders, and at which place their parts begin.
+
+    On integers dot = S. On bits dot = 2 * S + C, where C is ``pad_value`` times the sum of the
+    weights outside less the sum of those inside.
+    """
+    ones = weights.sum(axis=(1, 2), dtype=np.int64)
+    if ints:
+        scale, shift = 1, np.zeros((1, len(weights)), np.int64)
+    else:
+        sums = (2 * weights.sum(axis=2, dtype=np.int64) - weights.shape[2]).T  # (taps, outputs)
+        inside, outside = borders.astype(np.int64), (~borders).astype(np.int64)
+        scale, shift = 2, pad_value * (outside @ sums) - inside @ sums
+    factors: list[NDArray[np.int64]] = []
+    match head:
+        case Threshold():
+            least = -((shift - head.min_dot) // scale)  # the ceiling
+            limits = in_columns(np.clip(least, -_NEVER, _NEVER), tile, _NEVER)
+        case Scores():
+            limits = in_columns(head.factor.astype(np.int64) * shift + head.offset, tile, 0)
+            factors = [in_columns(head.factor.astype(np.int64) * scale, tile, 0)]
+        case _:
+            limits = in_columns(shift, tile, 0)
+            factors = [in_columns(np.full(len(weights), scale, np.int64), tile, 0)]
+    set_bits = in_columns(ones, tile, 0)
+    parts = [limits.ravel(), set_bits, *factors]
+    wrapped = np.concatenate(parts).astype(np.uint64).astype(np.uint32).view(np.int32)
+    places = {"ONES": limits.size, "FACTORS": limits.size + set_bits.size}
+    return wrapped.astype(np.int64), places

@@ -1,0 +1,137 @@
+"""Emitted .cu files of many networks as one program, which the CPU model of CUDA runs."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebnn import api, reference
+from edgebnn.codegen import cuda
+from edgebnn.codegen.env import resource_dir
+from edgebnn.codegen.library import Library
+from edgebnn.cuda.schedule import schedule
+from edgebnn.ir import Network
+
+LEVELS = (0, 1, 2)
+CXX = (
+    *("g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
+    *("-U_FORTIFY_SOURCE", "-x", "c++"),
+)
+
+_MAIN = """
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#define CHECK(call) if ((call) != 0) { std::fprintf(stderr, "%s\\n", #call); std::exit(1); }
+
+template <class T> struct device_array {
+    T *memory = nullptr;
+    explicit device_array(size_t count) { CHECK(cudaMalloc(&memory, count * sizeof(T))); }
+    ~device_array() { CHECK(cudaFree(memory)); }
+};
+
+template <class Model> void run_one(int (*create)(Model **, int),
+    int (*scores)(Model *, const uint8_t *, int32_t *, int, CUstream_st *),
+    int (*predict)(Model *, const uint8_t *, int32_t *, int, CUstream_st *),
+    void (*destroy)(Model *), size_t input_bytes, size_t classes, int argc, char **argv)
+{
+    Model *model = nullptr;
+    int most = 0;
+
+    for (int i = 1; i < argc; i++) {
+        most = std::atoi(argv[i]) > most ? std::atoi(argv[i]) : most;
+    }
+    std::vector<uint8_t> images(most * input_bytes);
+    CHECK(std::fread(images.data(), 1, images.size(), stdin) != images.size());
+    CHECK(create(&model, most));
+    for (int i = 1; i < argc; i++) {
+        const size_t batch = std::atoi(argv[i]);
+        const device_array<uint8_t> inputs(batch * input_bytes); /* of exactly that size */
+        const device_array<int32_t> outputs(batch * classes), best(batch);
+        std::vector<int32_t> found(batch * (classes + 1));
+
+        CHECK(cudaMemcpy(
+            inputs.memory, images.data(), batch * input_bytes, cudaMemcpyHostToDevice));
+        CHECK(scores(model, inputs.memory, outputs.memory, batch, nullptr));
+        CHECK(predict(model, inputs.memory, best.memory, batch, nullptr));
+        CHECK(cudaDeviceSynchronize());
+        CHECK(cudaMemcpy(
+            found.data(), outputs.memory, batch * classes * 4, cudaMemcpyDeviceToHost));
+        CHECK(cudaMemcpy(
+            found.data() + batch * classes, best.memory, batch * 4, cudaMemcpyDeviceToHost));
+        CHECK(std::fwrite(found.data(), 4, found.size(), stdout) != found.size());
+    }
+    destroy(model);
+    CHECK(cuda_model::allocations());
+}
+"""
+
+
+def library(network: Network, name: str) -> Library:
+    """``network`` as CUDA."""
+    return cuda.generate(schedule(network), name)
+
+
+def build(networks: Sequence[Network], level: int, folder: Path, *flags: str) -> Path:
+    """One program of all ``networks``, for one of :data:`LEVELS`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text, body = "", ""
+    for number, network in enumerate(networks):
+        name = f"k{number}"
+        api.write(library(network, name), folder, force=True)
+        text += f'#include "{name}.cu"\n'
+        functions = ", ".join(f"{name}_{f}" for f in ("create", "scores", "predict", "destroy"))
+        body += (
+            f"    run_one({functions}, K{number}_INPUT_BYTES, K{number}_NUM_CLASSES, argc, argv);\n"
+        )
+    (folder / "src" / "main.cpp").write_text(
+        f"{text}{_MAIN}\nint main(int argc, char **argv)\n{{\n{body}    return 0;\n}}\n"
+    )
+    program = folder / "program"
+    compile_program(folder / "src" / "main.cpp", program, f"-DEDGEBNN_LEVEL={level}", *flags)
+    return program
+
+
+def compile_program(source: Path, program: Path, *flags: str) -> None:
+    """Compiles a source that includes emitted .cu files against the CPU model."""
+    model = resource_dir("templates") / "harness" / "cuda"
+    command = [*CXX, "-DEDGEBNN_CUDA_MODEL", "-I", str(model), "-I", str(source.parent), *flags]
+    done = subprocess.run(
+        [*command, "-o", str(program), str(source)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[:4000]
+
+
+def check_equal(
+    program: Path,
+    networks: Sequence[Network],
+    inputs: Sequence[NDArray[np.uint8]],
+    batches: Sequence[int],
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Checks that scores and classes of the program are the oracle's, for batches of each size."""
+    most = max(batches)
+    images = [x.reshape(len(x), -1)[:most] for x in inputs]
+    assert all(len(x) == most for x in images)
+    done = subprocess.run(
+        [str(program), *map(str, batches)],
+        input=b"".join(np.ascontiguousarray(x).tobytes() for x in images),
+        capture_output=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr.decode()[:4000]
+    found = np.frombuffer(done.stdout, np.int32)
+    for number, (network, x) in enumerate(zip(networks, images, strict=True)):
+        expected = reference.run(network, x)
+        for batch in batches:
+            scores, found = np.split(found, [batch * network.num_classes])
+            classes, found = np.split(found, [batch])
+            scores = scores.reshape(batch, -1)
+            label = f"network {number}, batch {batch}"
+            np.testing.assert_array_equal(scores, expected.scores[:batch], label)
+            np.testing.assert_array_equal(classes, expected.classes[:batch], label)
+    assert not len(found)
