@@ -30,7 +30,7 @@ from edgebnn.targets import TARGETS
 from edgebnn.targets.cuda import CUDA
 
 _PRODUCT = ("gemm", "gemm_popc", "gemm_mma", "gemm_wgmma", "product")
-_PARTS = {"product": _PRODUCT, "product_few": _PRODUCT, "planes": _PRODUCT}
+_PARTS = dict.fromkeys(("product", "product_few", "product_one", "planes"), _PRODUCT)
 """The files of ``templates/cuda`` that have the body of a kernel, if not one of its own name."""
 
 

@@ -6,7 +6,7 @@ two tables: the weights, and ``limits``, which has one behind the other
     for each kind of border a limit a column: S >= limit, or factor * S + limit
     ONES     how many weights of a column are set
     FACTORS  the factor of a column, where the head is no threshold
-    KINDS    of each row of output pixels, and of each column of them, its part of a border's kind
+    KINDS    of each row of output pixels, and then of each column, its part of their border's kind
 """
 
 from dataclasses import dataclass, replace
@@ -32,9 +32,10 @@ from edgebnn.ir import (
     infer,
 )
 
-FEW = 64
+FEW = 16
 """Up to so many rows, a product is computed by threads that have a column each."""
 _FEW_ROWS = 4  # of a block of those
+_ONE_SHARED = 32 * 1024  # bytes of shared memory for the planes of a single row's integers
 _ROWS = 128  # of a tile
 _NEVER = 2**28  # above every sum; thresholds are cut to this magnitude
 _RING = 192 * 1024  # bytes of shared memory for the stages of wgmma
@@ -101,6 +102,7 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
         "UNITS": unit.count,
         "PLANES": windows.planes,
         "FEATURES": weights.shape[2],
+        "INTS": isinstance(source, Ints),
         "DIRECT": windows.direct,
         "WGMMA": wgmma,
         "CHUNKS": chunks,
@@ -117,29 +119,25 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
         "KINDS": limits.size,
     }
     pixels = windows.out_height * windows.out_width
-    few = Launch(
-        "few",
-        "product_few",
-        (Grid(pixels, _FEW_ROWS, 256, columns * tile // 32),),
-        most=FEW // pixels,
-    )
-    many = Launch(
-        "many" if few.most else "",
-        "product",
-        _grids(pixels, stage, depth, tile, columns, wgmma=wgmma),
-        least=FEW // pixels + 1,
-    )
-    launches: tuple[Launch, ...] = (few, many) if few.most else (many,)
+    few = Grid(pixels, _FEW_ROWS, 256, columns * tile // 32)
+    many = _grids(pixels, stage, depth, tile, columns, wgmma=wgmma)
+    launches = [Launch("", "product", many, least=FEW // pixels + 1)]
+    if FEW // pixels:
+        launches.insert(0, Launch("few", "product_few", (few,), most=FEW // pixels))
     scratch = 0
     if isinstance(source, Ints):
-        scratch = windows.planes * unit.bits // 8
-        words = unit.bits // 32
-        planes = Launch("planes", "planes", (Grid(words, 8, 256),), writes_scratch=True)
-        launches = (planes, *(replace(one, reads_scratch=True) for one in launches))
+        scratch = windows.planes * unit.count * unit.size
+        words = Grid(unit.count * 4, 8, 256)
+        launches = [replace(one, reads_scratch=True) for one in launches]
+        launches.insert(0, Launch("planes", "planes", (words,), writes_scratch=True))
+    if pixels == 1 and (not scratch or scratch <= _ONE_SHARED):
+        launches = [replace(one, least=max(one.least, 2)) for one in launches]
+        one = replace(few, per_block=1)
+        launches.insert(0, Launch("one", "product_one", (one,), most=1))
     kinds = (of_row, of_column) if len(borders) > 1 else ()
     return Layer(
         constants,
-        launches,
+        tuple(launches),
         pack_weights(weights, unit, tile, chunks),
         np.concatenate([limits, *kinds]).astype(np.int32),
         scratch,
@@ -180,7 +178,7 @@ def _grids(
 ) -> tuple[Grid, Grid, Grid]:
     """One for each of :data:`edgebnn.cuda.layers.LEVELS`, as the kernels have their sizes."""
     width = min(tile, _POPC_WIDTH)
-    popc_shared = (2 * 2 + 3) * 16 * (_ROWS + width)  # two stages as they are, one in forms
+    popc_shared = (2 * 4 + 6) * 16 * (_ROWS + width)  # two stages as they are, one in forms
     popc = Grid(pixels, _ROWS, 256, columns * tile // width, popc_shared, together=2)
     mma_stage = 4 if stage % 4 == 0 else 2
     mma = Grid(pixels, _ROWS, 256, columns, 3 * mma_stage * 16 * (_ROWS + tile))
