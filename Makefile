@@ -6,10 +6,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TOOLS := arm-none-eabi-gcc riscv64-unknown-elf-gcc avr-gcc xtensa-lx106-elf-gcc qemu-system-arm \
-	qemu-system-riscv32 qemu-system-xtensa clang
+	qemu-system-riscv32 qemu-system-xtensa clang g++
 FILES := /usr/include/simavr/sim_avr.h /usr/share/arduino/hardware/arduino/avr/platform.txt
 PACKAGES := gcc-arm-none-eabi gcc-riscv64-unknown-elf gcc-avr avr-libc gcc-xtensa-lx106 libsimavr-dev \
-	arduino-core-avr qemu-system-arm qemu-system-misc clang
+	arduino-core-avr qemu-system-arm qemu-system-misc clang g++
 
 .DELETE_ON_ERROR:
 .PHONY: demo test lint format toolchains clean

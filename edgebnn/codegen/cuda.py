@@ -29,10 +29,6 @@ from edgebnn.kernels import Table
 from edgebnn.targets import TARGETS
 from edgebnn.targets.cuda import CUDA
 
-_PRODUCT = ("gemm", "gemm_popc", "gemm_mma", "gemm_wgmma", "product")
-_PARTS = dict.fromkeys(("product", "product_few", "product_one", "planes"), _PRODUCT)
-"""The files of ``templates/cuda`` that have the body of a kernel, if not one of its own name."""
-
 
 @dataclass(frozen=True, slots=True)
 class KernelView:
@@ -124,8 +120,11 @@ def device_source(schedule: Schedule, prefix: str) -> str:
 def source_of(layers: Sequence[tuple[str, Layer]], prefix: str) -> str:
     """The kernels of named layers, and ``<prefix>level``: what :func:`device_source` is made of."""
     shown = tuple(_layer_view(prefix, name, layer) for name, layer in layers)
-    bodies = dict.fromkeys(launch.body for _, layer in layers for launch in layer.launches)
-    parts = dict.fromkeys(part for body in bodies for part in _PARTS.get(body, (body,)))
+    parts = dict.fromkeys(
+        part
+        for _, layer in layers
+        for part in layer.templates or (launch.body for launch in layer.launches)
+    )
     files = tuple(f"cuda/{part}.cuh.j2" for part in parts)
     text = render("cuda/device.cuh.j2", prefix=prefix, parts=files, layers=shown)
     return re.sub(r"\n{3,}", "\n\n", text)

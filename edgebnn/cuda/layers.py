@@ -59,6 +59,8 @@ class Layer:
     """The kernels of an op, which run one after the other, their constants and tables.
 
     ``scratch`` are bytes an image in which one of the kernels leaves something to the next.
+    ``templates`` are the files of ``templates/cuda`` that have the bodies, in order; none: one of
+    the name of each.
     """
 
     constants: Mapping[str, int | bool]
@@ -66,3 +68,4 @@ class Layer:
     weights: NDArray[np.uint32] | None = None
     limits: Int32Array | None = None
     scratch: int = 0
+    templates: tuple[str, ...] = ()

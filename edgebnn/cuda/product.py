@@ -40,6 +40,7 @@ _ROWS = 128  # of a tile
 _NEVER = 2**28  # above every sum; thresholds are cut to this magnitude
 _RING = 192 * 1024  # bytes of shared memory for the stages of wgmma
 _DEEPEST = 8
+_TEMPLATES = ("gemm", "gemm_popc", "gemm_mma", "gemm_wgmma", "product")
 _POPC_WIDTH = 64  # columns of a block, at most
 
 
@@ -94,6 +95,7 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
         pack_weights(weights, unit, tiles.tile, tiles.chunks),
         np.concatenate([limits, *kinds]).astype(np.int32),
         scratch,
+        _TEMPLATES,
     )
 
 
@@ -118,7 +120,7 @@ def plain_product(features: int, outputs: int, *, bits: bool) -> Layer:
         "FACTORS": 2 * columns,
         "KINDS": (2 if bits else 3) * columns,
     }
-    return Layer(constants, _launches(windows, tiles, 0))
+    return Layer(constants, _launches(windows, tiles, 0), templates=_TEMPLATES)
 
 
 def wide_units(features: int) -> Units:

@@ -79,13 +79,17 @@ inline bool fails(const char *function)
     if (wanted == nullptr || settings.fail_at == 0) {
         return false;
     }
-    const std::size_t length = std::strcspn(wanted, ":");
-    const bool meant = std::strncmp(wanted, "any", length) == 0 ||
-                       (std::strncmp(wanted, function, length) == 0 && function[length] == '\0');
+    const bool meant = std::strcmp(wanted, "any") == 0 || std::strcmp(wanted, function) == 0;
     return meant && --settings.fail_at == 0;
 }
 
-/* What a block of the device may have, with cudaFuncSetAttribute ("Compute Capabilities" of the CUDA guide). */
+/* Of a function whose only error is the one that a test wants. */
+inline cudaError_t result_of(const char *function)
+{
+    return result(fails(function) ? cudaErrorInvalidValue : cudaSuccess);
+}
+
+/* What cudaFuncSetAttribute may allow a block: "Compute Capabilities" of the CUDA programming guide. */
 inline int most_shared_bytes()
 {
     switch (settings.capability) {
@@ -117,7 +121,7 @@ inline void check_red_zone(const unsigned char *zone, const unsigned char *memor
 {
     for (std::size_t i = 0; i < RED_ZONE; i++) {
         if (zone[i] != GARBAGE) {
-            fail(Here::now(), "cudaFree: byte %td of an allocation of %zu was written", zone + i - memory,
+            fail({}, "cudaFree: byte %td of an allocation of %zu was written", zone + i - memory,
                  host.memory.at(const_cast<unsigned char *>(memory)));
         }
     }
@@ -128,14 +132,14 @@ inline void on_segmentation_fault(int, siginfo_t *info, void *)
 {
     std::signal(SIGSEGV, SIG_DFL);
     if (inside(info->si_addr, 1, shared_pages(), 2 * GUARD_BYTES + MOST_SHARED_BYTES)) {
-        fail(Here::now(), "access at offset %td of %zu bytes of shared memory",
+        fail({}, "access at offset %td of %zu bytes of shared memory",
              static_cast<const unsigned char *>(info->si_addr) - block.shared, block.shared_bytes);
     }
     const char *stack = static_cast<const char *>(scheduler.current->stack);
     if (scheduler.current != &scheduler.main && inside(info->si_addr, 1, stack - PAGE_BYTES, PAGE_BYTES)) {
-        fail(Here::now(), "more than %zu bytes of stack", STACK_BYTES);
+        fail({}, "more than %zu bytes of stack", STACK_BYTES);
     }
-    fail(Here::now(), "segmentation fault at %p", info->si_addr);
+    fail({}, "segmentation fault at %p", info->si_addr);
 }
 
 /* While a kernel runs; AddressSanitizer has a handler of its own. */
@@ -201,7 +205,7 @@ inline cudaError_t cudaFree(void *memory)
     }
     const auto found = host.memory.find(static_cast<unsigned char *>(memory));
     if (found == host.memory.end()) {
-        fail(Here::now(), "cudaFree: %p is not from cudaMalloc, or was freed before", memory);
+        fail({}, "cudaFree: %p is not from cudaMalloc, or was freed before", memory);
     }
     unsigned char *allocated = found->first - RED_ZONE;
 #if CUDA_MODEL_ASAN
@@ -222,7 +226,7 @@ inline cudaError_t cudaMemcpy(void *to, const void *from, std::size_t bytes, cud
     }
     if (is_device(to, bytes) != (kind != cudaMemcpyDeviceToHost) ||
         is_device(from, bytes) != (kind != cudaMemcpyHostToDevice)) {
-        fail(Here::now(), "cudaMemcpy: %zu bytes from %p to %p do not lie where the kind %d says", bytes, from,
+        fail({}, "cudaMemcpy: %zu bytes from %p to %p do not lie where the kind %d says", bytes, from,
              to, kind);
     }
     std::memmove(to, from, bytes);
@@ -242,7 +246,7 @@ inline cudaError_t cudaMemset(void *memory, int value, std::size_t bytes)
         return result(cudaErrorInvalidValue);
     }
     if (!is_device(memory, bytes)) {
-        fail(Here::now(), "cudaMemset: %zu bytes at %p are not from cudaMalloc", bytes, memory);
+        fail({}, "cudaMemset: %zu bytes at %p are not from cudaMalloc", bytes, memory);
     }
     std::memset(memory, value, bytes);
     return cudaSuccess;
@@ -253,7 +257,7 @@ inline cudaError_t cudaMemset(void *memory, int value, std::size_t bytes)
 inline cudaError_t cudaGetDevice(int *device)
 {
     *device = 0;
-    return cuda_model::result(cuda_model::fails("cudaGetDevice") ? cudaErrorInvalidValue : cudaSuccess);
+    return cuda_model::result_of("cudaGetDevice");
 }
 
 inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device)
@@ -303,31 +307,35 @@ inline cudaError_t cudaGetLastError()
 
 inline cudaError_t cudaStreamSynchronize(cudaStream_t)
 {
-    return cuda_model::result(cuda_model::fails("cudaStreamSynchronize") ? cudaErrorInvalidValue : cudaSuccess);
+    return cuda_model::result_of("cudaStreamSynchronize");
 }
 
 inline cudaError_t cudaDeviceSynchronize()
 {
-    return cuda_model::result(cuda_model::fails("cudaDeviceSynchronize") ? cudaErrorInvalidValue : cudaSuccess);
+    return cuda_model::result_of("cudaDeviceSynchronize");
 }
 
 /* --- kernels ----------------------------------------------------------------------------------- */
 
-template <class... A> cudaError_t cudaFuncSetAttribute(void (*kernel)(A...), cudaFuncAttribute attribute, int value)
+template <class... A>
+cudaError_t cudaFuncSetAttribute(void (*kernel)(A...), cudaFuncAttribute attribute, int value)
 {
     using namespace cuda_model;
-    if (fails("cudaFuncSetAttribute") || attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
-        value > most_shared_bytes()) {
+    const bool known = attribute == cudaFuncAttributeMaxDynamicSharedMemorySize;
+    if (fails("cudaFuncSetAttribute") || !known || value < 0 || value > most_shared_bytes()) {
         return result(cudaErrorInvalidValue);
     }
     host.shared_limits[reinterpret_cast<const void *>(kernel)] = value;
     return cudaSuccess;
 }
 
-/* Runs the kernel to its end. As in CUDA, a launch that asks for too much is an error, and nothing runs. */
+/*
+ * Runs the kernel to its end. As in CUDA, a launch that asks for too much is an error, and nothing runs. The
+ * kernel's own type is needed: a `const void *` does not say how its argument is passed.
+ */
 template <class... A>
-cudaError_t cudaLaunchKernel(void (*kernel)(A...), dim3 grid, dim3 threads, void **arguments, std::size_t shared = 0,
-                             cudaStream_t = nullptr)
+cudaError_t cudaLaunchKernel(void (*kernel)(A...), dim3 grid, dim3 threads, void **arguments,
+                             std::size_t shared = 0, cudaStream_t = nullptr)
 {
     using namespace cuda_model;
     static_assert((std::is_trivially_copyable_v<A> && ...));

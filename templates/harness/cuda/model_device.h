@@ -24,32 +24,22 @@ constexpr unsigned WARP_SIZE = 32, MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS /
 constexpr unsigned MAX_BARRIERS = 16, ALL_LANES = 0xFFFFFFFFu;
 constexpr unsigned char GARBAGE = 0xA5;
 
-/* What a test may set; the environment says so before the program starts. */
+inline unsigned from_environment(const char *name, unsigned otherwise)
+{
+    const char *text = std::getenv(name);
+    return text != nullptr ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : otherwise;
+}
+
+/* What a test may set, here or in the environment before the program starts. */
 struct Settings {
-    unsigned multiprocessors = 3;    /* EDGEBNN_CUDA_MULTIPROCESSORS: few, so that persistent kernels loop */
-    unsigned capability = 90;        /* EDGEBNN_CUDA_CAPABILITY: 10 * major + minor */
-    unsigned seed = 0;               /* EDGEBNN_CUDA_SEED: threads take turns at random; 0: in order */
-    const char *fail = nullptr;      /* EDGEBNN_CUDA_FAIL=cudaMalloc:2: the second call from now on fails, */
-    unsigned fail_at = 0;            /* once; "any" counts all functions of the runtime that can fail */
-
-    Settings()
-    {
-        const char *text = std::getenv("EDGEBNN_CUDA_MULTIPROCESSORS");
-        multiprocessors = text != nullptr ? number(text) : multiprocessors;
-        text = std::getenv("EDGEBNN_CUDA_CAPABILITY");
-        capability = text != nullptr ? number(text) : capability;
-        text = std::getenv("EDGEBNN_CUDA_SEED");
-        seed = text != nullptr ? number(text) : seed;
-        text = std::getenv("EDGEBNN_CUDA_FAIL");
-        const char *colon = text != nullptr ? std::strchr(text, ':') : nullptr;
-        fail = text;
-        fail_at = colon != nullptr ? number(colon + 1) : 0;
-    }
-
-    static unsigned number(const char *text)
-    {
-        return static_cast<unsigned>(std::strtoul(text, nullptr, 10));
-    }
+    /* Few, so that persistent kernels loop. */
+    unsigned multiprocessors = from_environment("EDGEBNN_CUDA_MULTIPROCESSORS", 3);
+    unsigned capability = from_environment("EDGEBNN_CUDA_CAPABILITY", 90); /* 10 * major + minor */
+    /* Not 0: threads and bulk copies take turns at random. */
+    unsigned seed = from_environment("EDGEBNN_CUDA_SEED", 0);
+    /* The n-th call of this function from now on fails, once; "any" counts all that can fail; 0: none. */
+    const char *fail = std::getenv("EDGEBNN_CUDA_FAIL");
+    unsigned fail_at = from_environment("EDGEBNN_CUDA_FAIL_AT", 0);
 };
 
 inline Settings settings;
@@ -197,7 +187,7 @@ inline unsigned char *shared_pages()
         const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
         void *mapped = mmap(nullptr, bytes, PROT_NONE, flags, -1, 0);
         if (mapped == MAP_FAILED) {
-            fail(Here::now(), "no address space for shared memory");
+            fail({}, "no address space for shared memory");
         }
         return static_cast<unsigned char *>(mapped);
     }();
@@ -219,7 +209,8 @@ inline void place_shared(std::size_t bytes)
 
 inline bool inside(const void *address, std::size_t bytes, const void *begin, std::size_t size)
 {
-    const std::size_t offset = reinterpret_cast<std::uintptr_t>(address) - reinterpret_cast<std::uintptr_t>(begin);
+    const std::size_t offset =
+        reinterpret_cast<std::uintptr_t>(address) - reinterpret_cast<std::uintptr_t>(begin);
     return offset <= size && bytes <= size - offset;
 }
 
@@ -419,7 +410,8 @@ inline Bits256 descriptor_row(unsigned long long descriptor, unsigned row, Here 
     return bits;
 }
 
-inline std::vector<Bits256> descriptor_rows(unsigned long long descriptor, unsigned first, unsigned count, Here where)
+inline std::vector<Bits256> descriptor_rows(unsigned long long descriptor, unsigned first, unsigned count,
+                                            Here where)
 {
     std::vector<Bits256> rows(count);
     for (unsigned i = 0; i < count; i++) {
@@ -452,6 +444,12 @@ inline unsigned first_row(const Warp &warp)
     return warp.number % 4 * 16;
 }
 
+inline auto find_accumulator(Warp &warp, const int *lane0)
+{
+    std::vector<Accumulator> &all = warp.accumulators;
+    return std::find_if(all.begin(), all.end(), [&](const Accumulator &each) { return each.d[0] == lane0; });
+}
+
 inline void fill_with_garbage(Accumulator &accumulator, unsigned count)
 {
     for (int *d : accumulator.d) {
@@ -467,8 +465,7 @@ inline void issue(Warp &warp)
         fail(where, "group_mma: warp %u is in no warpgroup of 128 threads", warp.number);
     }
     const unsigned count = first.columns / 2;
-    auto accumulator = std::find_if(warp.accumulators.begin(), warp.accumulators.end(),
-                                    [&](const Accumulator &each) { return each.d[0] == first.d; });
+    auto accumulator = find_accumulator(warp, first.d);
     if (accumulator == warp.accumulators.end()) {
         if (!warp.fenced) {
             fail(where, "group_mma: no group_fence() between a use of the sums and this");
@@ -502,10 +499,10 @@ inline void finish(Warp &warp, const Product &product)
 {
     if (!same(product.a_rows, descriptor_rows(product.a, first_row(warp), 16, product.where)) ||
         !same(product.b_rows, descriptor_rows(product.b, 0, product.columns, product.where))) {
-        fail(product.where, "group_mma: its shared memory changed before group_wait() of warp %u", warp.number);
+        fail(product.where, "group_mma: its shared memory changed before group_wait() of warp %u",
+             warp.number);
     }
-    const auto accumulator = std::find_if(warp.accumulators.begin(), warp.accumulators.end(),
-                                          [&](const Accumulator &each) { return each.d[0] == product.lane0; });
+    const auto accumulator = find_accumulator(warp, product.lane0);
     for (unsigned lane = 0; lane < WARP_SIZE; lane++) {
         for (unsigned i = 0; i < product.columns / 2; i++) {
             const unsigned row = lane / 4 + i / 2 % 2 * 8;
@@ -524,7 +521,8 @@ inline void finish(Warp &warp, const Product &product)
             int garbage;
             std::memset(&garbage, GARBAGE, sizeof garbage);
             if (d[i] != garbage) {
-                fail(product.where, "group_mma: its sums were written before group_wait() of warp %u", warp.number);
+                fail(product.where, "group_mma: its sums were written before group_wait() of warp %u",
+                     warp.number);
             }
             d[i] = accumulator->values[lane][i];
         }
@@ -620,7 +618,7 @@ inline void run_block()
     }
     for (unsigned i = 0; i < warps; i++) {
         if (block.warps[i].issued != block.warps[i / 4 * 4].issued) {
-            fail(Here::now(), "group_mma: warps %u and %u issued different ones", i / 4 * 4, i);
+            fail({}, "group_mma: warps %u and %u issued different ones", i / 4 * 4, i);
         }
     }
 }
@@ -628,7 +626,7 @@ inline void run_block()
 inline void launch(unsigned grid, unsigned threads, std::size_t shared_bytes, std::function<void()> kernel)
 {
     if (scheduler.current != &scheduler.main) {
-        fail(Here::now(), "a kernel launches a kernel");
+        fail({}, "a kernel launches a kernel");
     }
     scheduler.seed = settings.seed;
     block.threads_count = threads;
@@ -746,8 +744,9 @@ inline void load_matrices(Warp &warp)
 {
     for (unsigned lane = 0; lane < WARP_SIZE; lane++) {
         for (unsigned matrix = 0; matrix < 4; matrix++) {
-            const void *row = operand<Rows>(warp, matrix * 8 + lane / 4).row;
-            std::memcpy(&operand<Rows>(warp, lane).words[matrix], static_cast<const char *>(row) + lane % 4 * 4, 4);
+            const Rows &from = operand<Rows>(warp, matrix * 8 + lane / 4);
+            const Rows &to = operand<Rows>(warp, lane);
+            std::memcpy(&to.words[matrix], static_cast<const char *>(from.row) + lane % 4 * 4, 4);
         }
     }
     wake_lanes(warp);
@@ -758,8 +757,8 @@ inline void load_matrices(Warp &warp)
 /* --- what kernels call ------------------------------------------------------------------------- */
 
 #define SHARED_MEMORY(name) unsigned char *const name = cuda_model::block.shared
-#define SHARED_ARRAY(type, name, count)                                                                        \
-    static cuda_model::StaticShared<type[count]> name##_shared;                                                \
+#define SHARED_ARRAY(type, name, count)                         \
+    static cuda_model::StaticShared<type[count]> name##_shared; \
     type(&name)[count] = name##_shared.array
 
 inline void named_barrier(unsigned id, unsigned threads, cuda_model::Here here = cuda_model::Here::now())
@@ -804,7 +803,8 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, cuda_model::Here her
     return bits;
 }
 
-template <class T> T __shfl_sync(unsigned mask, T value, int lane, cuda_model::Here here = cuda_model::Here::now())
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane, cuda_model::Here here = cuda_model::Here::now())
 {
     using namespace cuda_model;
     check_mask(mask, "__shfl_sync", here);
@@ -908,7 +908,8 @@ inline void barrier_fence()
     }
 }
 
-inline void barrier_expect(barrier_t *barrier, unsigned bytes, cuda_model::Here here = cuda_model::Here::now())
+inline void barrier_expect(barrier_t *barrier, unsigned bytes,
+                           cuda_model::Here here = cuda_model::Here::now())
 {
     using namespace cuda_model;
     arrive_at(find_barrier(barrier, "barrier_expect", here), bytes, "barrier_expect", here);
@@ -920,7 +921,7 @@ inline void barrier_arrive(barrier_t *barrier, cuda_model::Here here = cuda_mode
     arrive_at(find_barrier(barrier, "barrier_arrive", here), 0, "barrier_arrive", here);
 }
 
-/* "mbarrier.test_wait.parity": until the phase of this parity, the current or the one before, has completed. */
+/* "mbarrier.try_wait.parity": until the phase of this parity has completed, the current or the last one. */
 inline void barrier_wait(barrier_t *barrier, unsigned parity, cuda_model::Here here = cuda_model::Here::now())
 {
     using namespace cuda_model;
@@ -964,19 +965,23 @@ inline unsigned long long matrix_descriptor(const void *shared, unsigned leading
                                             cuda_model::Here here = cuda_model::Here::now())
 {
     using namespace cuda_model;
-    const std::uintptr_t start = reinterpret_cast<std::uintptr_t>(shared) - reinterpret_cast<std::uintptr_t>(block.shared);
-    if (start >= block.shared_bytes || (start | leading_bytes | stride_bytes) % 16 != 0 ||
-        (leading_bytes | stride_bytes) >> 18 != 0) {
-        fail(here, "matrix_descriptor: offset %#zx, leading %u and stride %u have to be multiples of 16 in range",
-             static_cast<std::size_t>(start), leading_bytes, stride_bytes);
+    check_aligned(shared, 16, "matrix_descriptor", here);
+    if (!inside(shared, 16, block.shared, block.shared_bytes)) {
+        fail(here, "matrix_descriptor: %p is not in dynamic shared memory", shared);
     }
+    if ((leading_bytes | stride_bytes) % 16 != 0 || (leading_bytes | stride_bytes) >> 18 != 0) {
+        fail(here, "matrix_descriptor: leading %u and stride %u have to be multiples of 16 below 2^18",
+             leading_bytes, stride_bytes);
+    }
+    const std::ptrdiff_t offset = static_cast<const unsigned char *>(shared) - block.shared;
+    const unsigned long long start = static_cast<unsigned long long>(offset);
     return start >> 4 | static_cast<unsigned long long>(leading_bytes >> 4) << 16 |
            static_cast<unsigned long long>(stride_bytes >> 4) << 32;
 }
 
 /*
- * "wgmma.mma_async", a warp at a time: each computes 16 rows. The four of a warpgroup may drift apart, as on a
- * GPU; that all issue the same is checked when the block ends.
+ * "wgmma.mma_async", a warp at a time: each computes 16 rows. The four of a warpgroup may drift apart, as on
+ * a GPU; that all issue the same is checked when the block ends.
  */
 template <int N>
 void group_mma(int (&d)[N / 2], unsigned long long a, unsigned long long b, bool accumulate,

@@ -43,10 +43,10 @@
 
 namespace cuda_model {
 
-/* The line of a call, where a function has it as its last argument: `Here here = Here::now()`. */
+/* The line of a call, where a function has `Here here = Here::now()` as its last argument; or nowhere. */
 struct Here {
-    const char *file;
-    int line;
+    const char *file = nullptr;
+    int line = 0;
     static constexpr Here now(const char *file = __builtin_FILE(), int line = __builtin_LINE())
     {
         return {file, line};
@@ -84,7 +84,10 @@ inline Scheduler scheduler;
 [[noreturn]] __attribute__((format(printf, 2, 3))) inline void fail(Here where, const char *format, ...)
 {
     std::fflush(stdout);
-    std::fprintf(stderr, "cuda model: %s:%d: ", where.file, where.line);
+    std::fputs("cuda model: ", stderr);
+    if (where.file != nullptr) {
+        std::fprintf(stderr, "%s:%d: ", where.file, where.line);
+    }
     if (scheduler.current != &scheduler.main) {
         std::fprintf(stderr, "thread %u of block %u: ", scheduler.current->number, blockIdx.x);
     }
@@ -205,7 +208,7 @@ inline void add_fiber()
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     void *pages = mmap(nullptr, PAGE_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (pages == MAP_FAILED || mprotect(pages, PAGE_BYTES, PROT_NONE) != 0) {
-        fail(Here::now(), "no memory for the stack of thread %u", fiber.number);
+        fail({}, "no memory for the stack of thread %u", fiber.number);
     }
     void *stack = static_cast<char *>(pages) + PAGE_BYTES;
     fiber.stack = stack;
