@@ -196,9 +196,9 @@ def _launches(windows: _Windows, tiles: _Tiles, scratch: int) -> tuple[Launch, .
     if FEW // pixels:
         launches.insert(0, Launch("few", "product_few", (few,), most=FEW // pixels))
     if scratch:
-        words = Grid(windows.unit.count * 4, 8, 256)
+        chunk = Grid(windows.unit.count, 8, 256)
         launches = [replace(one, reads_scratch=True) for one in launches]
-        launches.insert(0, Launch("planes", "planes", (words,), writes_scratch=True))
+        launches.insert(0, Launch("planes", "planes", (chunk,), writes_scratch=True))
     if pixels == 1 and scratch <= _ONE_SHARED:
         launches = [replace(one, least=max(one.least, 2)) for one in launches]
         one = replace(few, per_block=1)
@@ -245,7 +245,7 @@ def _grids(pixels: int, tiles: _Tiles) -> tuple[Grid, Grid, Grid]:
     popc_shared = (2 * 4 + 6) * 16 * (_ROWS + width)  # two stages as they are, one in forms
     popc = Grid(pixels, _ROWS, 256, columns * tile // width, popc_shared, together=2)
     mma_stage = 4 if stage % 4 == 0 else 2
-    mma = Grid(pixels, _ROWS, 256, columns, 3 * mma_stage * 16 * (_ROWS + tile))
+    mma = Grid(pixels, _ROWS, 256, columns, 4 * mma_stage * 16 * (_ROWS + tile))
     if not tiles.wgmma:
         return popc, mma, mma
     ring = tiles.depth * stage * 16 * (_ROWS + tile)
