@@ -1,4 +1,4 @@
-"""Stand-ins for a GPU: one that runs kernels on the CPU, by the model of CUDA, and notes launches."""
+"""A stand-in for a GPU, which runs kernels on the CPU by the model of CUDA and notes launches."""
 
 import ctypes
 import subprocess
@@ -16,7 +16,8 @@ extern "C" int start_{name}(unsigned blocks, unsigned threads, size_t shared, vo
     cudaError_t status = cudaFuncSetAttribute(
         {name}, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
 
-    return status ? status : cudaLaunchKernel({name}, dim3(blocks), dim3(threads), arguments, shared);
+    return status ? status
+        : cudaLaunchKernel({name}, dim3(blocks), dim3(threads), arguments, shared);
 }}
 """
 
