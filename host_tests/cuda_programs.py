@@ -58,7 +58,8 @@ template <class Model> void run_one(int (*create)(Model **, int),
         CHECK(scores(model, inputs.memory, outputs.memory, batch, nullptr));
         CHECK(predict(model, inputs.memory, best.memory, batch, nullptr));
         CHECK(cudaDeviceSynchronize());
-        CHECK(cudaMemcpy(found.data(), outputs.memory, batch * classes * 4, cudaMemcpyDeviceToHost));
+        CHECK(cudaMemcpy(
+            found.data(), outputs.memory, batch * classes * 4, cudaMemcpyDeviceToHost));
         CHECK(cudaMemcpy(
             found.data() + batch * classes, best.memory, batch * 4, cudaMemcpyDeviceToHost));
         CHECK(std::fwrite(found.data(), 4, found.size(), stdout) != found.size());
@@ -83,7 +84,9 @@ def build(networks: Sequence[Network], level: int, folder: Path, *flags: str) ->
         api.write(library(network, name), folder, force=True)
         text += f'#include "{name}.cu"\n'
         functions = ", ".join(f"{name}_{f}" for f in ("create", "scores", "predict", "destroy"))
-        body += f"    run_one({functions}, K{number}_INPUT_BYTES, K{number}_NUM_CLASSES, argc, argv);\n"
+        body += (
+            f"    run_one({functions}, K{number}_INPUT_BYTES, K{number}_NUM_CLASSES, argc, argv);\n"
+        )
     (folder / "src" / "main.cpp").write_text(
         f"{text}{_MAIN}\nint main(int argc, char **argv)\n{{\n{body}    return 0;\n}}\n"
     )

@@ -151,7 +151,7 @@ def _windows(
         "STRIDE_X": op.stride[1],
         "PAD_TOP": op.padding[0],
         "PAD_LEFT": op.padding[2],
-        "PAD": op.pad_value,
+        "PAD": op.pad_value if any(op.padding) else 0,
     }
 
 

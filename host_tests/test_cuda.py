@@ -1,0 +1,421 @@
+"""Emitted CUDA on the CPU model of CUDA: scores and classes are the oracle's; errors; the C API."""
+
+import functools
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cuda_programs
+import numpy as np
+import pytest
+from networks import random_inputs, random_model, random_residual_model
+from numpy.typing import NDArray
+from test_equality import device_inputs
+
+from edgebnn import api, reference
+from edgebnn.checkpoint import load
+from edgebnn.codegen import cuda
+from edgebnn.cuda.layers import LEVELS as NAMES
+from edgebnn.cuda.schedule import schedule
+from edgebnn.device import toolchain
+from edgebnn.ir import (
+    INPUT,
+    Add,
+    Binarize,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Head,
+    Ints,
+    MaxPool,
+    Network,
+    Op,
+    Raw,
+    Scores,
+    Threshold,
+)
+from edgebnn.lower import lower
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "models"
+LEVELS = pytest.mark.parametrize("level", cuda_programs.LEVELS, ids=NAMES)
+PLAIN, RESIDUAL = range(8), (0, 1, 3, 8)
+
+
+class Chain:
+    """A network that grows by layers of random weights, each on what the last one gives.
+
+    Thresholds are dots that its own inputs give, so that bits differ and ties happen.
+    """
+
+    def __init__(self, shape: Ints, images: int) -> None:
+        self.rng = np.random.default_rng([shape.height, shape.width, shape.channels])
+        size = (images, shape.height, shape.width, shape.channels)
+        self.images = self.rng.integers(0, 2**shape.bits, size).astype(np.uint8)
+        self.network = Network(shape, ())
+
+    def traced(self, *more: Op) -> NDArray[np.int64]:
+        """What the last op gives."""
+        network = replace(self.network, ops=(*self.network.ops, *more))
+        name = network.ops[-1].name if network.ops else INPUT
+        return reference.trace(network, self.images)[name]
+
+    def append(self, make: Callable[[str, str], Op]) -> None:
+        """``make`` takes names of the op and of its source."""
+        ops = self.network.ops
+        op = make(f"op{len(ops)}", ops[-1].name if ops else INPUT)
+        self.network = replace(self.network, ops=(*ops, op))
+
+    def headed(self, make: Callable[[str, str, Head], Op], head: type[Head] = Threshold) -> None:
+        """``make`` takes its head, too."""
+        source = self.network.ops[-1].name if self.network.ops else INPUT
+        dots = self.traced(make("dots", source, Raw()))
+        flat = np.sort(dots.reshape(-1, dots.shape[-1]), axis=0)
+        middle = flat[len(flat) // 2].astype(np.int32)
+        if head is Threshold:
+            self.append(lambda name, source: make(name, source, Threshold(middle)))
+        elif head is Raw:
+            self.append(lambda name, source: make(name, source, Raw()))
+        else:
+            factor = self.rng.integers(-3, 4, len(middle)).astype(np.int32)
+            self.append(lambda name, source: make(name, source, Scores(factor, middle, 0)))
+
+    def dense(self, outputs: int, head: type[Head] = Threshold) -> None:
+        weights = self.rng.random((outputs, *self.traced().shape[1:])) < 0.5
+        self.headed(lambda name, source, head: Dense(name, source, weights, head), head)
+
+    def conv(
+        self,
+        outputs: int | None,
+        kernel: tuple[int, int],
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+        pad_value: int = -1,
+        head: type[Head] = Threshold,
+    ) -> None:
+        """Without ``outputs`` it is a depthwise one."""
+        channels = self.traced().shape[-1]
+        if outputs is None:
+            depth = self.rng.random((*kernel, channels)) < 0.5
+            self.headed(
+                lambda *names: DepthwiseConv(
+                    *names[:2], depth, stride, padding, pad_value, names[2]
+                ),
+                head,
+            )
+            return
+        weights = self.rng.random((outputs, *kernel, channels)) < 0.5
+        self.headed(
+            lambda *names: Conv(*names[:2], weights, stride, padding, pad_value, names[2]), head
+        )
+
+    def pool(self, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+        all_set = self.rng.random(self.traced().shape[-1]) < 0.5
+        self.append(lambda name, source: MaxPool(name, source, kernel, stride, all_set))
+
+    def signs(self) -> None:
+        values = self.traced()
+        minimum = np.median(values.reshape(-1, values.shape[-1]), axis=0).astype(np.int32)
+        inverted = self.rng.random(len(minimum)) < 0.5
+        self.append(lambda name, source: Binarize(name, source, minimum, inverted))
+
+
+@functools.cache
+def dense_chain(*widths: int) -> Chain:
+    """Integers to 12 scores by dense layers of so many outputs."""
+    chain = Chain(Ints(1, 1, 333, 3), 130)
+    for width in widths:
+        chain.dense(width)
+    chain.dense(12, Scores)
+    return chain
+
+
+@functools.cache
+def conv_chain() -> Chain:
+    """Units of all sizes, direct and padded rows, every pad, strides, and few pixels at the end."""
+    chain = Chain(Ints(9, 10, 3, 8), 3)
+    chain.conv(33, (3, 3), padding=(1, 0, 2, 1), pad_value=7)
+    chain.conv(130, (3, 3), padding=(1, 1, 1, 1), pad_value=1)
+    chain.conv(65, (1, 1))  # direct
+    chain.conv(None, (3, 2), padding=(0, 2, 1, 1), pad_value=1)
+    chain.conv(257, (2, 3), padding=(1, 2, 0, 1), pad_value=0)
+    chain.conv(256, (1, 1))  # direct
+    chain.conv(None, (3, 3), stride=(1, 2), padding=(1, 1, 1, 1), pad_value=0)
+    chain.conv(129, (1, 1), padding=(1, 0, 0, 1), pad_value=-1)  # padded, so not direct
+    chain.pool((2, 2), (2, 2))
+    chain.conv(20, (3, 3), stride=(2, 1), padding=(1, 1, 1, 1), pad_value=-1)
+    chain.conv(600, (1, 1), stride=(2, 1))
+    chain.pool((1, 2), (1, 1))
+    chain.dense(7, Scores)
+    return chain
+
+
+@functools.cache
+def sum_chain() -> Chain:
+    """Sums of convolutions on integers and on bits, added and compared; scores by a convolution."""
+    chain = Chain(Ints(5, 6, 2, 4), 130)
+    chain.conv(40, (3, 3), padding=(1, 1, 1, 1), pad_value=0, head=Raw)
+    first = chain.network.ops[-1].name
+    chain.signs()
+    chain.conv(40, (3, 3), padding=(1, 1, 1, 1), pad_value=0, head=Raw)
+    chain.append(lambda name, source: Add(name, source, first))
+    chain.signs()
+    chain.conv(None, (2, 2), head=Raw)
+    chain.signs()
+    chain.conv(5, (4, 5), head=Scores)
+    return chain
+
+
+def first_scores() -> Chain:
+    """A convolution on integers is all there is."""
+    chain = Chain(Ints(3, 3, 3, 8), 130)
+    chain.conv(35, (3, 3), head=Scores)
+    return chain
+
+
+def of_seed(seed: int, residual: bool, count: int) -> tuple[Network, NDArray[np.uint8]]:
+    model = (random_residual_model if residual else random_model)(seed)
+    return lower(model), device_inputs(random_inputs(model, count, seed))
+
+
+@LEVELS
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+def test_random_networks(residual: bool, level: int, tmp_path: Path) -> None:
+    pairs = [of_seed(seed, residual, 130) for seed in (RESIDUAL if residual else PLAIN)]
+    networks, inputs = zip(*pairs, strict=True)
+    program = cuda_programs.build(networks, level, tmp_path)
+    cuda_programs.check_equal(program, networks, inputs, (1, 3, 130))
+
+
+@LEVELS
+def test_examples(level: int, tmp_path: Path) -> None:
+    networks = [lower(load(path)) for path in sorted(EXAMPLES.glob("*.pt"))]
+    rng = np.random.default_rng(0)
+    inputs = [rng.integers(0, 2**n.input.bits, (3, n.input_bytes), np.uint8) for n in networks]
+    program = cuda_programs.build(networks, level, tmp_path)
+    cuda_programs.check_equal(program, networks, inputs, (1, 3))
+
+
+CHAINS = {
+    "wide": (lambda: dense_chain(600, 64, 257, 100, 256, 31, 129), (1, 2, 65, 130)),
+    "narrow": (lambda: dense_chain(128, 65, 33, 32), (4, 64)),
+    "one": (lambda: dense_chain(1), (65,)),
+    "convs": (conv_chain, (1, 3)),
+    "sums": (sum_chain, (1, 130)),
+    "scores": (first_scores, (1, 130)),
+}
+
+
+@LEVELS
+def test_shapes(level: int, tmp_path: Path) -> None:
+    chains = [make() for make, _ in CHAINS.values()]
+    for number, (chain, (_, batches)) in enumerate(zip(chains, CHAINS.values(), strict=True)):
+        folder = tmp_path / str(number)
+        program = cuda_programs.build([chain.network], level, folder)
+        cuda_programs.check_equal(program, [chain.network], [chain.images], batches)
+
+
+def test_chains_tell_images_apart() -> None:
+    """A chain whose bits do not depend on the image would hide what is wrong with its layers."""
+    for name, (make, _) in CHAINS.items():
+        chain = make()
+        scores = reference.run(chain.network, chain.images).scores
+        assert len(np.unique(scores, axis=0)) == (2 if name == "one" else len(scores)), name
+
+
+ERRORS = """
+#include "net.cu"
+
+#include <cstdio>
+#include <cstdlib>
+
+#define CHECK(what)                                              \\
+    if (!(what)) {                                               \\
+        std::fprintf(stderr, "line %d: %s\\n", __LINE__, #what); \\
+        return 1;                                                \\
+    }
+
+static const char *const calls[] = {"cudaGetDevice", "cudaDeviceGetAttribute", "cudaMalloc",
+    "cudaLaunchKernel", "cudaMemcpy", "cudaFuncSetAttribute", "cudaStreamSynchronize", "any"};
+
+static void fail(const char *call, unsigned at)
+{
+    cuda_model::settings.fail = call;
+    cuda_model::settings.fail_at = at;
+}
+
+int main()
+{
+    static uint8_t inputs[NET_INPUT_BYTES * 70];
+    static int32_t scores[NET_NUM_CLASSES * 70], expected[NET_NUM_CLASSES * 70], classes[70];
+    const int invalid = cudaErrorInvalidValue;
+    net *model = (net *)inputs;
+
+    /* what cannot be created */
+    CHECK(net_create(nullptr, 3) == invalid);
+    for (int most : {0, -1, NET_MOST_IMAGES + 1}) {
+        model = (net *)inputs;
+        CHECK(net_create(&model, most) == invalid && model == nullptr);
+    }
+
+    /* calls that fail in create: it says so, and leaves nothing behind */
+    for (const char *call : calls) {
+        unsigned failures = 0;
+
+        for (;; failures++) {
+            model = (net *)inputs;
+            fail(call, failures + 1);
+            const int status = net_create(&model, 70);
+
+            fail(nullptr, 0);
+            if (status == 0) {
+                break;
+            }
+            CHECK(model == nullptr && cuda_model::allocations() == 0);
+            CHECK(status == invalid
+                || (status == cudaErrorMemoryAllocation && (call == calls[2] || call == calls[7])));
+            CHECK(cudaGetLastError() == cudaSuccess);
+        }
+        CHECK(cuda_model::allocations() == 2);
+        net_destroy(model);
+        CHECK(cuda_model::allocations() == 0);
+        std::printf("%s %u\\n", call, failures);
+    }
+
+    /* what cannot be run */
+    CHECK(net_create(&model, 70) == 0);
+    for (int batch : {0, -1, 71}) {
+        CHECK(net_scores(model, inputs, scores, batch, nullptr) == invalid);
+        CHECK(net_predict(model, inputs, classes, batch, nullptr) == invalid);
+    }
+    CHECK(net_scores(nullptr, inputs, scores, 1, nullptr) == invalid);
+    CHECK(net_scores(model, nullptr, scores, 1, nullptr) == invalid);
+    CHECK(net_scores(model, inputs, nullptr, 1, nullptr) == invalid);
+    CHECK(net_predict(nullptr, inputs, classes, 1, nullptr) == invalid);
+    CHECK(net_predict(model, nullptr, classes, 1, nullptr) == invalid);
+    CHECK(net_predict(model, inputs, nullptr, 1, nullptr) == invalid);
+
+    /* calls that fail in scores and predict: they say so, and the next call is as ever */
+    CHECK(net_scores(model, inputs, expected, 70, nullptr) == 0);
+    for (int predict : {0, 1}) {
+        unsigned failures = 0;
+
+        for (;; failures++) {
+            fail("any", failures + 1);
+            const int status = predict ? net_predict(model, inputs, classes, 70, nullptr)
+                                       : net_scores(model, inputs, scores, 70, nullptr);
+
+            fail(nullptr, 0);
+            if (status == 0) {
+                break;
+            }
+            CHECK(status == invalid);
+        }
+        std::printf("%s %u\\n", predict ? "predict" : "scores", failures);
+    }
+    for (size_t i = 0; i < NET_NUM_CLASSES * 70; i++) {
+        CHECK(scores[i] == expected[i]);
+    }
+    CHECK(cuda_model::allocations() == 2);
+    net_destroy(model);
+    net_destroy(nullptr);
+    CHECK(cuda_model::allocations() == 0);
+    std::printf("%s\\n", net_message(cudaErrorMemoryAllocation));
+    return 0;
+}
+"""
+
+
+def test_errors(tmp_path: Path) -> None:
+    """Whatever call of CUDA fails, its error is returned and no memory is lost."""
+    network = dense_chain(130).network
+    api.write(cuda_programs.library(network, "net"), tmp_path)
+    source, program = tmp_path / "src" / "errors.cpp", tmp_path / "errors"
+    source.write_text(ERRORS)
+    sanitizers = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    cuda_programs.compile_program(source, program, "-DEDGEBNN_LEVEL=1", *sanitizers)
+    done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *counts, message = done.stdout.splitlines()
+    launches = [launch for step in schedule(network).steps for launch in step.layer.launches]
+    started = sum(one.least <= 70 and (one.most is None or one.most >= 70) for one in launches)
+    allowed = sum(any(grid.shared for grid in launch.grids) for launch in launches)
+    wanted = {
+        "cudaGetDevice": 1,
+        "cudaDeviceGetAttribute": 1,
+        "cudaMalloc": 2,
+        "cudaLaunchKernel": 1,  # which asks for the level
+        "cudaMemcpy": 2,
+        "cudaFuncSetAttribute": allowed,
+        "cudaStreamSynchronize": 1,
+        "any": 8 + allowed,
+        "scores": started + 1,
+        "predict": started + 2,
+    }
+    assert dict(line.split() for line in counts) == {key: str(n) for key, n in wanted.items()}
+    assert message == "out of memory"
+
+
+C99 = """
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "net.h"
+
+int main(void)
+{
+    static uint8_t inputs[2][NET_INPUT_BYTES];
+    static int32_t scores[2][NET_NUM_CLASSES], classes[2];
+    net *model = NULL;
+    int status = net_create(&model, 2);
+
+    if (status == 0) {
+        status = net_scores(model, inputs[0], scores[0], 2, NULL);
+    }
+    if (status == 0) {
+        status = net_predict(model, inputs[0], classes, 2, NULL);
+    }
+    printf("%s %d %d\\n", net_message(status), (int)scores[1][0], (int)classes[1]);
+    net_destroy(model);
+    return status;
+}
+"""
+
+
+def test_the_header_is_c99(tmp_path: Path) -> None:
+    """A C program calls the API; header and source have to be of one run."""
+    network = dense_chain(33).network
+    folder = tmp_path / "src"
+    api.write(cuda_programs.library(network, "net"), tmp_path)
+    (folder / "main.c").write_text(C99)
+    main, net, program = folder / "main.o", folder / "net.o", folder / "program"
+    command = ["gcc", *toolchain.WARNINGS, "-c", "-o", str(main), str(folder / "main.c")]
+    subprocess.run(command, check=True)
+    cuda_programs.compile_program(folder / "net.cu", net, "-c")
+    subprocess.run(["g++", "-o", str(program), str(main), str(net)], check=True)
+    done = subprocess.run([str(program)], capture_output=True, text=True, check=True)
+    expected = reference.run(network, np.zeros((1, network.input_bytes), np.uint8))
+    assert done.stdout == f"no error {expected.scores[0, 0]} {expected.classes[0]}\n"
+
+    header = folder / "net.h"
+    header.write_text(re.sub(r"_INTERFACE 0x.", "_INTERFACE 0x", header.read_text()))
+    with pytest.raises(AssertionError, match="not of one run of edgebnn generate"):
+        cuda_programs.compile_program(folder / "net.cu", net, "-c")
+
+
+def test_same_model_same_bytes() -> None:
+    network = conv_chain().network
+    files = cuda_programs.library(network, "net").files
+    assert files == cuda_programs.library(network, "net").files
+    assert list(files) == ["src/net.h", "src/net.cu"]
+
+
+def test_only_kernels_that_are_needed() -> None:
+    text = cuda.device_source(schedule(first_scores().network), "net_")
+    assert "#include" not in text
+    assert re.findall(r"(\w+)\(const run", text) == [
+        *("direct", "best"),
+        *("net_op0", "net_best", "net_level"),
+    ]
