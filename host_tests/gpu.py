@@ -45,7 +45,7 @@ WIDE = (  # what random networks are too small for: notation, channels, height, 
     ("128C3-256C1-MP2-130C3S2-R3-512C1-520FC", 3, 12, 12),
     ("256C1-256C1-300C3V-33C1-D3-64C1", 2, 7, 5),
     ("2x4096FC", 1, 16, 16),
-    ("64C3-2xR3-MP2-160C1-2xR1", 3, 10, 10),
+    ("64C3-64C3-2xR3-MP2-160C1-2xR1", 3, 10, 10),
 )
 _began = time.monotonic()
 
