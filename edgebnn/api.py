@@ -7,8 +7,9 @@ from torch import nn
 
 from edgebnn import kernels
 from edgebnn.checkpoint import Checkpoint, Metadata, load, read, save
-from edgebnn.codegen import c
+from edgebnn.codegen import c, cuda
 from edgebnn.codegen.library import ARENAS, Library
+from edgebnn.cuda.schedule import schedule
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import write_texts, write_zip
 from edgebnn.packages import project as whole_project
@@ -16,6 +17,7 @@ from edgebnn.packages import wrap
 from edgebnn.plan import plan
 from edgebnn.proof import prove
 from edgebnn.targets import board_of, get_target
+from edgebnn.targets.cuda import CUDA
 
 __all__ = ["generate", "load", "read", "release", "save", "write"]
 
@@ -31,13 +33,14 @@ def generate(
     self_test: bool | None = None,
     arena: str = "static",
 ) -> Library:
-    """The C library of a model, as text: a folder for any build.
+    """The C library of a model, as text: a folder for any build; for GPUs one .cu file.
 
     What the model computes is compared with the emitted network (see :mod:`edgebnn.proof`) first.
 
     Args:
         model: a module in either mode, or the path of a model file.
-        target: a name from :data:`edgebnn.targets.TARGETS` or :data:`edgebnn.targets.BOARDS`.
+        target: a name from :data:`edgebnn.targets.TARGETS` or :data:`edgebnn.targets.BOARDS`, or
+            "cuda", which takes none of the arguments below but ``name``.
         name: C prefix; the stem of the file by default, ``model`` for a module.
         first_layer: kernel of the layer on the input, a name from
             :data:`edgebnn.kernels.FIRST_LAYER`.
@@ -53,9 +56,13 @@ def generate(
     Raises:
         EdgebnnError: the file, the model or an argument cannot be used; says why.
     """
-    chosen, prefer = get_target(target), kernels.first_layer_ways(first_layer)
+    prefer = kernels.first_layer_ways(first_layer)
     if arena not in ARENAS:
         raise EdgebnnError(f"unknown arena '{arena}'; pick one of: {', '.join(ARENAS)}")
+    on_gpu = target == CUDA.name
+    if on_gpu:
+        _check_gpu(first_layer, form, project, self_test, arena)
+    chosen = None if on_gpu else get_target(target)
     if project and arena != "static":
         raise EdgebnnError("the firmware of a project has a static arena; leave out --arena")
     board = board_of(target) if project else None
@@ -66,10 +73,20 @@ def generate(
         checkpoint = read(model)
         module, metadata, stem = checkpoint.model, checkpoint.metadata, Path(model).stem
     proof = prove(module)
-    network = proof.network
+    network, library_name = proof.network, stem if name is None else name
+    if chosen is None:
+        return cuda.generate(
+            schedule(network),
+            library_name,
+            class_names=metadata.class_names,
+            test_accuracy=metadata.test_accuracy,
+            input_steps=metadata.input_steps,
+            columns=metadata.columns,
+            zero_point=proof.zero_point,
+        )
     library = c.generate(
         plan(network, chosen, prefer),
-        stem if name is None else name,
+        library_name,
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,
         input_steps=metadata.input_steps,
@@ -81,6 +98,22 @@ def generate(
     if board is not None:
         return whole_project.wrap(wrap(library, "platformio"), network, board.name)
     return wrap(library, form)
+
+
+def _check_gpu(
+    first_layer: str, form: str, project: bool, self_test: bool | None, arena: str
+) -> None:
+    """Refuses what has no meaning on a GPU."""
+    given = {
+        "--project": project,
+        "--format": form != "all",
+        "--arena": arena != "static",
+        "--first-layer": first_layer != "auto",
+        "--self-test": self_test is True,
+    }
+    for option, there in given.items():
+        if there:
+            raise EdgebnnError(f"target '{CUDA.name}' has no {option}; leave it out")
 
 
 def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from networks import random_inputs, random_model, random_residual_model
 from numpy.typing import NDArray
+from pytest_regressions.file_regression import FileRegressionFixture
+from test_cli import mistake, output_here, tree
 from test_equality import device_inputs
+from test_golden import GOLDEN, NETWORKS
 
 from edgebnn import api, reference
 from edgebnn.checkpoint import load
@@ -419,3 +422,72 @@ def test_only_kernels_that_are_needed() -> None:
         *("direct", "best"),
         *("net_op0", "net_best", "net_level"),
     ]
+
+
+def test_generate_writes_what_the_api_gives(tmp_path: Path) -> None:
+    model = EXAMPLES / "mnist_tiny.pt"
+    printed = output_here(
+        tmp_path, "generate", model, "--target", "cuda", "--name", "digits", "-o", "digits"
+    )
+    assert "bytes of tables" in printed
+    files = api.generate(model, target="cuda", name="digits").files
+    written = tree(tmp_path / "digits")
+    found = {Path(path).name: text for path, text in written.items() if text is not None}
+    assert found == {Path(path).name: text.encode() for path, text in files.items()}
+    assert "97." in files["src/digits.h"] or "accuracy" in files["src/digits.h"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--project", "elsewhere"),
+        ("--format", "arduino"),
+        ("--arena", "caller"),
+        ("--first-layer", "bit-planes"),
+        ("--self-test",),
+    ],
+    ids=lambda option: option[0],
+)
+def test_options_without_a_meaning_are_refused(option: tuple[str, ...], tmp_path: Path) -> None:
+    folder = () if option[0] == "--project" else ("-o", "digits")
+    line = mistake(
+        tmp_path, "generate", EXAMPLES / "mnist_tiny.pt", "--target", "cuda", *folder, *option
+    )
+    assert f"target 'cuda' has no {option[0]}; leave it out" in line
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify", "--random", "3"),
+        ("simulate", "--random", "3"),
+        ("bench", "models"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_commands_that_run_code_refuse(command: tuple[str, ...], tmp_path: Path) -> None:
+    model = EXAMPLES / "mnist_tiny.pt"
+    line = mistake(tmp_path, *command, model, "--target", "cuda")
+    assert "only edgebnn generate writes code for it" in line
+
+
+def test_targets_names_it(tmp_path: Path) -> None:
+    assert re.search(r"^cuda +NVIDIA GPUs +not emulated", output_here(tmp_path, "targets"), re.M)
+
+
+@pytest.mark.parametrize("suffix", [".cu", ".h"])
+def test_emitted_files_are_the_reviewed_ones(
+    suffix: str, file_regression: FileRegressionFixture
+) -> None:
+    """All but the kernels themselves, which are templates as they are."""
+    library = api.generate(NETWORKS["mlp"](), target="cuda", name="mlp")
+    text = re.sub(
+        r"(?<=namespace mlp_cuda \{\n).*?(?=struct dense1_layer)",
+        "\n/* ... the kernels ... */\n\n",
+        library.files[f"src/mlp{suffix}"],
+        count=1,
+        flags=re.DOTALL,
+    )
+    assert text.count("\n") < 600, "too long to read in review"
+    path = GOLDEN / f"mlp_cuda{suffix}"
+    file_regression.check(text, encoding="utf-8", newline="", fullpath=path, extension=suffix)

@@ -11,7 +11,6 @@ from edgebnn.cli.console import (
     Json,
     ModelFile,
     Name,
-    TargetName,
     err,
     out,
     print_json,
@@ -23,6 +22,7 @@ from edgebnn.errors import EdgebnnError
 from edgebnn.kernels import first_layer_ways
 from edgebnn.packages import FORMATS
 from edgebnn.targets import BOARDS, TARGETS, get_target
+from edgebnn.targets.cuda import CUDA
 from edgebnn.wording import counted
 
 
@@ -34,6 +34,7 @@ def targets() -> None:
             titles = dict.fromkeys(one.title for one in target.emulators)
             emulator = f"emulated in {' and '.join(titles)}"
         out.print(f"{target.name:18} {target.title:26} {target.cpu.word_bits} bits  {emulator}")
+    out.print(f"{CUDA.name:18} {CUDA.title:26} {'':7}  {CUDA.doubt}")
     out.print("")
     for board in BOARDS.values():
         flash, ram = (spaced(size) if size else "" for size in (board.flash, board.ram))
@@ -107,7 +108,14 @@ def generate(
             "answers edgebnn check.",
         ),
     ] = None,
-    target: TargetName = "cortex-m4",
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            "-t",
+            help=f"One of: {', '.join(TARGETS)}, {CUDA.name}; or a board of edgebnn targets.",
+        ),
+    ] = "cortex-m4",
     name: Name = None,
     form: Annotated[
         str, typer.Option("--format", help=f"Files beside the C, one of: {', '.join(FORMATS)}.")
@@ -130,12 +138,11 @@ def generate(
     ] = "static",
     force: Annotated[bool, typer.Option("--force", help="Replace files in the folder.")] = False,
 ) -> None:
-    """Emit the model as a C99 library: no heap, no libc, no float."""
+    """Emit the model as a C99 library: no heap, no libc, no float; or as CUDA."""
     from edgebnn import api
 
     if (output is None) == (project is None):
         raise typer.BadParameter("name a folder: -o for a library, or --project for a project")
-    chosen = get_target(target)
     library = api.generate(
         model,
         target=target,
@@ -152,6 +159,13 @@ def generate(
     if project is not None:
         api.write(library, project, force=force)
         out.print(f"{project}: the model is lib/{library.name}; build it by pio run -d {project}")
+    if target == CUDA.name:
+        out.print(
+            f"on the GPU {counted(library.constant_bytes, 'byte')} of tables, and "
+            f"{counted(library.arena_bytes, 'byte')} an image of a batch"
+        )
+        return
+    chosen = get_target(target)
     ram = library.arena_bytes + (library.constant_bytes if chosen.cpu.constants_in_ram else 0)
     out.print(
         f"flash {counted(library.constant_bytes, 'byte')} of constants plus code, "

@@ -1,0 +1,126 @@
+"""The .cu files as nvcc compiles them for every architecture: no warning, and which instructions.
+
+It needs no GPU. A BMMA multiplies bits on tensor cores, and BGMMA does for four warps of Hopper;
+where tensor cores have no bits nvcc would make many IMMA, products of bytes, of a BMMA.
+"""
+
+import importlib.util
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_cuda import conv_chain, dense_chain, sum_chain
+
+from edgebnn import api
+from edgebnn.checkpoint import load
+from edgebnn.codegen import cuda
+from edgebnn.cuda.layers import Layer
+from edgebnn.cuda.schedule import schedule
+from edgebnn.ir import Network
+from edgebnn.lower import lower
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "models"
+LEVELS = {"75": 0, "80": 1, "86": 1, "89": 1, "90": 1, "90a": 2, "100": 0, "120": 0}
+SPILLED = 24
+"""Instructions on local memory in a product by population counts: a few in some hundred of others.
+
+The compiler has 128 registers for it, so that a multiprocessor holds two blocks.
+"""
+
+
+def tool(name: str) -> str:
+    """A program of NVIDIA's wheels."""
+    spec = importlib.util.find_spec("nvidia.cu13")
+    assert spec is not None, "install nvcc (make test does)"
+    paths = [Path(path) / "bin" / name for path in spec.submodule_search_locations or ()]
+    return str(next(path for path in paths if path.is_file()))
+
+
+def compiled(network: Network, arch: str, folder: Path, *flags: str) -> dict[str, Counter[str]]:
+    """How often each kernel has each instruction, compiled without a warning."""
+    library = cuda.generate(schedule(network), "net")
+    api.write(library, folder, force=True)
+    return compiled_file(folder / "src" / "net.cu", arch, *flags)
+
+
+def compiled_file(source: Path, arch: str, *flags: str) -> dict[str, Counter[str]]:
+    cubin = source.with_suffix(".cubin")
+    command = [tool("nvcc"), "-O3", "-std=c++17", "-Werror", "all-warnings", *flags]
+    command += [f"-arch=sm_{arch}", "-cubin", "-o", str(cubin), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stdout + done.stderr
+    command = [tool("cuobjdump"), "-sass", str(cubin)]
+    sass = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    kernels: dict[str, Counter[str]] = {}
+    for part in sass.split("Function : ")[1:]:
+        name, _, code = part.partition("\n")
+        instructions = re.findall(
+            r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?([A-Z]\w*)", code, re.M
+        )
+        kernels[name.strip()] = Counter(instructions)
+    return kernels
+
+
+def kernels_of(network: Network, wanted: Callable[[Layer], bool], body: str) -> set[str]:
+    """Names of kernels with that body, of layers that are wanted."""
+    return {
+        cuda.kernel_name("net_", step.op.name, launch)
+        for step in schedule(network).steps
+        for launch in step.layer.launches
+        if launch.body == body and wanted(step.layer)
+    }
+
+
+NETWORKS: dict[str, Callable[[], Network]] = {
+    "dense": lambda: dense_chain(600, 64, 129, 33).network,
+    "convs": lambda: conv_chain().network,
+    "sums": lambda: sum_chain().network,
+    **{path.stem: lambda path=path: lower(load(path)) for path in sorted(EXAMPLES.glob("*.pt"))},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "arch"),
+    [
+        *(("sums", arch) for arch in LEVELS),
+        *((name, arch) for name in ("dense", "convs") for arch in ("75", "80", "90a", "120")),
+        *((path.stem, "90a") for path in EXAMPLES.glob("*.pt")),
+    ],
+)
+def test_instructions(name: str, arch: str, tmp_path: Path) -> None:
+    network, level = NETWORKS[name](), LEVELS[arch]
+    kernels = compiled(network, arch, tmp_path)
+    products = kernels_of(network, lambda _: True, "product")
+    warpgroup = kernels_of(network, lambda layer: bool(layer.constants["WGMMA"]), "product")
+    groups = warpgroup if level == 2 else set()
+    assert products <= kernels.keys()
+    assert products or name == "mnist_tiny"
+    for kernel, instructions in kernels.items():
+        assert sum(instructions.values()) > 5, kernel
+        has_groups = bool(instructions["BGMMA"])
+        assert has_groups == (kernel in groups), kernel
+        has_products = bool(instructions["BMMA"])
+        assert has_products == (level > 0 and kernel in products - groups), kernel
+        assert not instructions["IMMA"], kernel
+        local = instructions["LDL"] + instructions["STL"]
+        assert local <= (SPILLED if level == 0 and kernel in products else 0), kernel
+        if level == 0 and kernel in products:
+            assert instructions["POPC"] >= 64, kernel
+    direct = kernels_of(network, lambda _: True, "direct")
+    assert all(kernels[kernel]["IDP"] for kernel in direct)
+
+
+def test_what_is_looked_for_can_be_seen(tmp_path: Path) -> None:
+    """Emulated products of bits and local memory are found where they are."""
+    network = dense_chain(64).network
+    kernels = compiled(network, "100", tmp_path, "-DEDGEBNN_LEVEL=1")
+    assert kernels["net_op0"]["IMMA"]
+    source = tmp_path / "src" / "net.cu"
+    text = source.read_text()
+    source.write_text(text.replace("__launch_bounds__(256", "__launch_bounds__(1024"))
+    kernels = compiled_file(source, "80")
+    assert kernels["net_op0"]["STL"] + kernels["net_op0_many"]["LDL"] > 0
