@@ -31,6 +31,7 @@ from edgebnn.cuda import gpu as gpus
 from edgebnn.cuda import matmul, runner
 from edgebnn.cuda.gpu import architecture, compiled, keep_compiled
 from edgebnn.cuda.layers import LEVELS
+from edgebnn.cuda.queue import PREFIX
 from edgebnn.cuda.schedule import schedule
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network
@@ -98,7 +99,7 @@ def prepare(name: str, arch: str, levels: tuple[int, ...]) -> Prepared:
     network = lower(model)
     images = random_inputs(model, max(BATCHES), seed).numpy()
     plan = schedule(network)
-    text = device_source(plan, runner.PREFIX)
+    text = device_source(plan, PREFIX)
     hopper = any(step.layer.constants.get("WGMMA") for step in plan.steps)
     kept = [level for level in levels if level != 1 or hopper or 2 not in levels]
     flat = images.reshape(len(images), network.input.channels, -1).transpose(0, 2, 1)

@@ -18,6 +18,7 @@ from edgebnn.cuda import gpu as gpus
 from edgebnn.cuda import matmul, runner
 from edgebnn.cuda.layers import LEVELS as NAMES
 from edgebnn.cuda.memory import image_bytes
+from edgebnn.cuda.queue import PREFIX
 from edgebnn.cuda.schedule import schedule
 from edgebnn.errors import EdgebnnError
 from edgebnn.lower import lower
@@ -49,7 +50,7 @@ def test_launches_of_few_and_of_many() -> None:
         gpu.launched.clear()
         images = torch.zeros((batch, 4, 4, 1), dtype=torch.uint8)
         scores = there.scores(images, stream=1234)
-        assert [each.name for each in gpu.launched] == [runner.PREFIX + name for name in names]
+        assert [each.name for each in gpu.launched] == [PREFIX + name for name in names]
         words = np.array([each.arguments for each in gpu.launched])
         assert (words[:, 5] == batch).all()
         assert {each.stream for each in gpu.launched} == {1234}
@@ -88,7 +89,7 @@ def test_no_kernel_writes_where_it_reads(seed: int) -> None:
     given = network.input
     shape = (batch, given.height, given.width, given.channels)
     there.scores(torch.zeros(shape, dtype=torch.uint8), 0)
-    found = {each.name.removeprefix(runner.PREFIX): each.arguments for each in gpu.launched}
+    found = {each.name.removeprefix(PREFIX): each.arguments for each in gpu.launched}
     shapes, live = ir.tensors(network), {}
     last = {name: step for step, op in enumerate(network.ops) for name in ir.sources(op)}
     for number, step in enumerate(plan.steps):
@@ -315,10 +316,10 @@ def test_architectures() -> None:
 def test_nvrtc_compiles(major_minor: tuple[int, int]) -> None:
     arch, level = gpus.architecture(major_minor)
     network = small_network("8C3-MP2-300FC")
-    source = device_source(schedule(network), runner.PREFIX)
+    source = device_source(schedule(network), PREFIX)
     cubin = gpus.compiled(source, arch, level)
     assert cubin[:4] == b"\x7fELF"
-    assert f"{runner.PREFIX}conv1".encode() in cubin
+    assert f"{PREFIX}conv1".encode() in cubin
     assert gpus.compiled(source, arch, level) is cubin
     with pytest.raises(EdgebnnError, match=f"NVRTC, for {arch}: "):
         gpus.compiled("no C++", arch, level)

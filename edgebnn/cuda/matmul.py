@@ -11,12 +11,11 @@ from edgebnn.cuda.gpu import Gpu
 from edgebnn.cuda.layers import Grid, Launch, Layer
 from edgebnn.cuda.memory import IMAGES
 from edgebnn.cuda.product import plain_product, wide_units
-from edgebnn.cuda.queue import Job, Memory, Pointer, Queue
+from edgebnn.cuda.queue import PREFIX, Job, Memory, Pointer, Queue
 from edgebnn.errors import EdgebnnError
 
 MOST_FEATURES = 2**23
 """The longest sum: twice as much is exact in 32 bits with room to spare."""
-_PREFIX = "edgebnn_"
 _TYPES = {
     torch.float32: 0,
     torch.float64: 1,
@@ -101,7 +100,7 @@ def on_gpu(a: Tensor, b: Tensor, gpu: Gpu, stream: int) -> Tensor:
         return result.zero_()
     packed = pack_rows(a, gpu, stream)
     weights, limits = pack_columns(b, gpu, stream)
-    product = product_queue(gpu, features, columns, rows, bits=False)
+    product = _product_queue(gpu, features, columns, rows)
     product.run(packed.data_ptr(), result.data_ptr(), limits.data_ptr(), weights.data_ptr(), stream)
     return result
 
@@ -143,23 +142,9 @@ def _filled(rows: int) -> int:
 
 
 @functools.lru_cache(256)
-def product_queue(gpu: Gpu, features: int, columns: int, rows: int, *, bits: bool) -> Queue:
-    """The product: rows are its source, weights lie where tables do and limits between layers."""
-    layer = plain_product(features, columns, bits=bits)
-    kernels = _kernels(gpu, layer.launches, layer, "product")
-    jobs = [
-        Job(
-            kernel,
-            launch,
-            Pointer(Memory.SOURCE),
-            Pointer(),
-            Pointer(Memory.RESULT),
-            Pointer(Memory.TABLES),
-            Pointer(Memory.BETWEEN),
-        )
-        for kernel, launch in zip(kernels, layer.launches, strict=True)
-    ]
-    return Queue(gpu, jobs, rows, _filled(rows))
+def _product_queue(gpu: Gpu, features: int, columns: int, rows: int) -> Queue:
+    layer = plain_product(features, columns, bits=False)
+    return layer_queue(gpu, "product", layer, rows)
 
 
 @functools.lru_cache(256)
@@ -179,23 +164,26 @@ def _pack_queue(gpu: Gpu, features: int, columns: int, kind: int, along: bool, l
         product = plain_product(features, columns, bits=False).constants
         constants |= {key: product[key] for key in ("TILE", "ONES", "FACTORS")}
     launch = Launch("", "pack", (per_line if along else across,))
-    (kernel,) = _kernels(gpu, (launch,), Layer(constants, (launch,)), "pack")
-    job = Job(
-        kernel,
-        launch,
-        Pointer(Memory.SOURCE),
-        Pointer(),
-        Pointer(Memory.RESULT),
-        Pointer(),
-        Pointer(Memory.BETWEEN if columns else Memory.NONE),
-    )
-    return Queue(gpu, [job], lines, lines)
+    return layer_queue(gpu, "pack", Layer(constants, (launch,)), lines)
 
 
-def _kernels(gpu: Gpu, launches: tuple[Launch, ...], layer: Layer, name: str) -> list[object]:
-    named = {kernel_name(_PREFIX, name, launch): launch.grid(gpu.level) for launch in launches}
-    found = _compiled(gpu, source_of([(name, layer)], _PREFIX), tuple(named.items()))
-    return [found[each] for each in named]
+def layer_queue(gpu: Gpu, name: str, layer: Layer, rows: int) -> Queue:
+    """A layer by itself: weights lie where tables do, and limits between layers."""
+    named = {kernel_name(PREFIX, name, launch): launch.grid(gpu.level) for launch in layer.launches}
+    kernels = _compiled(gpu, source_of([(name, layer)], PREFIX), tuple(named.items()))
+    jobs = [
+        Job(
+            kernel=kernels[kernel],
+            launch=launch,
+            source=Pointer(Memory.SOURCE),
+            other=Pointer(),
+            result=Pointer(Memory.RESULT),
+            weights=Pointer(Memory.TABLES),
+            limits=Pointer(Memory.BETWEEN),
+        )
+        for kernel, launch in zip(named, layer.launches, strict=True)
+    ]
+    return Queue(gpu, jobs, rows, _filled(rows))
 
 
 @functools.lru_cache(256)

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from edgebnn.cuda.gpu import WORDS, Gpu
 from edgebnn.cuda.layers import Grid, Launch
 
+PREFIX = "edgebnn_"
+"""Of the names of kernels that torch runs."""
+
 
 class Memory(IntEnum):
     """A piece of memory whose address is known when a batch runs."""

@@ -25,13 +25,12 @@ from edgebnn.cuda import gpu as gpus
 from edgebnn.cuda.gpu import Gpu
 from edgebnn.cuda.layers import Grid
 from edgebnn.cuda.memory import IMAGES
-from edgebnn.cuda.queue import Job, Memory, Pointer, Queue
+from edgebnn.cuda.queue import PREFIX, Job, Memory, Pointer, Queue
 from edgebnn.cuda.schedule import Place, Schedule, Step, schedule
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network, sha256
 from edgebnn.proof import prove
 
-PREFIX = "edgebnn_"
 _ALIGNED = 256  # bytes, of tables
 _MOST_BYTES = 2**30  # between layers; larger batches are cut
 
