@@ -35,13 +35,6 @@ def kilobytes(count: int) -> str:
     return f"{count / 1000:.1f} kB"
 
 
-def markdown(rows: Sequence[Sequence[str]], names: int = 1) -> str:
-    """A Markdown table; the first row is its head, the first ``names`` columns are not numbers."""
-    head, *body = rows
-    rule = [*["---"] * names, *["---:"] * (len(head) - names)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
-
-
 def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     """What a model is and where it comes from."""
     metadata = checkpoint.metadata

@@ -11,6 +11,7 @@ from edgebnn.cli.inputs import open_model
 from edgebnn.device.serial import Board
 from edgebnn.errors import EdgebnnError, TooLarge
 from edgebnn.targets import TARGETS, get_target
+from edgebnn.wording import markdown
 
 _INSTRUCTIONS = "Instructions: exact, a whole predict call, counted by the emulator."
 _CYCLES = "Cycles: simulated, a whole predict call, by simavr."
@@ -118,7 +119,7 @@ def bench_models(
     if as_json:
         print_json(found)
         return
-    out.print(report.markdown(rows))
+    out.print(markdown(rows))
     out.print("")
     for line in (*sorted(notes, reverse=True), *sorted(compilers), *too_large):
         out.print(line)

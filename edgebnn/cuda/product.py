@@ -71,24 +71,93 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
     windows = _windows(op, source)
     unit, outputs = windows.unit, len(op.weights)
     weights = op.weights.reshape(outputs, windows.kernel[0] * windows.kernel[1], -1)
+    tiles = _tiles(windows, outputs)
+    borders, of_row, of_column = _borders(windows)
+    result = infer(op, source)
+    limits, places = _limits(
+        op.head, weights, borders, windows.pad_value, tiles.tile, ints=isinstance(source, Ints)
+    )
+    constants = {
+        **_constants(windows, tiles, outputs),
+        "FEATURES": weights.shape[2],
+        "INTS": isinstance(source, Ints),
+        "HEAD_BITS": isinstance(op.head, Threshold),
+        **_result_units(result.channels if isinstance(result, Bits) else None),
+        "BORDERS": len(borders),
+        **places,
+        "KINDS": limits.size,
+    }
+    scratch = windows.planes * unit.count * unit.size if isinstance(source, Ints) else 0
+    kinds = (of_row, of_column) if len(borders) > 1 else ()
+    return Layer(
+        constants,
+        _launches(windows, tiles, scratch),
+        pack_weights(weights, unit, tiles.tile, tiles.chunks),
+        np.concatenate([limits, *kinds]).astype(np.int32),
+        scratch,
+        _TEMPLATES,
+    )
+
+
+def plain_product(features: int, outputs: int, *, bits: bool) -> Layer:
+    """(rows, features) by (features, outputs); what lies in memory is made by the caller.
+
+    Rows are in units of :func:`wide_units`, weights as :func:`edgebnn.cuda.memory.pack_weights` has
+    them. With ``bits`` the limits are one a column, S >= limit, and ONES. Else, for the dots:
+    ``features`` less twice the ones of a column, ONES, and a factor of 2.
+    """
+    windows = _rows(wide_units(features), planes=1)
+    tiles = _tiles(windows, outputs)
+    columns = tiles.columns * tiles.tile
+    constants = {
+        **_constants(windows, tiles, outputs),
+        "FEATURES": features,
+        "INTS": False,
+        "HEAD_BITS": bits,
+        **_result_units(outputs if bits else None),
+        "BORDERS": 1,
+        "ONES": columns,
+        "FACTORS": 2 * columns,
+        "KINDS": (2 if bits else 3) * columns,
+    }
+    return Layer(constants, _launches(windows, tiles, 0), templates=_TEMPLATES)
+
+
+def wide_units(features: int) -> Units:
+    """Units of which a product reads whole rows, however few features there are."""
+    return Units(16, 2 * -(-features // 256))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """How a product is cut: ``columns`` tiles of outputs, ``chunks`` of 16 bytes a row."""
+
+    tile: int
+    columns: int
+    chunks: int
+    stage: int
+    depth: int
+    wgmma: bool
+
+
+def _tiles(windows: _Windows, outputs: int) -> _Tiles:
+    unit, taps = windows.unit, windows.kernel[0] * windows.kernel[1]
     if windows.direct:
         chunks = unit.count
         stage = next(n for n in (8, 6, 4, 2) if chunks % n == 0)
     else:
-        chunks = -(-weights.shape[1] * unit.size * unit.count // 16)
+        chunks = -(-taps * unit.size * unit.count // 16)
         stage = 4 if chunks > 16 or chunks % 4 in (0, 3) else 2
         chunks = -(-chunks // stage) * stage
     tile = next(n for n in (32, 64, 128, 256) if outputs <= n or n == 256)
-    columns = -(-outputs // tile)
-    borders, of_row, of_column = _borders(windows)
-    result = infer(op, source)
-    limits, places = _limits(
-        op.head, weights, borders, windows.pad_value, tile, ints=isinstance(source, Ints)
-    )
-    packed = units(result.channels) if isinstance(result, Bits) else Units(4, 1)
-    wgmma = windows.direct and tile >= 64
     depth = min(_DEEPEST, _RING // (stage * 16 * (_ROWS + tile)))
-    constants: dict[str, int | bool] = {
+    wgmma = windows.direct and tile >= 64
+    return _Tiles(tile, -(-outputs // tile), chunks, stage, depth, wgmma)
+
+
+def _constants(windows: _Windows, tiles: _Tiles, outputs: int) -> dict[str, int | bool]:
+    """All but those of the head and its limits."""
+    return {
         "HEIGHT": windows.height,
         "WIDTH": windows.width,
         "OUT_HEIGHT": windows.out_height,
@@ -99,51 +168,42 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
         "STRIDE_X": windows.stride[1],
         "PAD_TOP": windows.padding[0],
         "PAD_LEFT": windows.padding[2],
-        "UNIT": unit.size,
-        "UNITS": unit.count,
+        "UNIT": windows.unit.size,
+        "UNITS": windows.unit.count,
         "PLANES": windows.planes,
-        "FEATURES": weights.shape[2],
-        "INTS": isinstance(source, Ints),
         "DIRECT": windows.direct,
-        "WGMMA": wgmma,
-        "CHUNKS": chunks,
-        "STAGE": stage,
-        "DEPTH": depth,
+        "WGMMA": tiles.wgmma,
+        "CHUNKS": tiles.chunks,
+        "STAGE": tiles.stage,
+        "DEPTH": tiles.depth,
         "OUTPUTS": outputs,
-        "TILE": tile,
-        "COLUMNS": columns,
-        "HEAD_BITS": isinstance(op.head, Threshold),
-        "RESULT_UNIT": packed.size,
-        "RESULT_UNITS": packed.count,
-        "BORDERS": len(borders),
-        **places,
-        "KINDS": limits.size,
+        "TILE": tiles.tile,
+        "COLUMNS": tiles.columns,
     }
+
+
+def _result_units(channels: int | None) -> dict[str, int | bool]:
+    """Of a result of bits."""
+    packed = Units(4, 1) if channels is None else units(channels)
+    return {"RESULT_UNIT": packed.size, "RESULT_UNITS": packed.count}
+
+
+def _launches(windows: _Windows, tiles: _Tiles, scratch: int) -> tuple[Launch, ...]:
+    """Those for one row, few and many; ``scratch`` are bytes of an image's planes of integers."""
     pixels = windows.out_height * windows.out_width
-    few = Grid(pixels, _FEW_ROWS, 256, columns * tile // 32)
-    many = _grids(pixels, stage, depth, tile, columns, wgmma=wgmma)
-    launches = [Launch("", "product", many, least=FEW // pixels + 1)]
+    few = Grid(pixels, _FEW_ROWS, 256, tiles.columns * tiles.tile // 32)
+    launches = [Launch("", "product", _grids(pixels, tiles), least=FEW // pixels + 1)]
     if FEW // pixels:
         launches.insert(0, Launch("few", "product_few", (few,), most=FEW // pixels))
-    scratch = 0
-    if isinstance(source, Ints):
-        scratch = windows.planes * unit.count * unit.size
-        chunk = Grid(unit.count, 8, 256)
+    if scratch:
+        chunk = Grid(windows.unit.count, 8, 256)
         launches = [replace(one, reads_scratch=True) for one in launches]
         launches.insert(0, Launch("planes", "planes", (chunk,), writes_scratch=True))
-    if pixels == 1 and (not scratch or scratch <= _ONE_SHARED):
+    if pixels == 1 and scratch <= _ONE_SHARED:
         launches = [replace(one, least=max(one.least, 2)) for one in launches]
         one = replace(few, per_block=1)
         launches.insert(0, Launch("one", "product_one", (one,), most=1))
-    kinds = (of_row, of_column) if len(borders) > 1 else ()
-    return Layer(
-        constants,
-        tuple(launches),
-        pack_weights(weights, unit, tile, chunks),
-        np.concatenate([limits, *kinds]).astype(np.int32),
-        scratch,
-        _TEMPLATES,
-    )
+    return tuple(launches)
 
 
 def _windows(op: Dense | Conv, source: Tensor) -> _Windows:
@@ -154,8 +214,7 @@ def _windows(op: Dense | Conv, source: Tensor) -> _Windows:
     if isinstance(source, Ints):
         assert isinstance(op, Dense)
         features = source.height * source.width * source.channels
-        unit, planes = Units(16, 2 * -(-features // 256)), source.bits
-        return _Windows(1, 1, (1, 1), (1, 1), (0, 0, 0, 0), -1, 1, 1, unit, planes)
+        return _rows(wide_units(features), source.bits)
     assert isinstance(source, Bits)
     kernel = (op.weights.shape[1], op.weights.shape[2])
     stride, padding, pad_value = (1, 1), (0, 0, 0, 0), -1
@@ -175,18 +234,21 @@ def _windows(op: Dense | Conv, source: Tensor) -> _Windows:
     )
 
 
-def _grids(
-    pixels: int, stage: int, depth: int, tile: int, columns: int, *, wgmma: bool
-) -> tuple[Grid, Grid, Grid]:
+def _rows(unit: Units, planes: int) -> _Windows:
+    return _Windows(1, 1, (1, 1), (1, 1), (0, 0, 0, 0), -1, 1, 1, unit, planes)
+
+
+def _grids(pixels: int, tiles: _Tiles) -> tuple[Grid, Grid, Grid]:
     """One for each of :data:`edgebnn.cuda.layers.LEVELS`, as the kernels have their sizes."""
+    tile, stage, columns = tiles.tile, tiles.stage, tiles.columns
     width = min(tile, _POPC_WIDTH)
     popc_shared = (2 * 4 + 6) * 16 * (_ROWS + width)  # two stages as they are, one in forms
     popc = Grid(pixels, _ROWS, 256, columns * tile // width, popc_shared, together=2)
     mma_stage = 4 if stage % 4 == 0 else 2
     mma = Grid(pixels, _ROWS, 256, columns, 4 * mma_stage * 16 * (_ROWS + tile))
-    if not wgmma:
+    if not tiles.wgmma:
         return popc, mma, mma
-    ring = depth * stage * 16 * (_ROWS + tile)
+    ring = tiles.depth * stage * 16 * (_ROWS + tile)
     return popc, mma, Grid(pixels, _ROWS, 384, columns, ring, resident=True)
 
 

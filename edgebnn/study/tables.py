@@ -3,10 +3,10 @@
 import statistics
 
 from edgebnn.codegen.views import spaced
-from edgebnn.report import markdown
 from edgebnn.study.comparison import Comparison, Entry
 from edgebnn.study.frontier import Frontier
 from edgebnn.study.plots import Dots, Group, Point, Series
+from edgebnn.wording import markdown
 
 _NOTHING = "–"
 

@@ -1,0 +1,386 @@
+"""All that needs a GPU, in a single call, for a machine that is borrowed for minutes.
+
+    PYTHONPATH=. python3 host_tests/gpu.py
+
+A line a check, then OK or FAILED with counts; the exit status says so too. pytest does not collect
+this file. It needs a CUDA build of torch and what ``edgebnn[cuda]`` has; nvcc and compute-sanitizer
+unless it is told to go ``--without`` them.
+"""
+
+import argparse
+import ctypes
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from networks import random_inputs, random_model, random_residual_model, randomize
+
+from edgebnn import api, cuda, reference
+from edgebnn.codegen.cuda import device_source
+from edgebnn.codegen.cuda import generate as generate_cuda
+from edgebnn.cuda import gpu as gpus
+from edgebnn.cuda import matmul, runner
+from edgebnn.cuda.gpu import architecture, compiled, keep_compiled
+from edgebnn.cuda.layers import LEVELS
+from edgebnn.cuda.queue import PREFIX
+from edgebnn.cuda.schedule import schedule
+from edgebnn.errors import EdgebnnError
+from edgebnn.ir import Network
+from edgebnn.lower import lower
+from edgebnn.train.networks import Style, build
+
+MODELS = Path(__file__).resolve().parent.parent / "examples" / "models"
+BATCHES = (1, 3, 64, 65, 300)
+WIDE = (  # what random networks are too small for: notation, channels, height, width
+    ("3x600FC", 1, 28, 28),
+    ("129FC-256FC-257FC-64FC-65FC", 1, 9, 9),
+    ("128C3-256C1-MP2-130C3S2-R3-512C1-520FC", 3, 12, 12),
+    ("256C1-256C1-300C3V-33C1-D3-64C1", 2, 7, 5),
+    ("2x4096FC", 1, 16, 16),
+    ("64C3-64C3-2xR3-MP2-160C1-2xR1", 3, 10, 10),
+)
+_began = time.monotonic()
+
+
+@dataclass
+class Checks:
+    """What was found so far."""
+
+    passed: int = 0
+    failed: int = 0
+
+    def check(self, what: str, good: bool, note: str = "") -> None:
+        if good:
+            self.passed += 1
+        else:
+            self.failed += 1
+        mark = "ok    " if good else "FAILED"
+        seconds = time.monotonic() - _began
+        print(f"{mark} {seconds:6.1f} s  {what}{f': {note}' if note else ''}", flush=True)
+
+
+@dataclass
+class Prepared:
+    """A network with inputs, what the oracle makes of them, and code for levels of a GPU."""
+
+    name: str
+    network: Network
+    images: np.ndarray
+    scores: np.ndarray
+    source: str
+    cubins: dict[int, bytes]
+
+
+def prepare(name: str, arch: str, levels: tuple[int, ...]) -> Prepared:
+    """Called in other processes: compiling is what takes the time."""
+    torch.set_num_threads(1)
+    kind, _, rest = name.partition(" ")
+    seed = 0
+    if kind == "example":
+        model = api.load(MODELS / rest)
+    elif kind == "wide":
+        notation, *shape = WIDE[int(rest)]
+        torch.manual_seed(int(rest))
+        model = build(notation, tuple(shape), 10, Style(pad_value=(-1, 0, 1)[int(rest) % 3]))
+        randomize(model, np.random.default_rng(int(rest)))
+        model.eval()
+    else:
+        seed = int(rest)
+        model = random_residual_model(seed) if kind == "residual" else random_model(seed)
+    network = lower(model)
+    images = random_inputs(model, max(BATCHES), seed).numpy()
+    plan = schedule(network)
+    text = device_source(plan, PREFIX)
+    hopper = any(step.layer.constants.get("WGMMA") for step in plan.steps)
+    kept = [level for level in levels if level != 1 or hopper or 2 not in levels]
+    flat = images.reshape(len(images), network.input.channels, -1).transpose(0, 2, 1)
+    return Prepared(
+        name=name,
+        network=network,
+        images=images,
+        scores=reference.run(network, flat.reshape(len(images), -1)).scores,
+        source=text,
+        cubins={level: compiled(text, arch, level) for level in kept},
+    )
+
+
+def capability(_: int) -> tuple[int, int]:
+    """In another process: this one is to fork before it uses the GPU."""
+    return torch.cuda.get_device_capability(0)
+
+
+def differing(found: torch.Tensor, expected: np.ndarray) -> int:
+    return int((found.cpu().numpy() != expected).any(axis=1).sum())
+
+
+def check_network(one: Prepared, arch: str, batches: tuple[int, ...], checks: Checks) -> None:
+    """At each of its levels and for each batch, scores and classes."""
+    wrong, notes = 0, []
+    images = torch.from_numpy(one.images).cuda()
+    classes = reference.best(one.scores)
+    for level, cubin in one.cubins.items():
+        keep_compiled(one.source, arch, level, cubin)
+        run = cuda.load(one.network, level=level)
+        for batch in batches:
+            bad = differing(run(images[:batch]), one.scores[:batch])
+            predicted = run.predict(images[-batch:]).cpu().numpy()
+            bad += int((predicted != classes[-batch:]).sum())
+            if bad:
+                wrong += bad
+                notes.append(f"{LEVELS[level]}, batch {batch}: {bad} differ")
+    levels = " ".join(LEVELS[level] for level in one.cubins)
+    checks.check(f"{one.name} ({levels})", not wrong, "; ".join(notes))
+
+
+def check_products(
+    levels: tuple[int, ...], checks: Checks, shapes: "list[tuple[int, ...]]"
+) -> None:
+    """binary_matmul of odd shapes and every type, in both layouts."""
+    types = list(matmul._TYPES)
+    stream = torch.cuda.current_stream().cuda_stream
+    for number, (m, k, n) in enumerate(shapes):
+        bad = []
+        torch.manual_seed(number)
+        for level in levels:
+            kinds = types[(number + level) % len(types)], types[(3 * number + level) % len(types)]
+            a, b = (torch.randint(-2, 3, shape, device="cuda") for shape in ((m, k), (k, n)))
+            a, b = a.to(kinds[0]), b.to(kinds[1])
+            if number % 2:
+                a = a.t().contiguous().t()
+            if number % 3:
+                b = b.t().contiguous().t()
+            found = matmul.on_gpu(a, b, gpus.gpu(0, level), stream)
+            signs = [torch.where(x >= 0, 1.0, -1.0).double() for x in (a, b)]
+            wrong = int((found != (signs[0] @ signs[1])).sum())
+            if wrong:
+                bad.append(f"{LEVELS[level]} {kinds}: {wrong} differ")
+        checks.check(f"binary_matmul {m}x{k} by {k}x{n}", not bad, "; ".join(bad))
+
+
+def check_specials(checks: Checks) -> None:
+    a = torch.tensor([[0.0, -0.0, 1.0, -1.0, float("inf"), -float("inf"), 1e-45, -1e-45]])
+    bad = []
+    for kind in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        x = a.to(kind)
+        found = cuda.binary_matmul(x.cuda(), torch.eye(8).cuda() - 0.5).cpu()
+        if not torch.equal(found, cuda.binary_matmul(x, torch.eye(8) - 0.5)):
+            bad.append(str(kind))
+    checks.check("binary_matmul of zeros, infinities and subnormal numbers", not bad, " ".join(bad))
+    k = 2**23
+    a, b = torch.ones((2, k), device="cuda"), torch.ones((k, 3), device="cuda")
+    a[1], b[:, 2] = -1.0, -1.0
+    expected = torch.tensor([[k, k, -k], [-k, -k, k]], dtype=torch.int32)
+    checks.check("binary_matmul of 2**23", torch.equal(cuda.binary_matmul(a, b).cpu(), expected))
+
+
+def check_graph(one: Prepared, batch: int, checks: Checks) -> None:
+    """A captured runner on new images, and one that has never run."""
+    run = cuda.load(one.network)
+    images = torch.from_numpy(one.images).cuda()
+    given = images[:batch].clone()
+    run(given)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        scores = run(given)
+    bad = 0
+    for first in (0, len(images) - batch, (len(images) - batch) // 2):
+        given.copy_(images[first : first + batch])
+        graph.replay()
+        bad += differing(scores, one.scores[first : first + batch])
+    checks.check(f"graph of {one.name}, batch {batch}", not bad, f"{bad} differ" if bad else "")
+
+
+def check_torch(one: Prepared, checks: Checks) -> None:
+    """The operator in torch.compile, on another stream, in parts, and what it refuses."""
+    run = cuda.load(one.network)
+    images = torch.from_numpy(one.images).cuda()
+    try:
+        torch.library.opcheck(runner.network_scores, (images, run._key))
+        torch.library.opcheck(
+            matmul.binary_matmul_operator, (torch.randn(70, 90).cuda(), torch.randn(90, 50).cuda())
+        )
+        checks.check("opcheck", True)
+    except Exception as error:
+        checks.check("opcheck", False, repr(error)[:300])
+    step = torch.compile(lambda x: run(x) + 1, backend="aot_eager", fullgraph=True)
+    checks.check("torch.compile", not differing(step(images) - 1, one.scores))
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        found = run(images)
+    stream.synchronize()
+    checks.check("another stream", not differing(found, one.scores))
+    there = run._loaded.on(images.device)
+    whole, there._most = there._most, 128
+    checks.check("a batch in parts", not differing(run(images), one.scores))
+    there._most = whole
+    checks.check("a batch of none", tuple(run(images[:0]).shape) == (0, one.scores.shape[1]))
+    apart = images.to(memory_format=torch.channels_last) if images.dim() == 4 else images
+    checks.check("channels_last", not differing(run(apart), one.scores))
+    try:
+        run(images.int())
+        checks.check("refuses int32", False)
+    except EdgebnnError:
+        checks.check("refuses int32", True)
+
+
+def find(tool: str) -> str | None:
+    """Of the toolkit: in PATH, where toolkits lie, or among Python's packages."""
+    places = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda", "/opt/cuda"]
+    places += [str(Path(entry) / "nvidia" / "cu13") for entry in sys.path]
+    inside = [
+        str(Path(place) / sub) for place in places if place for sub in ("bin", "compute-sanitizer")
+    ]
+    return shutil.which(tool, path=os.pathsep.join([os.environ.get("PATH", ""), *inside]))
+
+
+def check_emitted(one: Prepared, arch: str, folder: Path, checks: Checks) -> None:
+    """The .cu by nvcc, through its C API, in torch's memory."""
+    nvcc = find("nvcc")
+    if nvcc is None:
+        checks.check("emitted .cu by nvcc", False, "nvcc not found; --without nvcc")
+        return
+    library = generate_cuda(schedule(one.network), "net")
+    api.write(library, folder)
+    built = folder / "net.so"
+    flags = ("-O3", "-std=c++17", f"-arch={arch}", "-shared", "-Xcompiler", "-fPIC")
+    command = [nvcc, *flags, "-o", str(built), str(folder / "src" / "net.cu")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        checks.check("emitted .cu by nvcc", False, done.stderr[-600:])
+        return
+    net = ctypes.CDLL(str(built))
+    net.net_message.restype = ctypes.c_char_p
+    model, stream = ctypes.c_void_p(), ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+    status = net.net_create(ctypes.byref(model), max(BATCHES))
+    flat = one.images.reshape(len(one.images), one.network.input.channels, -1)
+    pixels = torch.from_numpy(np.ascontiguousarray(flat.transpose(0, 2, 1))).cuda()
+    bad = 0
+    for batch in BATCHES if status == 0 else ():
+        scores = torch.full((batch, one.network.num_classes), 77, dtype=torch.int32, device="cuda")
+        classes = torch.full((batch,), 77, dtype=torch.int32, device="cuda")
+        for call, given in ((net.net_scores, scores), (net.net_predict, classes)):
+            into = ctypes.c_void_p(given.data_ptr())
+            status |= call(model, ctypes.c_void_p(pixels.data_ptr()), into, batch, stream)
+        torch.cuda.synchronize()
+        bad += differing(scores, one.scores[:batch])
+        bad += int((classes.cpu().numpy() != reference.best(one.scores[:batch])).sum())
+    net.net_destroy(model)
+    note = net.net_message(status).decode() if status else f"{bad} differ" if bad else ""
+    checks.check(f"emitted .cu of {one.name} by nvcc for {arch}", not status and not bad, note)
+
+
+def check_sanitizer(tool: str, checks: Checks) -> None:
+    """This file again, few and small, under a tool of compute-sanitizer."""
+    program = find("compute-sanitizer")
+    if program is None:
+        what = "compute-sanitizer not found; --without sanitizer"
+        checks.check(f"compute-sanitizer {tool}", False, what)
+        return
+    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "--few"]
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment, timeout=150
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("=====")]
+        checks.check(
+            f"compute-sanitizer {tool}",
+            done.returncode == 0,
+            lines[-1] if done.returncode == 0 and lines else "\n".join([*lines[:40], *lines[-3:]]),
+        )
+    except subprocess.TimeoutExpired:
+        checks.check(f"compute-sanitizer {tool}", False, "took more than 150 s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="All that needs a GPU, in a single call.")
+    parser.add_argument("--networks", type=int, default=200, help="Random ones.")
+    parser.add_argument("--seed", type=int, default=70_000, help="Of the first.")
+    parser.add_argument("--without", action="append", default=[], choices=("nvcc", "sanitizer"))
+    parser.add_argument("--few", action="store_true", help="What sanitizers run.")
+    given = parser.parse_args()
+    if not torch.cuda._is_compiled():
+        print("gpu.py: this torch has no CUDA; install a build of torch that has", file=sys.stderr)
+        return 1
+    few = given.few
+    checks = Checks()
+    random = [
+        f"{'residual' if number % 3 == 2 else 'random'} {given.seed + number}"
+        for number in range(4 if few else given.networks)
+    ]
+    wide = [f"wide {number}" for number in range(len(WIDE))]
+    examples = [f"example {path.name}" for path in sorted(MODELS.glob("*.pt"))]
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, fork) as one:
+        try:
+            arch, best = architecture(one.submit(capability, 0).result())
+        except Exception as error:
+            print(f"gpu.py: torch finds no GPU ({error})", file=sys.stderr)
+            return 1
+    levels = tuple(range(best, -1, -1))
+    kept: dict[str, Prepared] = {}
+    with ProcessPoolExecutor(max(2, os.cpu_count() or 2), fork) as pool:
+        names = [*wide[2:4], *random] if few else [*wide, *examples, *random]
+        jobs = {pool.submit(prepare, name, arch, levels): name for name in names}
+        # Only now, when all processes are there, does this one touch the GPU.
+        for job in as_completed(jobs):
+            name = jobs[job]
+            try:
+                one = job.result()
+                check_network(one, arch, (3, 65) if few else BATCHES, checks)
+                if not name.startswith("random"):
+                    kept[name] = one
+            except Exception as error:
+                checks.check(name, False, repr(error)[:600])
+    shapes = [(17, 300, 70), (130, 513, 257)]
+    if not few:
+        edges = (1, 31, 33, 64, 65, 127, 128, 129, 256, 257, 1000)
+        shapes += [
+            (m, k, edges[(i * 5 + j) % 11])
+            for i, m in enumerate(edges[:9])
+            for j, k in enumerate(edges)
+            if (i + j) % 4 == 0
+        ]
+        shapes += [(1, 1, 1), (4096, 4096, 4096), (1000, 10_007, 3), (5, 100_000, 600)]
+    steps = [lambda: check_products(levels, checks, shapes)]
+    if not few:
+        example = kept.get(examples[0])
+        steps.append(lambda: check_specials(checks))
+        steps += [
+            lambda one=one, batch=batch: check_graph(one, batch, checks)
+            for one in kept.values()
+            if not one.name.startswith("residual")
+            for batch in (1, 65)
+        ]
+        steps.append(lambda: check_torch(example, checks))
+    with tempfile.TemporaryDirectory() as folder:
+        if not few and "nvcc" not in given.without:
+            for name in (examples[0], wide[2]):
+                path = Path(folder) / name.replace(" ", "_")
+                steps.append(lambda n=name, p=path: check_emitted(kept[n], arch, p, checks))
+        if not few and "sanitizer" not in given.without:
+            steps += [
+                lambda t=tool: check_sanitizer(t, checks) for tool in ("memcheck", "racecheck")
+            ]
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                checks.check("a check itself", False, repr(error)[:600])
+    device = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    what = "FAILED" if checks.failed else "OK"
+    print(f"{what}: {checks.passed} checks passed, {checks.failed} failed; {device}")
+    return 1 if checks.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

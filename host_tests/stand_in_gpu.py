@@ -1,0 +1,82 @@
+"""A stand-in for a GPU, which runs kernels on the CPU by the model of CUDA and notes launches."""
+
+import ctypes
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgebnn.codegen.env import resource_dir
+from edgebnn.cuda.gpu import WORDS
+from edgebnn.cuda.layers import Grid
+
+_START = """
+extern "C" int start_{name}(unsigned blocks, unsigned threads, size_t shared, void **arguments)
+{{
+    cudaError_t status = cudaFuncSetAttribute(
+        {name}, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+
+    return status ? status
+        : cudaLaunchKernel({name}, dim3(blocks), dim3(threads), arguments, shared);
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What a GPU was told: six words of arguments among it."""
+
+    name: str
+    grid: Grid
+    blocks: int
+    arguments: tuple[int, ...]
+    stream: int
+
+
+@dataclass(eq=False)
+class ModelGpu:
+    """Compiles kernels for the CPU and runs them there, at once; memory is the CPU's."""
+
+    level: int
+    multiprocessors: int = 3
+    runs: bool = True  # else it only notes
+    launched: list[Launched] = field(default_factory=list)
+
+    def kernels(self, source: str, grids: dict[str, Grid]) -> dict[str, object]:
+        if not self.runs:
+            return {name: (name, None) for name in grids}
+        with tempfile.TemporaryDirectory() as folder:
+            file, library = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
+            starts = "".join(_START.format(name=name) for name in grids)
+            file.write_text(
+                f'#include "cuda_runtime.h"\n{source}\nusing namespace edgebnn_cuda;\n{starts}'
+            )
+            include = str(resource_dir("templates") / "harness" / "cuda")
+            flags = (
+                "-std=c++17",
+                "-O1",
+                "-w",
+                "-U_FORTIFY_SOURCE",
+                "-fno-gnu-unique",
+                "-fPIC",
+                "-shared",
+            )
+            defined = ("-DEDGEBNN_CUDA_MODEL", f"-DEDGEBNN_LEVEL={self.level}", "-I", include)
+            command = ["g++", *flags, *defined, "-o", str(library), str(file)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr[:4000]
+            loaded = ctypes.CDLL(str(library))
+        return {name: (name, getattr(loaded, f"start_{name}")) for name in grids}
+
+    def launch(self, kernel: object, grid: Grid, blocks: int, arguments: int, stream: int) -> None:
+        name, start = kernel  # type: ignore[misc]
+        words = ctypes.cast(arguments, ctypes.POINTER(ctypes.POINTER(ctypes.c_int64 * WORDS)))[0][0]
+        self.launched.append(Launched(name, grid, blocks, tuple(words), stream))
+        if start is not None:
+            status = start(
+                ctypes.c_uint(blocks),
+                ctypes.c_uint(grid.threads),
+                ctypes.c_size_t(grid.shared),
+                ctypes.c_void_p(arguments),
+            )
+            assert status == 0, f"{name}: CUDA error {status}"
