@@ -14,7 +14,6 @@ from edgebnn.errors import EdgebnnError
 
 WORDS = 6
 """Of 8 bytes, that ``struct run`` has: source, other, result, weights, limits and batch."""
-_SHARED = 48 * 1024  # bytes that a kernel may have without asking
 _COMPILED: dict[str, bytes] = {}
 
 
@@ -131,7 +130,7 @@ class NvidiaGpu:
             for name, grid in grids.items():
                 function = self._driver.CUfunction(int(code.get_kernel(name).handle))
                 found[name] = _Kernel(name, function, code)
-                if grid.shared > _SHARED:
+                if grid.shared:  # what is more than 48 KB with the static has to be asked for
                     self._allow_shared(int(function), grid.shared, name)
         return found
 
