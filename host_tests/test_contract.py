@@ -255,7 +255,7 @@ for name in ("torch", "unicorn", "ziglang", "serial", "cobs"):
 import edgebnn, edgebnn.ir, edgebnn.reference, edgebnn.plan, edgebnn.cost, edgebnn.kernels
 import edgebnn.filters, edgebnn.data, edgebnn.data.transforms, edgebnn.files
 import edgebnn.packages.platformio, edgebnn.importers
-import edgebnn.codegen.c, edgebnn.device.host, edgebnn.device.emulator
+import edgebnn.codegen.c, edgebnn.codegen.cuda, edgebnn.device.host, edgebnn.device.emulator
 import edgebnn.device.wire, edgebnn.device.serial
 """
 

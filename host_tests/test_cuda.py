@@ -139,7 +139,7 @@ def dense_chain(*widths: int) -> Chain:
 def conv_chain() -> Chain:
     """Units of all sizes, direct and padded rows, every pad, strides, and few pixels at the end."""
     chain = Chain(Ints(9, 10, 3, 8), 3)
-    chain.conv(33, (3, 3), padding=(1, 0, 2, 1), pad_value=7)
+    chain.conv(70, (3, 3), padding=(1, 0, 2, 1), pad_value=7)  # of four words, three
     chain.conv(130, (3, 3), padding=(1, 1, 1, 1), pad_value=1)
     chain.conv(65, (1, 1))  # direct
     chain.conv(None, (3, 2), padding=(0, 2, 1, 1), pad_value=1)
@@ -159,10 +159,10 @@ def conv_chain() -> Chain:
 def sum_chain() -> Chain:
     """Sums of convolutions on integers and on bits, added and compared; scores by a convolution."""
     chain = Chain(Ints(5, 6, 2, 4), 130)
-    chain.conv(40, (3, 3), padding=(1, 1, 1, 1), pad_value=0, head=Raw)
+    chain.conv(70, (3, 3), padding=(1, 1, 1, 1), pad_value=0, head=Raw)
     first = chain.network.ops[-1].name
     chain.signs()
-    chain.conv(40, (3, 3), padding=(1, 1, 1, 1), pad_value=0, head=Raw)
+    chain.conv(70, (3, 3), padding=(1, 1, 1, 1), pad_value=0, head=Raw)
     chain.append(lambda name, source: Add(name, source, first))
     chain.signs()
     chain.conv(None, (2, 2), head=Raw)
@@ -199,6 +199,18 @@ def test_examples(level: int, tmp_path: Path) -> None:
     inputs = [rng.integers(0, 2**n.input.bits, (3, n.input_bytes), np.uint8) for n in networks]
     program = cuda_programs.build(networks, level, tmp_path)
     cuda_programs.check_equal(program, networks, inputs, (1, 3))
+
+
+SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def test_under_sanitizers(tmp_path: Path) -> None:
+    """The golden networks, some of whose factors are as large as can be."""
+    networks = [lower(make()) for make in NETWORKS.values()]
+    rng = np.random.default_rng(0)
+    inputs = [rng.integers(0, 2**n.input.bits, (66, n.input_bytes), np.uint8) for n in networks]
+    program = cuda_programs.build(networks, 1, tmp_path, *SANITIZERS)
+    cuda_programs.check_equal(program, networks, inputs, (1, 66))
 
 
 CHAINS = {
@@ -337,8 +349,7 @@ def test_errors(tmp_path: Path) -> None:
     api.write(cuda_programs.library(network, "net"), tmp_path)
     source, program = tmp_path / "src" / "errors.cpp", tmp_path / "errors"
     source.write_text(ERRORS)
-    sanitizers = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    cuda_programs.compile_program(source, program, "-DEDGEBNN_LEVEL=1", *sanitizers)
+    cuda_programs.compile_program(source, program, "-DEDGEBNN_LEVEL=1", *SANITIZERS)
     done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     *counts, message = done.stdout.splitlines()

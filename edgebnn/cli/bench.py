@@ -10,6 +10,7 @@ from edgebnn.cli.console import Json, err, out, print_json, progress_on, work_fo
 from edgebnn.cli.inputs import open_model
 from edgebnn.device.serial import Board
 from edgebnn.errors import EdgebnnError, TooLarge
+from edgebnn.files import write_text
 from edgebnn.targets import TARGETS, get_target
 from edgebnn.wording import markdown
 
@@ -123,3 +124,60 @@ def bench_models(
     out.print("")
     for line in (*sorted(notes, reverse=True), *sorted(compilers), *too_large):
         out.print(line)
+
+
+@app.command("cuda")
+def bench_cuda(
+    models: Annotated[
+        list[Path] | None, typer.Argument(metavar="[MODEL]...", help="Model files, too.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for table, plot and raw results.")
+    ] = Path("build/gpu"),
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer sizes, in half the time.")] = False,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeatable; product, convolution or network; all of them."),
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="The float twins by torch.compile, too; slow.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure products of bits, convolutions and networks on a GPU, beside torch's own.
+
+    A line each as it is known, then one Markdown table a part. Needs a GPU of NVIDIA.
+    """
+    import json
+
+    from edgebnn.study import gpu, gpu_times, plots
+
+    parts = part or list(gpu.PARTS)
+    for name in parts:
+        if name not in gpu.PARTS:
+            raise EdgebnnError(f"unknown part '{name}'; pick one of: {', '.join(gpu.PARTS)}")
+    case = gpu.case(parts, models or [], quick=quick)
+    bench = gpu.prepare(case)
+    if not as_json:
+        out.print(f"{bench.machine}\n")
+    found: list[gpu_times.Row] = []
+    for row in gpu.run(bench, case, compiled=compiled):
+        found.append(row)
+        if not as_json:
+            out.print(gpu_times.line(row))
+    text = f"{bench.machine}\n\n{gpu_times.tables(found)}\n"
+    record = gpu_times.record(bench.machine, found)
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / "gpu.md", text)
+    write_text(output / "gpu.json", json.dumps(record, indent=2) + "\n")
+    if plots.available():
+        note = f"{bench.machine}. Everything in CUDA graphs."
+        plots.line_plot(
+            output / "gpu.png", gpu_times.panels(found), title=bench.machine.name, note=note
+        )
+    if as_json:
+        print_json(record)
+    else:
+        out.print(f"\n{text}\n{output} has this, gpu.json and gpu.png")
+    if any(row.note for row in found):
+        raise EdgebnnError("some results differ from those of int8; see the table")

@@ -88,6 +88,25 @@ class Series:
     ours: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of :func:`line_plot`, through (x, y)."""
+
+    label: str
+    points: tuple[tuple[float, float], ...]
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Lines with their axes."""
+
+    title: str
+    x: str
+    y: str
+    lines: tuple[Line, ...]
+
+
 def available() -> bool:
     """Whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
@@ -239,6 +258,49 @@ def frontier_plot(
         figure.draw_without_rendering()
         for index, panel in enumerate(panels):
             _name_points(panel, series, index)
+
+
+def line_plot(path: Path, panels: Sequence[Panel], *, title: str, note: str = "") -> None:
+    """Lines, panels side by side, all axes logarithmic.
+
+    Args:
+        path: the PNG, written whole or not at all.
+        note: small print below.
+
+    Raises:
+        EdgebnnError: matplotlib is missing, or ``path`` cannot be written.
+    """
+    from_matplotlib = _import()
+    width = 4.6 * max(len(panels), 1) + 0.5
+    with _figure(path, width, 5.0 + 0.16 * _lines(note, 120)) as figure:
+        axes = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
+        for axis, panel in zip(axes, panels, strict=False):
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            ours, others = itertools.cycle("o^sDv"), itertools.cycle(_LINES)
+            for one in panel.lines:
+                marker, colour = (next(ours), BLUE) if one.ours else next(others)
+                axis.plot(
+                    *zip(*one.points, strict=True),
+                    marker=marker,
+                    color=colour,
+                    linewidth=1.4 if one.ours else 1.0,
+                    markersize=5.5,
+                    label=_short(one.label),
+                    zorder=3 if one.ours else 2,
+                )
+            axis.set_title(panel.title)
+            axis.set_xlabel(panel.x)
+            axis.set_ylabel(panel.y)
+            ticks = sorted({x for one in panel.lines for x, _ in one.points})
+            axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
+            axis.xaxis.set_minor_locator(from_matplotlib.ticker.NullLocator())
+            _label_decades(axis.yaxis, (1.0,), from_matplotlib)
+            axis.legend(loc="best", fontsize=7)
+        _finish(figure, title, note)
+
+
+_LINES = (("x", ORANGE), ("+", GREEN), ("P", PURPLE), ("X", GREY))
 
 
 def _draw_series(panel: "Axes", series: Series, index: int, marker: str, colour: str) -> None:
