@@ -25,12 +25,13 @@ import torch
 from networks import random_inputs, random_model, random_residual_model, randomize
 
 from edgebnn import api, cuda, reference
-from edgebnn.codegen.cuda import device_source
+from edgebnn.codegen.cuda import device_source, source_of
 from edgebnn.codegen.cuda import generate as generate_cuda
 from edgebnn.cuda import gpu as gpus
 from edgebnn.cuda import matmul, runner
 from edgebnn.cuda.gpu import architecture, compiled, keep_compiled
 from edgebnn.cuda.layers import LEVELS
+from edgebnn.cuda.product import plain_product
 from edgebnn.cuda.queue import PREFIX
 from edgebnn.cuda.schedule import schedule
 from edgebnn.errors import EdgebnnError
@@ -48,6 +49,11 @@ WIDE = (  # what random networks are too small for: notation, channels, height, 
     ("2x4096FC", 1, 16, 16),
     ("64C3-64C3-2xR3-MP2-160C1-2xR1", 3, 10, 10),
 )
+PRODUCTS = (  # k and n; each is compiled, and m is free
+    *((300, 70), (513, 257), (1, 1), (31, 33), (64, 65), (129, 127), (256, 600), (1000, 64)),
+    *((4096, 4096), (10_007, 3), (100_000, 600)),
+)
+ROWS = (1, 3, 16, 17, 64, 129, 700)
 _began = time.monotonic()
 
 
@@ -141,29 +147,48 @@ def check_network(one: Prepared, arch: str, batches: tuple[int, ...], checks: Ch
     checks.check(f"{one.name} ({levels})", not wrong, "; ".join(notes))
 
 
-def check_products(
-    levels: tuple[int, ...], checks: Checks, shapes: "list[tuple[int, ...]]"
-) -> None:
+def kinds_of(number: int) -> tuple[tuple[torch.dtype, bool], tuple[torch.dtype, bool]]:
+    """Of two matrices, and whether they are transposed."""
+    types = list(matmul.TYPES)
+    first, second = types[number % len(types)], types[(3 * number + 1) % len(types)]
+    return (first, number % 2 == 1), (second, number % 3 == 1)
+
+
+def prepare_product(
+    number: int, arch: str, levels: tuple[int, ...]
+) -> list[tuple[str, int, bytes]]:
+    """Code of the kernels for a product of :data:`PRODUCTS`."""
+    k, n = PRODUCTS[number]
+    (first, first_turned), (second, second_turned) = kinds_of(number)
+    layers = (
+        ("product", plain_product(k, n, bits=False)),
+        ("pack", matmul.pack_layer(k, 0, matmul.TYPES[first], not first_turned)),
+        ("pack", matmul.pack_layer(k, n, matmul.TYPES[second], second_turned)),
+    )
+    texts = [source_of([layer], PREFIX) for layer in layers]
+    return [(text, level, compiled(text, arch, level)) for text in texts for level in levels]
+
+
+def check_product(number: int, levels: tuple[int, ...], checks: Checks, few: bool) -> None:
     """binary_matmul of odd shapes and every type, in both layouts."""
-    types = list(matmul._TYPES)
+    k, n = PRODUCTS[number]
+    (first, first_turned), (second, second_turned) = kinds_of(number)
     stream = torch.cuda.current_stream().cuda_stream
-    for number, (m, k, n) in enumerate(shapes):
-        bad = []
-        torch.manual_seed(number)
+    torch.manual_seed(number)
+    bad = []
+    for m in ROWS[3:5] if few else ROWS:
+        a, b = (torch.randint(-2, 3, shape, device="cuda") for shape in ((m, k), (k, n)))
+        a, b = a.to(first), b.to(second)
+        a = a.t().contiguous().t() if first_turned else a
+        b = b.t().contiguous().t() if second_turned else b
+        signs = [torch.where(x >= 0, 1.0, -1.0).double() for x in (a, b)]
+        expected = signs[0] @ signs[1]
         for level in levels:
-            kinds = types[(number + level) % len(types)], types[(3 * number + level) % len(types)]
-            a, b = (torch.randint(-2, 3, shape, device="cuda") for shape in ((m, k), (k, n)))
-            a, b = a.to(kinds[0]), b.to(kinds[1])
-            if number % 2:
-                a = a.t().contiguous().t()
-            if number % 3:
-                b = b.t().contiguous().t()
-            found = matmul.on_gpu(a, b, gpus.gpu(0, level), stream)
-            signs = [torch.where(x >= 0, 1.0, -1.0).double() for x in (a, b)]
-            wrong = int((found != (signs[0] @ signs[1])).sum())
+            wrong = int((matmul.on_gpu(a, b, gpus.gpu(0, level), stream) != expected).sum())
             if wrong:
-                bad.append(f"{LEVELS[level]} {kinds}: {wrong} differ")
-        checks.check(f"binary_matmul {m}x{k} by {k}x{n}", not bad, "; ".join(bad))
+                bad.append(f"{LEVELS[level]}, m = {m}: {wrong} of {m * n} differ")
+    kinds = f"{str(first).removeprefix('torch.')} by {str(second).removeprefix('torch.')}"
+    checks.check(f"binary_matmul, k = {k}, n = {n}, {kinds}", not bad, "; ".join(bad))
 
 
 def check_specials(checks: Checks) -> None:
@@ -285,7 +310,8 @@ def check_sanitizer(tool: str, checks: Checks) -> None:
         what = "compute-sanitizer not found; --without sanitizer"
         checks.check(f"compute-sanitizer {tool}", False, what)
         return
-    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "--few"]
+    flags = ("--tool", tool, "--error-exitcode", "9", "--target-processes", "application-only")
+    command = [program, *flags, sys.executable, __file__, "--few"]
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     try:
         done = subprocess.run(
@@ -330,6 +356,8 @@ def main() -> int:
     kept: dict[str, Prepared] = {}
     with ProcessPoolExecutor(max(2, os.cpu_count() or 2), fork) as pool:
         names = [*wide[2:4], *random] if few else [*wide, *examples, *random]
+        numbers = range(2 if few else len(PRODUCTS))
+        products = [pool.submit(prepare_product, each, arch, levels) for each in numbers]
         jobs = {pool.submit(prepare, name, arch, levels): name for name in names}
         # Only now, when all processes are there, does this one touch the GPU.
         for job in as_completed(jobs):
@@ -341,17 +369,14 @@ def main() -> int:
                     kept[name] = one
             except Exception as error:
                 checks.check(name, False, repr(error)[:600])
-    shapes = [(17, 300, 70), (130, 513, 257)]
-    if not few:
-        edges = (1, 31, 33, 64, 65, 127, 128, 129, 256, 257, 1000)
-        shapes += [
-            (m, k, edges[(i * 5 + j) % 11])
-            for i, m in enumerate(edges[:9])
-            for j, k in enumerate(edges)
-            if (i + j) % 4 == 0
-        ]
-        shapes += [(1, 1, 1), (4096, 4096, 4096), (1000, 10_007, 3), (5, 100_000, 600)]
-    steps = [lambda: check_products(levels, checks, shapes)]
+        for number, product in enumerate(products):
+            try:
+                for text, level, cubin in product.result():
+                    keep_compiled(text, arch, level, cubin)
+                check_product(number, levels, checks, few)
+            except Exception as error:
+                checks.check(f"product {PRODUCTS[number]}", False, repr(error)[:600])
+    steps = []
     if not few:
         example = kept.get(examples[0])
         steps.append(lambda: check_specials(checks))

@@ -16,7 +16,7 @@ from edgebnn.errors import EdgebnnError
 
 MOST_FEATURES = 2**23
 """The longest sum: twice as much is exact in 32 bits with room to spare."""
-_TYPES = {
+TYPES = {
     torch.float32: 0,
     torch.float64: 1,
     torch.float16: 2,
@@ -83,7 +83,7 @@ def _check(a: Tensor, b: Tensor) -> None:
         shapes = " and ".join("x".join(map(str, x.shape)) or "a number" for x in (a, b))
         raise EdgebnnError(f"binary_matmul of {shapes}; it takes (m, k) and (k, n)")
     for x in (a, b):
-        if x.dtype not in _TYPES:
+        if x.dtype not in TYPES:
             name = str(x.dtype).removeprefix("torch.")
             raise EdgebnnError(f"binary_matmul of {name}; it takes floats and signed integers")
     if a.device != b.device:
@@ -111,7 +111,7 @@ def pack_rows(a: Tensor, gpu: Gpu, stream: int) -> Tensor:
     a, along = _laid(a, along=1)
     size = _filled(rows) * wide_units(features).count * 16
     packed = torch.empty(size, dtype=torch.uint8, device=a.device)
-    queue = _pack_queue(gpu, features, 0, _TYPES[a.dtype], along, rows)
+    queue = _pack_queue(gpu, features, 0, TYPES[a.dtype], along, rows)
     queue.run(a.data_ptr(), packed.data_ptr(), 0, 0, stream)
     return packed
 
@@ -124,7 +124,7 @@ def pack_columns(b: Tensor, gpu: Gpu, stream: int) -> tuple[Tensor, Tensor]:
     size = constants["COLUMNS"] * constants["TILE"] * constants["CHUNKS"] * 16
     weights = torch.empty(size, dtype=torch.uint8, device=b.device)
     limits = torch.zeros(constants["KINDS"], dtype=torch.int32, device=b.device)
-    queue = _pack_queue(gpu, features, columns, _TYPES[b.dtype], along, columns)
+    queue = _pack_queue(gpu, features, columns, TYPES[b.dtype], along, columns)
     queue.run(b.data_ptr(), weights.data_ptr(), limits.data_ptr(), 0, stream)
     return weights, limits
 
@@ -149,7 +149,15 @@ def _product_queue(gpu: Gpu, features: int, columns: int, rows: int) -> Queue:
 
 @functools.lru_cache(256)
 def _pack_queue(gpu: Gpu, features: int, columns: int, kind: int, along: bool, lines: int) -> Queue:
-    """Packing of rows, or of ``columns``; limits lie between layers."""
+    return layer_queue(gpu, "pack", pack_layer(features, columns, kind, along), lines)
+
+
+def pack_layer(features: int, columns: int, kind: int, along: bool) -> Layer:
+    """Packing of rows, or of ``columns`` if there are any; limits lie between layers.
+
+    ``kind`` is a value of :data:`TYPES`; ``along`` says that the numbers of a row or of a column
+    lie side by side.
+    """
     units = wide_units(features).count
     per_line = Grid(-(-units // 8), 8, 256)
     across = Grid(1, 256, 256, units)  # a warp has 32 lines and a chunk
@@ -163,8 +171,7 @@ def _pack_queue(gpu: Gpu, features: int, columns: int, kind: int, along: bool, l
     if columns:
         product = plain_product(features, columns, bits=False).constants
         constants |= {key: product[key] for key in ("TILE", "ONES", "FACTORS")}
-    launch = Launch("", "pack", (per_line if along else across,))
-    return layer_queue(gpu, "pack", Layer(constants, (launch,)), lines)
+    return Layer(constants, (Launch("", "pack", (per_line if along else across,)),))
 
 
 def layer_queue(gpu: Gpu, name: str, layer: Layer, rows: int) -> Queue:

@@ -437,6 +437,10 @@ def _sources(case: Case) -> list[tuple[str, bool]]:
         for name, bits in (("dots", False), ("bits", True)):
             layer = _only_many(plain_product(n, n, bits=bits))
             found.append((source_of([(name, layer)], PREFIX), True))
+        int8 = matmul.TYPES[torch.int8]
+        for columns in (0, n):
+            layer = matmul.pack_layer(n, columns, int8, along=True)
+            found.append((source_of([("pack", layer)], PREFIX), False))
     for size, channels in case.convolutions:
         layer = product(*_convolution(size, channels))
         found.append((source_of([("conv", layer)], PREFIX), True))
