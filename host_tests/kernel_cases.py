@@ -44,7 +44,6 @@ from edgebnn.ir import (
     Threshold,
     tensors,
 )
-from edgebnn.kernels import dense_bit_planes
 from edgebnn.plan import Plan, plan
 from edgebnn.targets import Target, get_target
 from edgebnn.targets.base import Cpu
@@ -60,6 +59,7 @@ PLACES = ((1, 1), (3, 2), (1, 3), (2, 2), (3, 1))
 PAD_VALUES = (-1, 0, 1)
 FORMS = ("plain", "offset", "shift", "shifts", "zero", "all zero", "factors", "wide")
 MASKS = ("none", "some", "all")
+WAYS_OF_WORDS = ("bit_planes", "columns")  # of 32 bits
 UNMOVED: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0)}
 #: This computer as a CPU with words of 8 bits, addresses of 16, and no multiplication of 32.
 NARROW = replace(
@@ -293,7 +293,8 @@ def dense_on_bits() -> Iterator[Case]:
         chain = Chain((2, number), Ints(1, 1, row["inputs"], 1))
         chain.bits()
         _add_dense(chain, row["outputs"], row["kind"])
-        yield chain.case(f"dense {row['inputs']} bits -> {row['outputs']} {row['kind']}")
+        label = f"dense {row['inputs']} bits -> {row['outputs']} {row['kind']}, rows"
+        yield chain.case(label, prefer=("rows",))
     for number, size in enumerate(((2, 3, 33), (3, 1, 64)), 100):
         chain = Chain((2, number), Ints(*size, 1))
         chain.bits()
@@ -308,6 +309,38 @@ def dense_on_bits() -> Iterator[Case]:
         chain.add(Conv("grow", "feed", grow.weights, (1, 1), (15, 15, 15, 15), 1, head))
         _add_dense(chain, outputs, "sums")
         yield chain.case(f"dense 33635 bits -> {outputs} sums")
+
+
+def dense_by_columns() -> Iterator[Case]:
+    """Thresholds on bits of every density, at both sides of what half of them are."""
+    inputs = (*WIDTHS, 5, 6, 7, 8, 9, 15, 16, 17, 127, 128, 255, 256, 257, 1000)
+    outputs = (*WIDTHS, 100, 1000, *WIDTHS, 34, 96)
+    for number, row in enumerate(spread(23, 11, inputs=inputs, outputs=outputs)):
+        yield _dense_by_columns(number, (1, 1, row["inputs"]), row["outputs"])
+    # Pixels of whole words and of words with a tail, one and more of each.
+    sizes = ((2, 3, 33), (3, 1, 64), (5, 5, 1), (2, 2, 31), (1, 3, 65), (3, 3, 32), (7, 1, 3))
+    for number, size in enumerate(sizes, 100):
+        yield _dense_by_columns(number, size, WIDTHS[-1 - number % 3])
+    for number, one in enumerate((False, True), 200):  # weights of one sign: sums at both ends
+        yield _dense_by_columns(number, (1, 1, 40), 33, one)
+
+
+def _dense_by_columns(
+    number: int, size: tuple[int, int, int], outputs: int, only: bool | None = None
+) -> Case:
+    chain = Chain((11, number), Ints(*size, 1))
+    count = chain.inputs.shape[1]
+    some = {count * eighths // 8 for eighths in range(9)}
+    some |= {max(count // 2 + more, 0) for more in (-1, 0, 1, 2) if count // 2 + more <= count}
+    rows = [chain.rng.permutation(count) < ones for ones in sorted(some)]
+    chain.inputs = np.concatenate([chain.inputs, np.array(rows).astype(np.uint8)])
+    chain.bits()
+    weights = chain.weights(outputs, *size)
+    if only is not None:
+        weights[:] = only
+    head = chain.head("threshold", Dense("layer", chain.last, weights, Raw()))
+    chain.add(Dense("layer", chain.last, weights, head))
+    return chain.case(f"dense {size} bits -> {outputs} threshold, columns", prefer=("columns",))
 
 
 def _add_dense(chain: Chain, outputs: int, kind: str, name: str = "layer") -> None:
@@ -606,6 +639,7 @@ def cases() -> tuple[Case, ...]:
     return (
         *dense_on_ints(),
         *dense_on_bits(),
+        *dense_by_columns(),
         *conv_on_ints(),
         *conv_on_bits(),
         *depthwise(),
@@ -619,12 +653,12 @@ def cases() -> tuple[Case, ...]:
 
 def meant_for(target: Target) -> list[int]:
     """The numbers of the cases that ask for no way that ``target`` has not, nor for too much."""
-    planes, most = dense_bit_planes.fits(target.cpu), target.cpu.largest_array
+    most = target.cpu.largest_array
+    lacking = () if target.cpu.word_bits == 32 else WAYS_OF_WORDS
     return [
         n
         for n, case in enumerate(cases())
-        if (planes or "bit_planes" not in case.prefer)
-        and c.largest_array(planned(case, target)) <= most
+        if not set(case.prefer) & set(lacking) and c.largest_array(planned(case, target)) <= most
     ]
 
 

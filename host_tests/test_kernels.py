@@ -54,7 +54,8 @@ def reading(what: Layout) -> set[str]:
 
 
 # From these follows what a new kernel has to meet.
-ALL_HEADS = for_ops(Dense, Conv)
+ONLY_BITS = {"dense_columns"}
+ALL_HEADS = for_ops(Dense, Conv) - ONLY_BITS
 WEIGHTED = for_ops(Dense, Conv, DepthwiseConv)
 WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool)
 PADDED = for_ops(Conv, DepthwiseConv)
@@ -161,10 +162,10 @@ def test_every_kernel_at_both_sides_of_words() -> None:
         yield fan_in(step.op) if isinstance(step.op, Dense) else step.source.channels
 
     def outputs(_case, step):
-        yield len(step.op.weights) if step.kernel.name in ALL_HEADS else None
+        yield len(step.op.weights) if step.kernel.name in ALL_HEADS | ONLY_BITS else None
 
     check(inputs, {kernel.name: set(WIDTHS) for kernel in KERNELS})
-    check(outputs, {name: set(WIDTHS) for name in ALL_HEADS})
+    check(outputs, {name: set(WIDTHS) for name in ALL_HEADS | ONLY_BITS})
 
 
 def test_every_width_of_input() -> None:
@@ -217,6 +218,8 @@ def test_every_pad_value_beside_every_tail(target: Target) -> None:
 def head_of(step: Step) -> str:
     """What the head of ``step`` does, as finely as its template tells."""
     view: Any = step.view
+    if step.kernel.name in ONLY_BITS:
+        return "bits"
     if step.kernel.name == "depthwise_sliced":
         return f"sums {view.sums.bits}" if view.sums else "bits"
     match view.head:
@@ -263,8 +266,10 @@ def test_every_head(target: Target) -> None:
             yield head_of(step)
 
     there = {step.kernel.name for _case, step in layers(target)}
-    assert {kernel.way for kernel in KERNELS if kernel.name not in there} <= {"bit_planes"}
-    wanted = {name: {"bits", "sums 16", "sums 32"} for name in WEIGHTED & there}
+    absent = {kernel.way for kernel in KERNELS if kernel.name not in there}
+    assert absent <= set(enumeration.WAYS_OF_WORDS)
+    wanted = {name: {"bits", "sums 16", "sums 32"} for name in (WEIGHTED - ONLY_BITS) & there}
+    wanted |= {name: {"bits"} for name in ONLY_BITS & there}
     for name in ALL_HEADS & there:
         wanted[name] |= SCORES
     if target.cpu.largest_array < 2**16:  # then so many taps take too large a table
@@ -445,6 +450,9 @@ def test_every_branch_of_every_template() -> None:
         for target in HOSTS:
             for number in enumeration.meant_for(target):
                 printed |= marked(enumeration.case_library(number, target))
+        # A CPU that finds set bits by an instruction.
+        lists = [n for n, case in enumerate(cases()) if "columns" in case.prefer]
+        printed |= marked(enumeration.case_library(lists[0], get_target("cortex-m4")))
         # What a library has beside its layers, and a CPU whose tables are in a space of their own.
         for target, options in (("avr", {"self_test": True}), ("host", {"caller_arena": True})):
             planned = enumeration.planned(enumeration.cases()[0], get_target(target))

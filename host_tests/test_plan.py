@@ -77,9 +77,9 @@ def test_deep_network_takes_two_layers_of_memory_not_all() -> None:
         layers += [bnn.BinaryLinear(64, 64), bnn.Sign()]
     network = lower(bnn.Sequential(*layers, bnn.BinaryLinear(64, 2)))
     scheduled = plan(network, get_target("host"))
-    scratch = scheduled.steps[0].view.scratch_words
+    first, second = (step.view.scratch_words for step in scheduled.steps[:2])
     assert sum(tensor_words(step.result, 32) for step in scheduled.steps) == 12 * 2
-    assert scheduled.arena_words == max(2 + scratch, 4)
+    assert scheduled.arena_words == max(2 + first, 4 + second)
 
 
 @pytest.mark.parametrize("build", [random_model, random_residual_model])
@@ -197,6 +197,33 @@ def test_the_least_rank_is_taken_and_a_way_to_prefer_before_it() -> None:
     assert ranks["subset_sums"] < ranks["bit_planes"]
     assert plan(network, target).steps[0].kernel.way == "subset_sums"
     assert plan(network, target, ("bit_planes",)).steps[0].kernel.way == "bit_planes"
+
+
+def hidden(inputs: int, outputs: int) -> Network:
+    layers = (bnn.Input((inputs,)), bnn.Sign(), bnn.BinaryLinear(inputs, outputs), bnn.Sign())
+    return lower(bnn.Sequential(*layers, bnn.BinaryLinear(outputs, 2)))
+
+
+def test_columns_are_taken_where_they_take_fewer_instructions() -> None:
+    """By the words of outputs that there are, and whatever else is preferred."""
+    for inputs, outputs, way in (
+        (255, 23, "rows"),
+        (225, 24, "columns"),
+        (225, 32, "columns"),
+        (225, 35, "rows"),
+        (225, 36, "columns"),
+        (224, 17, "rows"),
+        (224, 18, "columns"),
+        (224, 33, "columns"),
+        (16379, 64, "columns"),
+        (16382, 64, "rows"),  # an offset of 16 bits does not reach the last column
+    ):
+        step = plan(hidden(inputs, outputs), get_target("cortex-m4")).steps[1]
+        assert step.kernel.way == way, (inputs, outputs)
+        assert plan(hidden(inputs, outputs), get_target("avr")).steps[1].kernel.way == "rows"
+    for target, prefer in product(("cortex-m0", "rv32imc"), ("rows", "columns")):
+        kernel = plan(hidden(24, 40), get_target(target), (prefer,)).steps[1].kernel
+        assert kernel.way == prefer
 
 
 # --- the digest of a network ----------------------------------------------------------------------

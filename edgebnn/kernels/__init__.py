@@ -69,7 +69,7 @@ def choose(
     known = candidates(ops, inputs)
     for kernel in sorted(known, key=lambda one: (one.way not in prefer, one.rank, one.name)):
         view = kernel.fit(ops, inputs, target.cpu)
-        if view is not None:
+        if view is not None and (kernel.way in prefer or kernel.pays(view)):
             return kernel, view
     what = f"{' + '.join(type(op).__name__ for op in ops)} on {type(inputs[0]).__name__}"
     raise EdgebnnError(f"target '{target.name}' has no kernel for '{ops[0].name}' ({what})")

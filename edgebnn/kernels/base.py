@@ -82,8 +82,8 @@ class Kernel:
     ``name`` is that of its template, ``way`` what targets and users call it: kernels for several
     ops may go the same way. ``fit`` takes the run, the tensors that its first op reads, and the
     CPU. A kernel that works ``in_place`` may write its result over a source of the same size. Of
-    kernels that fit, the one of the least ``rank`` is taken, so that one that is only sometimes
-    better says when in its ``fit``.
+    kernels that fit, the one of the least ``rank`` is taken. One that is only sometimes better says
+    of its view whether it ``pays``; where its way is preferred nobody asks.
     """
 
     name: str
@@ -93,6 +93,7 @@ class Kernel:
     fit: Callable[[tuple[Op, ...], Inputs, Cpu], View | None]
     in_place: bool = False
     rank: int = 0
+    pays: Callable[[Any], bool] = lambda _view: True
 
 
 # --- tables ---------------------------------------------------------------------------------------

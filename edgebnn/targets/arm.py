@@ -110,9 +110,9 @@ def _core(
 TARGETS = (
     _core("m0", _MICROBIT, measured=_ROOMY),
     _core("m0plus", _MICROBIT, measured=_ROOMY),
-    _core("m3", _MPS2_AN385, measured=_MPS2_AN385),
-    _core("m4", _MPS2_AN386, "dsp", measured=_MPS2_AN386),
-    _core("m7", _MPS2_AN500, "dsp", measured=_MPS2_AN500),
-    _core("m33", _MPS2_AN505, "dsp", measured=_ROOMY),
-    _core("m55", _MPS3_AN547, "dsp"),
+    _core("m3", _MPS2_AN385, "clz", measured=_MPS2_AN385),
+    _core("m4", _MPS2_AN386, "clz", "dsp", measured=_MPS2_AN386),
+    _core("m7", _MPS2_AN500, "clz", "dsp", measured=_MPS2_AN500),
+    _core("m33", _MPS2_AN505, "clz", "dsp", measured=_ROOMY),
+    _core("m55", _MPS3_AN547, "clz", "dsp"),
 )

@@ -56,12 +56,16 @@ def _core(extensions: str, zig: str, *, unicorn: bool, **qemu: bool) -> Target:
     properties = "".join(f",{key}={'on' if value else 'off'}" for key, value in qemu.items())
     options = ("-cpu", f"rv32{properties}", "-bios", "none")
     abi = _ILP32E if embedded else _ILP32
+    features = {"mul": not embedded, "clz": "zbb" in extensions}
     measured = (Unicorn("UC_CPU_RISCV32_SIFIVE_E31", abi, _VIRT),) if unicorn else ()
     return Target(
         name=name,
         title=f"RISC-V {known_as}",
         cpu=Cpu(
-            known_as, arch="riscv", word_bits=32, features=frozenset(() if embedded else ("mul",))
+            known_as,
+            arch="riscv",
+            word_bits=32,
+            features=frozenset(name for name, there in features.items() if there),
         ),
         toolchain=Cross(
             gcc="riscv64-unknown-elf-gcc",
