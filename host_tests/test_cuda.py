@@ -419,6 +419,22 @@ def test_the_header_is_c99(tmp_path: Path) -> None:
         cuda_programs.compile_program(folder / "net.cu", net, "-c")
 
 
+NAMES_INSIDE = (
+    *("model", "run", "grid", "tables", "start", "check", "status", "inputs", "scores", "batch"),
+    *("filled", "made", "images", "constants", "place", "best", "kernel"),
+)
+
+
+def test_any_name_will_do(tmp_path: Path) -> None:
+    """A library may be called what something in its source is called; "model" is the default."""
+    network = first_scores().network
+    for name in NAMES_INSIDE:
+        api.write(cuda_programs.library(network, name), tmp_path, force=True)
+    source = tmp_path / "src" / "all.cpp"
+    source.write_text("".join(f'#include "{name}.cu"\n' for name in NAMES_INSIDE))
+    cuda_programs.compile_program(source, tmp_path / "all.o", "-c", "-O0")
+
+
 def test_same_model_same_bytes() -> None:
     network = conv_chain().network
     files = cuda_programs.library(network, "net").files

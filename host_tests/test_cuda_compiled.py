@@ -4,6 +4,7 @@ It needs no GPU. A BMMA multiplies bits on tensor cores, and BGMMA does for four
 where tensor cores have no bits nvcc would make many IMMA, products of bytes, of a BMMA.
 """
 
+import functools
 import importlib.util
 import re
 import subprocess
@@ -17,7 +18,7 @@ from test_cuda import conv_chain, dense_chain, sum_chain
 from edgebnn import api
 from edgebnn.checkpoint import load
 from edgebnn.codegen import cuda
-from edgebnn.cuda.layers import Layer
+from edgebnn.cuda.layers import Launch, Layer
 from edgebnn.cuda.schedule import schedule
 from edgebnn.ir import Network
 from edgebnn.lower import lower
@@ -124,3 +125,51 @@ def test_what_is_looked_for_can_be_seen(tmp_path: Path) -> None:
     source.write_text(text.replace("__launch_bounds__(256", "__launch_bounds__(1024"))
     kernels = compiled_file(source, "80")
     assert kernels["net_op0"]["STL"] + kernels["net_op0_many"]["LDL"] > 0
+
+
+MAIN = """
+#include <stdio.h>
+
+#include "net.h"
+
+int main(void)
+{
+    net *model = NULL;
+    const int status = net_create(&model, 5);
+
+    printf("%d %s\\n", (status == 0) == (model != NULL), net_message(status));
+    net_destroy(model);
+    return 0;
+}
+"""
+
+
+def test_links_with_the_runtime_of_cuda(tmp_path: Path) -> None:
+    """For two kinds of GPU in one object, called from C; without any GPU, create says why."""
+    api.write(cuda.generate(schedule(dense_chain(200, 64).network), "net"), tmp_path)
+    folder = tmp_path / "src"
+    (folder / "main.c").write_text(MAIN)
+    command = [tool("nvcc"), "-O3", "-std=c++17", "-Werror", "all-warnings"]
+    command += ["-Xcompiler", "-Wall,-Wextra,-Werror"]
+    for arch in ("80", "90a"):
+        command += ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
+    run = functools.partial(subprocess.run, cwd=folder, check=True, capture_output=True, text=True)
+    run([*command, "-c", "net.cu", "-o", "net.o"])
+    run(["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-c", "main.c"])
+    runtime = Path(tool("nvcc")).parent.parent / "lib" / "libcudart_static.a"
+    run(["g++", "main.o", "net.o", str(runtime), "-ldl", "-lpthread", "-lrt", "-o", "main"])
+    consistent, message = run(["./main"]).stdout.strip().split(" ", 1)
+    assert (consistent, bool(message)) == ("1", True)
+    symbols = run(["nm", "--defined-only", "--extern-only", "net.o"]).stdout.split("\n")
+    public = {line.split()[-1] for line in symbols if " T " in line}
+    assert {name for name in public if "device_stub" not in name} == {
+        *(f"net_{name}" for name in ("create", "scores", "predict", "destroy", "message")),
+        *(cuda.kernel_name("net_", *one) for one in _launches(dense_chain(200, 64).network)),
+        *("net_best", "net_level"),
+    }
+
+
+def _launches(network: Network) -> list[tuple[str, Launch]]:
+    return [
+        (step.op.name, launch) for step in schedule(network).steps for launch in step.layer.launches
+    ]

@@ -373,7 +373,7 @@ struct mlp {
 
 namespace mlp_cuda {
 
-static cudaError_t start(const mlp *model, void (*kernel)(run), const grid &how, run what,
+static cudaError_t start(const ::mlp *model, void (*kernel)(run), const grid &how, run what,
     cudaStream_t stream)
 {
     const size_t items = (size_t)what.batch * how.items;
@@ -386,7 +386,7 @@ static cudaError_t start(const mlp *model, void (*kernel)(run), const grid &how,
 }
 
 /* The network: layer after layer. */
-static cudaError_t run_layers(const mlp *model, const uint8_t *inputs, int32_t *scores, int batch,
+static cudaError_t run_layers(const ::mlp *model, const uint8_t *inputs, int32_t *scores, int batch,
     cudaStream_t stream)
 {
     const struct tables *const tables = model->tables;
@@ -444,7 +444,7 @@ static cudaError_t run_layers(const mlp *model, const uint8_t *inputs, int32_t *
 }
 
 /* Whether a batch can be run here and now. */
-static cudaError_t check(const mlp *model, const void *inputs, const void *results, int batch)
+static cudaError_t check(const ::mlp *model, const void *inputs, const void *results, int batch)
 {
     int device = -1;
 
@@ -465,7 +465,7 @@ static cudaError_t allow(void (*kernel)(run), const grid &how)
 }
 
 /* Which level the code that this GPU runs was compiled for. The tables' memory holds the answer. */
-static cudaError_t find_level(mlp *model)
+static cudaError_t find_level(::mlp *model)
 {
     const run what = {nullptr, nullptr, model->tables, nullptr, nullptr, 1};
     const grid one = {1, 1, 1, 1, 0, false};
@@ -477,7 +477,7 @@ static cudaError_t find_level(mlp *model)
     return status;
 }
 
-static cudaError_t set_up(mlp *model)
+static cudaError_t set_up(::mlp *model)
 {
     const size_t images = filled(model->max_batch);
     const size_t bytes = images * 260 + images * sizeof(int32_t) * MLP_NUM_CLASSES;
@@ -511,7 +511,7 @@ static cudaError_t set_up(mlp *model)
 
 } /* namespace */
 
-int mlp_create(mlp **model, int max_batch)
+int mlp_create(::mlp **model, int max_batch)
 {
     if (model == nullptr) {
         return cudaErrorInvalidValue;
@@ -520,7 +520,7 @@ int mlp_create(mlp **model, int max_batch)
     if (max_batch < 1 || max_batch > MLP_MOST_IMAGES) {
         return cudaErrorInvalidValue;
     }
-    mlp *const made = new (std::nothrow) mlp{};
+    ::mlp *const made = new (std::nothrow)::mlp{};
 
     if (made == nullptr) {
         return cudaErrorMemoryAllocation;
@@ -537,7 +537,7 @@ int mlp_create(mlp **model, int max_batch)
     return status;
 }
 
-int mlp_scores(mlp *model, const uint8_t *inputs, int32_t *scores, int batch,
+int mlp_scores(::mlp *model, const uint8_t *inputs, int32_t *scores, int batch,
     struct CUstream_st *stream)
 {
     const cudaError_t status = mlp_cuda::check(model, inputs, scores, batch);
@@ -545,7 +545,7 @@ int mlp_scores(mlp *model, const uint8_t *inputs, int32_t *scores, int batch,
     return status == cudaSuccess ? mlp_cuda::run_layers(model, inputs, scores, batch, stream) : status;
 }
 
-int mlp_predict(mlp *model, const uint8_t *inputs, int32_t *classes, int batch,
+int mlp_predict(::mlp *model, const uint8_t *inputs, int32_t *classes, int batch,
     struct CUstream_st *stream)
 {
     cudaError_t status = mlp_cuda::check(model, inputs, classes, batch);
@@ -563,7 +563,7 @@ int mlp_predict(mlp *model, const uint8_t *inputs, int32_t *classes, int batch,
     return status;
 }
 
-void mlp_destroy(mlp *model)
+void mlp_destroy(::mlp *model)
 {
     if (model != nullptr) {
         (void)cudaFree(model->memory); /* what fails here, others have seen before */
