@@ -54,6 +54,7 @@ PRODUCTS = (  # k and n; each is compiled, and m is free
     *((4096, 4096), (10_007, 3), (100_000, 600)),
 )
 ROWS = (1, 3, 16, 17, 64, 129, 700)
+DEVICE = "cuda"
 _began = time.monotonic()
 
 
@@ -131,7 +132,7 @@ def differing(found: torch.Tensor, expected: np.ndarray) -> int:
 def check_network(one: Prepared, arch: str, batches: tuple[int, ...], checks: Checks) -> None:
     """At each of its levels and for each batch, scores and classes."""
     wrong, notes = 0, []
-    images = torch.from_numpy(one.images).cuda()
+    images = torch.from_numpy(one.images).to(DEVICE)
     classes = reference.best(one.scores)
     for level, cubin in one.cubins.items():
         keep_compiled(one.source, arch, level, cubin)
@@ -177,7 +178,7 @@ def check_product(number: int, levels: tuple[int, ...], checks: Checks, few: boo
     torch.manual_seed(number)
     bad = []
     for m in ROWS[3:5] if few else ROWS:
-        a, b = (torch.randint(-2, 3, shape, device="cuda") for shape in ((m, k), (k, n)))
+        a, b = (torch.randint(-2, 3, shape, device=DEVICE) for shape in ((m, k), (k, n)))
         a, b = a.to(first), b.to(second)
         a = a.t().contiguous().t() if first_turned else a
         b = b.t().contiguous().t() if second_turned else b
@@ -196,12 +197,12 @@ def check_specials(checks: Checks) -> None:
     bad = []
     for kind in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
         x = a.to(kind)
-        found = cuda.binary_matmul(x.cuda(), torch.eye(8).cuda() - 0.5).cpu()
+        found = cuda.binary_matmul(x.to(DEVICE), torch.eye(8).to(DEVICE) - 0.5).cpu()
         if not torch.equal(found, cuda.binary_matmul(x, torch.eye(8) - 0.5)):
             bad.append(str(kind))
     checks.check("binary_matmul of zeros, infinities and subnormal numbers", not bad, " ".join(bad))
     k = 2**23
-    a, b = torch.ones((2, k), device="cuda"), torch.ones((k, 3), device="cuda")
+    a, b = torch.ones((2, k), device=DEVICE), torch.ones((k, 3), device=DEVICE)
     a[1], b[:, 2] = -1.0, -1.0
     expected = torch.tensor([[k, k, -k], [-k, -k, k]], dtype=torch.int32)
     checks.check("binary_matmul of 2**23", torch.equal(cuda.binary_matmul(a, b).cpu(), expected))
@@ -210,7 +211,7 @@ def check_specials(checks: Checks) -> None:
 def check_graph(one: Prepared, batch: int, checks: Checks) -> None:
     """A captured runner on new images, and one that has never run."""
     run = cuda.load(one.network)
-    images = torch.from_numpy(one.images).cuda()
+    images = torch.from_numpy(one.images).to(DEVICE)
     given = images[:batch].clone()
     run(given)
     graph = torch.cuda.CUDAGraph()
@@ -227,11 +228,12 @@ def check_graph(one: Prepared, batch: int, checks: Checks) -> None:
 def check_torch(one: Prepared, checks: Checks) -> None:
     """The operator in torch.compile, on another stream, in parts, and what it refuses."""
     run = cuda.load(one.network)
-    images = torch.from_numpy(one.images).cuda()
+    images = torch.from_numpy(one.images).to(DEVICE)
     try:
         torch.library.opcheck(runner.network_scores, (images, run._key))
         torch.library.opcheck(
-            matmul.binary_matmul_operator, (torch.randn(70, 90).cuda(), torch.randn(90, 50).cuda())
+            matmul.binary_matmul_operator,
+            (torch.randn(70, 90).to(DEVICE), torch.randn(90, 50).to(DEVICE)),
         )
         checks.check("opcheck", True)
     except Exception as error:
@@ -287,11 +289,11 @@ def check_emitted(one: Prepared, arch: str, folder: Path, checks: Checks) -> Non
     model, stream = ctypes.c_void_p(), ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
     status = net.net_create(ctypes.byref(model), max(BATCHES))
     flat = one.images.reshape(len(one.images), one.network.input.channels, -1)
-    pixels = torch.from_numpy(np.ascontiguousarray(flat.transpose(0, 2, 1))).cuda()
+    pixels = torch.from_numpy(np.ascontiguousarray(flat.transpose(0, 2, 1))).to(DEVICE)
     bad = 0
     for batch in BATCHES if status == 0 else ():
-        scores = torch.full((batch, one.network.num_classes), 77, dtype=torch.int32, device="cuda")
-        classes = torch.full((batch,), 77, dtype=torch.int32, device="cuda")
+        scores = torch.full((batch, one.network.num_classes), 77, dtype=torch.int32, device=DEVICE)
+        classes = torch.full((batch,), 77, dtype=torch.int32, device=DEVICE)
         for call, given in ((net.net_scores, scores), (net.net_predict, classes)):
             into = ctypes.c_void_p(given.data_ptr())
             status |= call(model, ctypes.c_void_p(pixels.data_ptr()), into, batch, stream)
