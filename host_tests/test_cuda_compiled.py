@@ -122,7 +122,7 @@ def test_what_is_looked_for_can_be_seen(tmp_path: Path) -> None:
     assert kernels["net_op0"]["IMMA"]
     source = tmp_path / "src" / "net.cu"
     text = source.read_text()
-    source.write_text(text.replace("__launch_bounds__(256", "__launch_bounds__(1024"))
+    source.write_text(re.sub(r"bounds__\(.*\) net_op0\(", "bounds__(1024) net_op0(", text))
     kernels = compiled_file(source, "80")
     assert kernels["net_op0"]["STL"] + kernels["net_op0"]["LDL"] > 0
 
