@@ -25,8 +25,8 @@ from edgebnn.lower import lower
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "models"
 LEVELS = {"75": 0, "80": 1, "86": 1, "89": 1, "90": 1, "90a": 2, "100": 0, "120": 0}
-SPILLED = 24
-"""Instructions on local memory in a product by population counts: a few in some hundred of others.
+SPILLED = 16
+"""Instructions on local memory in a product by population counts: a few of about two thousand.
 
 The compiler has 128 registers for it, so that a multiprocessor holds two blocks.
 """
@@ -117,14 +117,14 @@ def test_instructions(name: str, arch: str, tmp_path: Path) -> None:
 
 def test_what_is_looked_for_can_be_seen(tmp_path: Path) -> None:
     """Emulated products of bits and local memory are found where they are."""
-    network = dense_chain(64).network
+    network = dense_chain(257).network
     kernels = compiled(network, "100", tmp_path, "-DEDGEBNN_LEVEL=1")
     assert kernels["net_op0"]["IMMA"]
     source = tmp_path / "src" / "net.cu"
     text = source.read_text()
-    source.write_text(text.replace("__launch_bounds__(256", "__launch_bounds__(1024"))
+    source.write_text(re.sub(r"bounds__\(.*\) net_op0\(", "bounds__(1024) net_op0(", text))
     kernels = compiled_file(source, "80")
-    assert kernels["net_op0"]["STL"] + kernels["net_op0_many"]["LDL"] > 0
+    assert kernels["net_op0"]["STL"] + kernels["net_op0"]["LDL"] > 0
 
 
 MAIN = """
