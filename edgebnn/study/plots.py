@@ -261,7 +261,7 @@ def frontier_plot(
 
 
 def line_plot(path: Path, panels: Sequence[Panel], *, title: str, note: str = "") -> None:
-    """Lines, panels side by side, all axes logarithmic.
+    """Lines, three panels side by side and the others below, all axes logarithmic.
 
     Args:
         path: the PNG, written whole or not at all.
@@ -271,9 +271,13 @@ def line_plot(path: Path, panels: Sequence[Panel], *, title: str, note: str = ""
         EdgebnnError: matplotlib is missing, or ``path`` cannot be written.
     """
     from_matplotlib = _import()
-    width = 4.6 * max(len(panels), 1) + 0.5
-    with _figure(path, width, 5.0 + 0.16 * _lines(note, 120)) as figure:
-        axes = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
+    columns = max(1, min(len(panels), 3))
+    rows = max(1, -(-len(panels) // columns))
+    height = 5.0 * rows + 0.16 * _lines(note, 120)
+    with _figure(path, 4.6 * columns + 0.5, height) as figure:
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
         for axis, panel in zip(axes, panels, strict=False):
             axis.set_xscale("log")
             axis.set_yscale("log")
@@ -296,7 +300,7 @@ def line_plot(path: Path, panels: Sequence[Panel], *, title: str, note: str = ""
             axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
             axis.xaxis.set_minor_locator(from_matplotlib.ticker.NullLocator())
             _label_decades(axis.yaxis, (1.0,), from_matplotlib)
-            axis.legend(loc="best", fontsize=7)
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize=7)
         _finish(figure, title, note)
 
 
