@@ -9,6 +9,7 @@ from edgebnn import kernels
 from edgebnn.checkpoint import Checkpoint, Metadata, load, read, save
 from edgebnn.codegen import c
 from edgebnn.codegen.library import ARENAS, Library
+from edgebnn.codegen.prepare import Size, prepare_of
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import write_texts, write_zip
 from edgebnn.packages import project as whole_project
@@ -30,6 +31,8 @@ def generate(
     project: bool = False,
     self_test: bool | None = None,
     arena: str = "static",
+    prepare: bool = True,
+    image: tuple[int, int] | None = None,
 ) -> Library:
     """The C library of a model, as text: a folder for any build.
 
@@ -49,6 +52,9 @@ def generate(
         arena: whose the scratch memory is, a name from
             :data:`edgebnn.codegen.library.ARENAS`: "static", or "caller", who
             gives it to each call.
+        prepare: where the model file has steps of preprocessing, add ``<name>_prepare``, which does
+            them on the device; not if the images' size is needed and not known.
+        image: height and width of images before they are resized, instead of what the file says.
 
     Raises:
         EdgebnnError: the file, the model or an argument cannot be used; says why.
@@ -67,12 +73,24 @@ def generate(
         module, metadata, stem = checkpoint.model, checkpoint.metadata, Path(model).stem
     proof = prove(module)
     network = proof.network
+    if image is not None and not prepare:
+        raise EdgebnnError("--no-prepare leaves the preprocessing out; leave out --image")
+    before = None
+    if prepare:
+        before = prepare_of(
+            network,
+            metadata.preprocessing,
+            metadata.right_shift,
+            metadata.image,
+            None if image is None else Size(*image),
+        )
     library = c.generate(
         plan(network, chosen, prefer),
         stem if name is None else name,
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,
         input_steps=metadata.input_steps,
+        prepare=before,
         self_test=project if self_test is None else self_test,
         caller_arena=arena == "caller",
         columns=metadata.columns,
@@ -98,6 +116,7 @@ def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
         seed=metadata.seed,
         origin=metadata.origin,
         columns=metadata.columns,
+        image=metadata.image,
         form="release",
     )
 
