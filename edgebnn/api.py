@@ -33,6 +33,8 @@ def generate(
     arena: str = "static",
     prepare: bool = True,
     image: tuple[int, int] | None = None,
+    test_vector: bool = False,
+    class_names: bool = False,
 ) -> Library:
     """The C library of a model, as text: a folder for any build.
 
@@ -55,6 +57,9 @@ def generate(
         prepare: where the model file has steps of preprocessing, add ``<name>_prepare``, which does
             them on the device; not if the images' size is needed and not known.
         image: height and width of images before they are resized, instead of what the file says.
+        test_vector: add ``<name>_vector.h``: an input (and the image before its steps) with the
+            scores and the class that a device has to give it.
+        class_names: add ``<name>_class_names.h``, with the names in a table.
 
     Raises:
         EdgebnnError: the file, the model or an argument cannot be used; says why.
@@ -95,6 +100,8 @@ def generate(
         caller_arena=arena == "caller",
         columns=metadata.columns,
         zero_point=proof.zero_point,
+        test_vector=test_vector,
+        name_table=class_names,
     )
     if board is not None:
         return whole_project.wrap(wrap(library, "platformio"), network, board.name)

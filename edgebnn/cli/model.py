@@ -144,6 +144,17 @@ def generate(
             "normalizes or shifts them.",
         ),
     ] = True,
+    test_vector: Annotated[
+        bool,
+        typer.Option(
+            "--test-vector",
+            help="Add NAME_vector.h: an input with its scores and class, for a device's first run.",
+        ),
+    ] = False,
+    names: Annotated[
+        bool,
+        typer.Option("--class-names", help="Add NAME_class_names.h, a table of the classes."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files in the folder.")] = False,
 ) -> None:
     """Emit the model as a C99 library: no heap, no libc, no float."""
@@ -163,6 +174,8 @@ def generate(
         arena=arena,
         prepare=prepare,
         image=None if image is None else _size(image),
+        test_vector=test_vector,
+        class_names=names,
     )
     if output is not None:
         for path in api.write(library, output, force=force):

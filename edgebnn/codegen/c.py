@@ -11,6 +11,7 @@ from edgebnn.codegen.indent import indented
 from edgebnn.codegen.library import Library, header_path, source_path
 from edgebnn.codegen.names import check_prefix, comment_text
 from edgebnn.codegen.prepare import Prepare, prepare_view
+from edgebnn.codegen.vector import class_names_path, class_names_view, vector_path, vector_view
 from edgebnn.data.columns import Column
 from edgebnn.errors import TooLarge
 from edgebnn.plan import Plan
@@ -28,6 +29,8 @@ def generate(
     self_test: bool = False,
     caller_arena: bool = False,
     columns: Sequence[Column] = (),
+    test_vector: bool = False,
+    name_table: bool = False,
 ) -> Library:
     """The library ``name`` for ``plan``'s network and target, as a header and one C file.
 
@@ -41,9 +44,11 @@ def generate(
         zero_point: the input that stands for 0; printed as a macro.
         self_test: add ``<name>_intact``, which compares the tables with their CRC-32.
         caller_arena: functions take their scratch memory as an argument; nothing is static.
+        test_vector: add a header with an input, its scores and its class.
+        name_table: add a header with ``class_names``.
 
     Raises:
-        EdgebnnError: ``name`` is not usable in C.
+        EdgebnnError: ``name`` is not usable in C, or there are no class names.
         TooLarge: an array is larger than the CPU can have.
     """
     check_prefix(name)
@@ -102,6 +107,12 @@ def generate(
         header_path(name): render("c/model.h.j2", lib=view, cpu=cpu),
         source_path(name): indented(render("c/model.c.j2", lib=view, cpu=cpu)),
     }
+    if test_vector:
+        vector = vector_view(name, network, prepare, cpu)
+        files[vector_path(name)] = render("c/vector.h.j2", lib=view, vector=vector)
+    if name_table:
+        names = class_names_view(network, class_names, cpu)
+        files[class_names_path(name)] = render("c/class_names.h.j2", lib=view, names=names)
     return Library(
         name=name,
         target=plan.target.name,

@@ -87,7 +87,7 @@ class PrepareView:
     width: int
     channels: int
     text: str  # "resize 16, then gcn"
-    stack: int  # bytes, about
+    stack: int  # bytes, more than any compiler was seen to take
     calls: tuple[str, ...]
     resize: ResizeView | None
     gcn: GcnView | None
@@ -227,7 +227,7 @@ def prepare_view(prepare: Prepare, network: Network, prefix: str, cpu: Cpu) -> P
         width=width,
         channels=channels,
         text=", then ".join(comment_text(step) for step in (*prepare.steps, *shift)),
-        stack=400 if gcn is not None else 100,
+        stack=600 if gcn is not None else 100,
         calls=tuple(
             f"{prefix}prepare_{function}({source}, input);"
             for function, source in zip(functions, sources, strict=True)

@@ -131,9 +131,10 @@ def _gcn_of_values(flat: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.asarray(above * abs(above) >= half * abs(half) * spread, dtype=np.bool_)
 
     deviation = np.sqrt(np.maximum(spread, 1).astype(np.float64))
-    guess = np.floor(above.astype(np.float64) / (2 * deviation) + 0.5)  # one off at the most
-    k = np.clip(guess, -128, 127).astype(np.int64)
-    k = np.clip(k + reached(k + 1) - ~reached(k), -128, 127)
+    # Floats are off near a whole number alone, where k is that number in any case.
+    below = np.floor(above.astype(np.float64) / (2 * deviation))
+    k = np.clip(below, -129, 127).astype(np.int64)
+    k = np.clip(k + reached(k + 1), -128, 127)
     return np.where(spread > 0, 128 + k, 128).astype(np.uint8)
 
 
