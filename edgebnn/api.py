@@ -1,6 +1,7 @@
 """The few functions that ``import edgebnn`` offers beside :mod:`edgebnn.nn`."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
@@ -9,6 +10,7 @@ from edgebnn import kernels
 from edgebnn.checkpoint import Checkpoint, Metadata, load, read, save
 from edgebnn.codegen import c, cuda
 from edgebnn.codegen.library import ARENAS, Library
+from edgebnn.codegen.prepare import Size, prepare_of
 from edgebnn.cuda.schedule import schedule
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import write_texts, write_zip
@@ -32,6 +34,10 @@ def generate(
     project: bool = False,
     self_test: bool | None = None,
     arena: str = "static",
+    prepare: bool = True,
+    image: tuple[int, int] | None = None,
+    test_vector: bool = False,
+    class_names: bool = False,
 ) -> Library:
     """The C library of a model, as text: a folder for any build; for GPUs one .cu file.
 
@@ -52,6 +58,12 @@ def generate(
         arena: whose the scratch memory is, a name from
             :data:`edgebnn.codegen.library.ARENAS`: "static", or "caller", who
             gives it to each call.
+        prepare: where the model file has steps of preprocessing, add ``<name>_prepare``, which does
+            them on the device; not if the images' size is needed and not known.
+        image: height and width of images before they are resized, instead of what the file says.
+        test_vector: add ``<name>_vector.h``: an input (and the image before its steps) with the
+            scores and the class that a device has to give it.
+        class_names: add ``<name>_class_names.h``, with the names in a table.
 
     Raises:
         EdgebnnError: the file, the model or an argument cannot be used; says why.
@@ -61,7 +73,18 @@ def generate(
         raise EdgebnnError(f"unknown arena '{arena}'; pick one of: {', '.join(ARENAS)}")
     on_gpu = target == CUDA.name
     if on_gpu:
-        _check_gpu(first_layer, form, project, self_test, arena)
+        _check_gpu(
+            {
+                "--project": project,
+                "--format": form != "all",
+                "--arena": arena != "static",
+                "--first-layer": first_layer != "auto",
+                "--self-test": self_test is True,
+                "--image": image is not None,
+                "--test-vector": test_vector,
+                "--class-names": class_names,
+            }
+        )
     chosen = None if on_gpu else get_target(target)
     if project and arena != "static":
         raise EdgebnnError("the firmware of a project has a static arena; leave out --arena")
@@ -84,33 +107,38 @@ def generate(
             columns=metadata.columns,
             zero_point=proof.zero_point,
         )
+    if image is not None and not prepare:
+        raise EdgebnnError("--no-prepare leaves the preprocessing out; leave out --image")
+    before = None
+    if prepare:
+        before = prepare_of(
+            network,
+            metadata.preprocessing,
+            metadata.right_shift,
+            metadata.image,
+            None if image is None else Size(*image),
+        )
     library = c.generate(
         plan(network, chosen, prefer),
         library_name,
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,
         input_steps=metadata.input_steps,
+        prepare=before,
         self_test=project if self_test is None else self_test,
         caller_arena=arena == "caller",
         columns=metadata.columns,
         zero_point=proof.zero_point,
+        test_vector=test_vector,
+        name_table=class_names,
     )
     if board is not None:
         return whole_project.wrap(wrap(library, "platformio"), network, board.name)
     return wrap(library, form)
 
 
-def _check_gpu(
-    first_layer: str, form: str, project: bool, self_test: bool | None, arena: str
-) -> None:
-    """Refuses what has no meaning on a GPU."""
-    given = {
-        "--project": project,
-        "--format": form != "all",
-        "--arena": arena != "static",
-        "--first-layer": first_layer != "auto",
-        "--self-test": self_test is True,
-    }
+def _check_gpu(given: Mapping[str, bool]) -> None:
+    """Refuses options that are given and have no meaning on a GPU."""
     for option, there in given.items():
         if there:
             raise EdgebnnError(f"target '{CUDA.name}' has no {option}; leave it out")
@@ -131,6 +159,7 @@ def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
         seed=metadata.seed,
         origin=metadata.origin,
         columns=metadata.columns,
+        image=metadata.image,
         form="release",
     )
 

@@ -45,7 +45,8 @@ class Metadata:
 
     ``test_accuracy`` is a fraction, ``right_shift`` the number of low bits that preprocessing
     drops from an 8-bit pixel, after the ``preprocessing`` steps of
-    :mod:`edgebnn.data.transforms`, which the emitted C leaves to its user too. ``origin`` tells the
+    :mod:`edgebnn.data.transforms`. ``image`` is (channels, height, width) of the images before
+    them; None where nobody said it. ``origin`` tells the
     data of the training and of the accuracy from others of the name ``dataset``. ``columns`` make
     bytes of the numbers of a table, before ``preprocessing``; none where there is nothing to do.
     """
@@ -59,6 +60,7 @@ class Metadata:
     seed: int | None = None
     origin: Origin = field(default_factory=Origin)
     columns: tuple[Column, ...] = ()
+    image: tuple[int, int, int] | None = None
 
     @property
     def set_name(self) -> str:
@@ -101,6 +103,7 @@ def save(
     seed: int | None = None,
     origin: Origin | None = None,
     columns: Sequence[Column] = (),
+    image: Sequence[int] | None = None,
     training: dict[str, Any] | None = None,
     form: Form = "training",
 ) -> None:
@@ -112,6 +115,7 @@ def save(
         model: any module of layers that edgebnn knows (see :mod:`edgebnn.nn`), in either mode. A
             Softmax or LogSoftmax at its end is left out: the file's model gives the scores.
         class_names: one a class; of a single score two, the second where it is at least 0.
+        image: channels, height and width of the images before ``preprocessing``.
         training: resumable state, tensors and plain data only; dropped in release form.
 
     Raises:
@@ -128,6 +132,7 @@ def save(
         "seed": _plain("seed", seed),
         "origin": dataclasses.asdict(origin or Origin()),
         "columns": [list(dataclasses.astuple(column)) for column in columns],
+        "image": None if image is None else list(_image(image)),
     }
     proof = prove(model, form=form)
     _check_metadata(proof.network.num_classes, class_names, right_shift)
@@ -254,7 +259,16 @@ def _metadata(content: Mapping[str, Any]) -> Metadata:
         seed=None if seed is None else int(seed),
         origin=_origin(content.get("origin", {})),
         columns=tuple(Column(*column) for column in content.get("columns", ())),
+        image=None if content.get("image") is None else _image(content["image"]),
     )
+
+
+def _image(shape: Sequence[int]) -> tuple[int, int, int]:
+    """``shape`` as channels, height and width; whether they fit the network, generate says."""
+    sizes = [int(size) for size in shape if isinstance(size, int | np.integer)]
+    if len(sizes) != len(shape) or len(sizes) != 3 or not all(0 < size < 2**31 for size in sizes):
+        raise EdgebnnError(f"image is {shape!r:.60}; give its channels, height and width")
+    return sizes[0], sizes[1], sizes[2]
 
 
 def _origin(content: Mapping[str, Any]) -> Origin:

@@ -17,18 +17,22 @@ _SEED = 0x9E3779B9
 
 
 def inputs(network: Network, count: int = COUNT) -> NDArray[np.uint8]:
-    """Inputs (count, input_bytes): the top bytes of xorshift32, masked to the network's range.
+    """Inputs (count, input_bytes): :func:`noise`, masked to the network's range."""
+    return noise(count, network.input_bytes) & np.uint8(2**network.input.bits - 1)
+
+
+def noise(count: int, size: int) -> NDArray[np.uint8]:
+    """(count, size): the top bytes of xorshift32.
 
     Marsaglia, Xorshift RNGs, J. Stat. Soft. 8 (14), 2003; shifts 13, 17 and 5.
     """
-    mask, state = 2**network.input.bits - 1, _SEED
-    values = bytearray()
-    for _ in range(count * network.input_bytes):
+    state, values = _SEED, bytearray()
+    for _ in range(count * size):
         state ^= state << 13 & 0xFFFFFFFF
         state ^= state >> 17
         state ^= state << 5 & 0xFFFFFFFF
-        values.append(state >> 24 & mask)
-    return np.frombuffer(bytes(values), np.uint8).reshape(count, network.input_bytes)
+        values.append(state >> 24)
+    return np.frombuffer(bytes(values), np.uint8).reshape(count, size)
 
 
 def checksums(network: Network, count: int = COUNT) -> tuple[int, ...]:

@@ -432,7 +432,7 @@ def test_generated_header_says_what_is_done_to_pixels(tmp_path: Path) -> None:
     assert " * input     8-bit pixels, first put through: resize 4, then gcn\n" in headers[1]
     wanted = " * input     8-bit pixels, first put through: resize 4, then shift right by 4\n"
     assert wanted in headers[2]
-    assert len(headers[1].splitlines()) == len(headers[0].splitlines()) + 1
+    assert len(headers[1].splitlines()) == len(headers[0].splitlines()) + 2  # and by whom
 
 
 @pytest.mark.parametrize("names", [("a",), tuple("abcdefgh")])

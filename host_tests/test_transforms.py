@@ -1,6 +1,8 @@
 """Images around the network: preprocessing, to the number, and augmentation, by offset."""
 
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +16,7 @@ from test_cli import mistake, output, output_here
 from torch import Tensor
 
 import edgebnn
-from edgebnn.data.transforms import apply, apply_to_image, check_steps, resize
+from edgebnn.data.transforms import apply, apply_to_image, check_steps, gcn, resize
 from edgebnn.errors import EdgebnnError
 from edgebnn.train import Dataset, get_recipe, load_dataset, networks, train
 from edgebnn.train.augment import Augmentation, augment
@@ -106,6 +108,100 @@ def test_gcn_gives_each_image_one_mean_and_deviation() -> None:
     assert np.array_equal(apply_to_image(brighter, ("gcn",)), done[1:])
     both = apply(dataset(images), ("gcn",))
     assert np.array_equal(np.concatenate([both.test_images, both.train_images]), done)
+
+
+def by_definition(image: NDArray[np.uint8]) -> list[int]:
+    """128 + floor(40 * (x - mean) / deviation + 1/2) in Python's integers, of each pixel."""
+    counts = {
+        int(value): int(n) for value, n in zip(*np.unique(image, return_counts=True), strict=True)
+    }
+    n, s = image.size, sum(value * times for value, times in counts.items())
+    spread = n * sum(value * value * times for value, times in counts.items()) - s * s
+    results = {}
+    for value in counts:
+        # floor((80 * d / sqrt(spread) + 1) / 2), of which the inner floor may be taken first
+        above = 80 * (n * value - s)
+        ratio = 0
+        if spread:
+            ratio = math.isqrt(above * above // spread)
+            if above < 0:
+                ratio = -ratio - (ratio * ratio * spread != above * above)
+        results[value] = min(max(128 + (ratio + 1) // 2, 0), 255)
+    return [results[value] for value in image.ravel().tolist()]
+
+
+def extremes(channels: int, height: int, width: int) -> list[NDArray[np.uint8]]:
+    """Images at the ends: of one value, of one other pixel, of 0 and 255 in turn, a ramp."""
+    shape = (channels, height, width)
+    size = math.prod(shape)
+    places = np.arange(size)
+    flat = [np.full(size, value) for value in (0, 7, 128, 255)]
+    flat += [
+        np.where(places == place, on, off)
+        for place in (0, size - 1)
+        for on, off in ((255, 0), (0, 255), (8, 7), (1, 0))
+    ]
+    flat += [places % 2 * 255, places // max(width, 1) % 2 * 255, places % 256, 255 - places % 256]
+    return [one.astype(np.uint8).reshape(shape) for one in flat]
+
+
+SHAPES = [
+    (1, 1, 1),
+    (1, 1, 2),
+    (3, 1, 1),
+    (1, 7, 5),
+    (3, 9, 7),
+    (1, 8, 8),
+    (2, 16, 16),
+    (1, 28, 28),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gcn_is_the_nearest_integer(shape: tuple[int, int, int]) -> None:
+    images = np.stack([*extremes(*shape), *noise(20, *shape), *(noise(20, *shape) // 60 + 9)])
+    for image, done in zip(images, gcn(images), strict=True):
+        assert (done.dtype, done.shape) == (np.uint8, shape)
+        assert done.ravel().tolist() == by_definition(image)
+
+
+def odd_distances(count: int, squares: int, most: int) -> Iterator[list[int]]:
+    """All falling lists of ``count`` odd numbers whose squares add up to ``squares``."""
+    if count == 0:
+        yield from [[]] if squares == 0 else []
+        return
+    for distance in range(most, 0, -2):
+        if count * distance * distance >= squares >= distance * distance:
+            for rest in odd_distances(count - 1, squares - distance * distance, distance):
+                yield [distance, *rest]
+
+
+def tied() -> NDArray[np.uint8]:
+    """Images 4x4 with mean 60 and deviation 16, where every pixel lies between two integers."""
+    distances = np.array(list(odd_distances(8, 8 * 16 * 16, 45)))
+    return (60 + np.hstack([distances, -distances])).astype(np.uint8).reshape(-1, 1, 4, 4)
+
+
+def test_gcn_rounds_halves_up() -> None:
+    images = tied()
+    assert len(images) > 40
+    distances = images.astype(np.int64) - 60
+    assert np.all(distances % 2 == 1)
+    assert np.array_equal(gcn(images), np.clip(128 + (5 * distances + 1) // 2, 0, 255))
+    for image, done in zip(images, gcn(images), strict=True):
+        assert done.ravel().tolist() == by_definition(image)
+
+
+def test_gcn_of_a_large_image() -> None:
+    """Its squares do not fit into 64 bits; one pixel of it is another one than all the others."""
+    large = np.full((1, 3, 300, 400), 255, np.uint8)
+    large[0, 1, 2, 3] = 254
+    noisy = [np.maximum(noise(1, 3, 300, 400), least) for least in range(0, 160, 8)]
+    large = np.concatenate([large, large * 0 + 9, *noisy])
+    done = gcn(large)
+    assert np.all(done[1] == 128)
+    for image, one in zip(large, done, strict=True):
+        assert one.ravel().tolist() == by_definition(image)
 
 
 def test_zca_takes_neighbours_apart() -> None:

@@ -1,5 +1,6 @@
 """Commands on one model file, and the targets that it can be emitted for."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -136,6 +137,32 @@ def generate(
             "and calls may run at the same time."
         ),
     ] = "static",
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            help="Size of the images that NAME_prepare() resizes; the training's, if it is known.",
+        ),
+    ] = None,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare/--no-prepare",
+            help="NAME_prepare() makes inputs of images as in training, where the model resizes, "
+            "normalizes or shifts them.",
+        ),
+    ] = True,
+    test_vector: Annotated[
+        bool,
+        typer.Option(
+            "--test-vector",
+            help="Add NAME_vector.h: an input with its scores and class, for a device's first run.",
+        ),
+    ] = False,
+    names: Annotated[
+        bool,
+        typer.Option("--class-names", help="Add NAME_class_names.h, a table of the classes."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files in the folder.")] = False,
 ) -> None:
     """Emit the model as a C99 library: no heap, no libc, no float; or as CUDA."""
@@ -152,6 +179,10 @@ def generate(
         project=project is not None,
         self_test=self_test,
         arena=arena,
+        prepare=prepare,
+        image=None if image is None else _size(image),
+        test_vector=test_vector,
+        class_names=names,
     )
     if output is not None:
         for path in api.write(library, output, force=force):
@@ -182,6 +213,14 @@ def generate(
                 f"alone takes {spaced(needed)}; make it smaller or take another board",
                 soft_wrap=True,
             )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """28x20, a width and a height, as height and width."""
+    match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
+    if match is None:
+        raise typer.BadParameter(f"'{text:.20}' is no size; give WIDTHxHEIGHT, as in 28x28")
+    return int(match[2]), int(match[1])
 
 
 def predict(

@@ -10,6 +10,8 @@ from edgebnn.codegen.env import render
 from edgebnn.codegen.indent import indented
 from edgebnn.codegen.library import Library, header_path, source_path
 from edgebnn.codegen.names import check_prefix, comment_text
+from edgebnn.codegen.prepare import Prepare, prepare_view
+from edgebnn.codegen.vector import class_names_path, class_names_view, vector_path, vector_view
 from edgebnn.data.columns import Column
 from edgebnn.errors import TooLarge
 from edgebnn.plan import Plan
@@ -22,10 +24,13 @@ def generate(
     class_names: tuple[str, ...] = (),
     test_accuracy: float | None = None,
     input_steps: tuple[str, ...] = (),
+    prepare: Prepare | None = None,
     zero_point: int = 0,
     self_test: bool = False,
     caller_arena: bool = False,
     columns: Sequence[Column] = (),
+    test_vector: bool = False,
+    name_table: bool = False,
 ) -> Library:
     """The library ``name`` for ``plan``'s network and target, as a header and one C file.
 
@@ -34,13 +39,16 @@ def generate(
         class_names: for the comment in the header.
         test_accuracy: fraction, as recorded when the model was saved; for the comment.
         columns: how the caller makes bytes of numbers, one an input; printed as a macro.
-        input_steps: what the caller does to pixels before they are inputs; for the comment.
+        input_steps: what is done to pixels before they are inputs; for the comment.
+        prepare: add ``<name>_prepare``, which does it.
         zero_point: the input that stands for 0; printed as a macro.
         self_test: add ``<name>_intact``, which compares the tables with their CRC-32.
         caller_arena: functions take their scratch memory as an argument; nothing is static.
+        test_vector: add a header with an input, its scores and its class.
+        name_table: add a header with ``class_names``.
 
     Raises:
-        EdgebnnError: ``name`` is not usable in C.
+        EdgebnnError: ``name`` is not usable in C, or there are no class names.
         TooLarge: an array is larger than the CPU can have.
     """
     check_prefix(name)
@@ -48,6 +56,9 @@ def generate(
     network, cpu = plan.network, plan.target.cpu
     prefix = f"{name}_"
     helpers = dict.fromkeys(helper for step in plan.steps for helper in step.view.helpers)
+    before = prepare_view(prepare, network, prefix, cpu) if prepare is not None else None
+    if before is not None:
+        helpers |= dict.fromkeys(before.helpers)
     accuracy = "not recorded"
     if test_accuracy is not None:
         accuracy = f"{100.0 * test_accuracy:.2f} % (test set, recorded when the model was saved)"
@@ -62,9 +73,11 @@ def generate(
         target=plan.target.name,
         language="C99" if cpu.constant == "const" else f"C99 and {cpu.constant.split()[-1]}",
         sha256=sha256,
-        interface=_interface(sha256, plan, self_test, caller_arena),
+        interface=_interface(sha256, plan, self_test, caller_arena, prepare),
         accuracy=accuracy,
         input_steps=", then ".join(comment_text(step) for step in input_steps),
+        steps_by=_steps_by(name, input_steps, prepare),
+        prepare=before,
         columns=views.column_lines(columns),
         classes=tuple(comment_text(text) for text in class_names),
         ops=ops,
@@ -94,6 +107,12 @@ def generate(
         header_path(name): render("c/model.h.j2", lib=view, cpu=cpu),
         source_path(name): indented(render("c/model.c.j2", lib=view, cpu=cpu)),
     }
+    if test_vector:
+        vector = vector_view(name, network, prepare, cpu)
+        files[vector_path(name)] = render("c/vector.h.j2", lib=view, vector=vector)
+    if name_table:
+        names = class_names_view(network, class_names, cpu)
+        files[class_names_path(name)] = render("c/class_names.h.j2", lib=view, names=names)
     return Library(
         name=name,
         target=plan.target.name,
@@ -134,11 +153,23 @@ def _reentrant(caller_arena: bool) -> str:
     return "Not re-entrant: calls share static scratch memory."
 
 
-def _interface(sha256: str, plan: Plan, self_test: bool, caller_arena: bool) -> str:
+def _steps_by(name: str, steps: tuple[str, ...], prepare: Prepare | None) -> str:
+    if prepare is not None:
+        return f"{name}_prepare() does that"
+    if "zca" in steps:
+        return "that takes the training images; it is for you to do"
+    return f"that is for you to do; --image WIDTHxHEIGHT emits {name}_prepare() for it"
+
+
+def _interface(
+    sha256: str, plan: Plan, self_test: bool, caller_arena: bool, prepare: Prepare | None
+) -> str:
     """What header and source are checked to share: model, target, memory and this program."""
     text = f"{__version__} {sha256} {plan.target.name} {plan.arena_bytes}"
     if self_test:
         text += " self-test"
     if caller_arena:
         text += " caller's arena"
+    if prepare is not None:
+        text += f" {prepare}"
     return f"0x{zlib.crc32(text.encode()):08X}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgebnn.bits import sum_bits
 from edgebnn.codegen.names import comment_text
+from edgebnn.codegen.prepare import PrepareView
 from edgebnn.data.columns import Column
 from edgebnn.ir import (
     Add,
@@ -90,6 +91,8 @@ class LibraryView:
     interface: str  # a number that header and source have to share
     accuracy: str
     input_steps: str  # "" where pixels are inputs as they are
+    steps_by: str  # who does them
+    prepare: PrepareView | None
     columns: tuple[str, ...]  # lines of a macro, where numbers are to be made bytes
     classes: tuple[str, ...]
     ops: tuple[OpView, ...]

@@ -1,17 +1,20 @@
 """What is done to images outside the network: before it in training and on the device alike.
 
-None of it is part of the emitted C. A model file names its steps, so that ``verify`` and
-``simulate`` repeat them; whoever feeds a device does the same to its images.
+A model file names its steps, so that ``verify`` and ``simulate`` repeat them, and the emitted C has
+them beside the network, as ``<name>_prepare()`` (see :mod:`edgebnn.codegen.prepare`).
 
 ========= =================================================================================
-resize N  to N x N pixels: means over areas, rounded half up, in exact integer arithmetic
+resize N  to N x N pixels: means over areas, rounded half up
 gcn       global contrast normalization: each image less its mean, by its deviation
-zca       gcn, then ZCA whitening with the training images' covariance
+zca       normalization in floats, then ZCA whitening with the training images' covariance
 ========= =================================================================================
 
-``gcn`` and ``zca`` end as bytes again: ``128 + 40 * value``, rounded and clipped to 0 to 255.
+``resize`` and ``gcn`` are exact integer arithmetic, the same on every machine. ``zca`` is not, and
+needs the training images: no device can do it. ``gcn`` and ``zca`` end as bytes again:
+``128 + 40 * value``, rounded and clipped to 0 to 255.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -24,6 +27,7 @@ from edgebnn.errors import EdgebnnError
 _UNIT = 40.0  # grey levels a standard deviation
 _ZCA_EPS = 0.1  # in units of variance of GCN'ed pixels
 _CHUNK = 5000
+_INT64_PIXELS = 65536  # an image of so many has squares below 2**63 in gcn
 
 
 def check_steps(steps: Sequence[str]) -> None:
@@ -42,7 +46,7 @@ def apply(dataset: Dataset, steps: Sequence[str]) -> Dataset:
     for step in steps:
         train, test = dataset.train_images, dataset.test_images
         if step == "gcn":
-            train, test = _to_bytes(_gcn(train)), _to_bytes(_gcn(test))
+            train, test = gcn(train), gcn(test)
         elif step == "zca":
             train, test = _zca(train, test)
         else:
@@ -64,7 +68,7 @@ def apply_to_image(pixels: Images, steps: Sequence[str]) -> Images:
             raise EdgebnnError(
                 "the model takes ZCA-whitened images, which one image does not tell how to make"
             )
-        pixels = _to_bytes(_gcn(pixels)) if step == "gcn" else resize(pixels, int(step.split()[1]))
+        pixels = gcn(pixels) if step == "gcn" else resize(pixels, int(step.split()[1]))
     return pixels
 
 
@@ -101,6 +105,44 @@ def _overlaps(before: int, after: int) -> NDArray[np.float64]:
     high = np.minimum((i + 1) * before, (j + 1) * after)
     covered: NDArray[np.float64] = np.maximum(high - low, 0).astype(np.float64)
     return covered
+
+
+def gcn(images: Images) -> Images:
+    """(N, C, H, W): each pixel 128 + 40 * (pixel - mean) / deviation of its image.
+
+    That is the nearest integer, halves rounded up, clipped to 0 to 255; an image of one value is
+    128 all over. With n pixels, their sum s and the sum q of their squares, a pixel x is 128 + k
+    for the greatest k of ``80 * (n*x - s) >= (2*k - 1) * sqrt(n*q - s*s)``, which the signed
+    squares of both sides decide. So a pixel's value makes the result, and 256 of them all results.
+    """
+    count = math.prod(images.shape[1:])
+    result = np.empty_like(images)
+    for start in range(0, len(images), _CHUNK):
+        flat = images[start : start + _CHUNK].reshape(-1, count)
+        results = _gcn_of_values(flat)[np.arange(len(flat))[:, None], flat]
+        result[start : start + _CHUNK] = results.reshape(-1, *images.shape[1:])
+    return result
+
+
+def _gcn_of_values(flat: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, n) to (N, 256): what gcn makes of each value in each image."""
+    count = flat.shape[1]
+    exact = np.int64 if count <= _INT64_PIXELS else object  # of Python's integers, which are slow
+    sums = flat.sum(axis=1, dtype=np.int64)[:, None].astype(exact)
+    squares = np.square(flat.astype(np.uint32)).sum(axis=1, dtype=np.int64)[:, None].astype(exact)
+    spread = count * squares - sums * sums  # n*n times the variance
+    above = 80 * (count * np.arange(256).astype(exact) - sums)
+
+    def reached(k: NDArray[np.int64]) -> NDArray[np.bool_]:
+        half = (2 * k - 1).astype(exact)
+        return np.asarray(above * abs(above) >= half * abs(half) * spread, dtype=np.bool_)
+
+    deviation = np.sqrt(np.maximum(spread, 1).astype(np.float64))
+    # Floats are off near a whole number alone, where k is that number in any case.
+    below = np.floor(above.astype(np.float64) / (2 * deviation))
+    k = np.clip(below, -129, 127).astype(np.int64)
+    k = np.clip(k + reached(k + 1), -128, 127)
+    return np.where(spread > 0, 128 + k, 128).astype(np.uint8)
 
 
 def _gcn(images: Images) -> NDArray[np.float32]:

@@ -69,6 +69,7 @@ class Job:
     train_labels: Tensor
     validation_images: Tensor
     validation_labels: Tensor
+    image: tuple[int, int, int]  # shape before preprocessing
 
     @classmethod
     def prepare(
@@ -82,8 +83,12 @@ class Job:
         output: Path | None,
         resume: bool,
         teacher: nn.Module | None = None,
+        image: tuple[int, int, int] | None = None,
     ) -> Self:
-        """A run from its beginning, or from where ``output`` is if it is to ``resume``."""
+        """A run from its beginning, or from where ``output`` is if it is to ``resume``.
+
+        ``image`` is the shape of the images before ``dataset`` was preprocessed, if it was.
+        """
         state: dict[str, Any] = {}
         identity = identity_of(recipe, dataset, seed, held_out)
         if resume:
@@ -133,6 +138,7 @@ class Job:
             train_labels=labels[first].to(process.device),
             validation_images=images[last].to(process.device),
             validation_labels=labels[last].to(process.device),
+            image=image or dataset.image_shape,
         )
 
     def check(self) -> None:
@@ -326,6 +332,7 @@ class Job:
             seed=self.seed,
             origin=self.dataset.origin,
             columns=self.dataset.columns,
+            image=self.image,
             training={
                 "identity": self.identity,
                 "epochs": self.epochs,

@@ -92,8 +92,11 @@ def train(
         _writing(output, process, resume or replace),
     ):
         tell = report if process.rank == 0 else ignore
+        image = dataset.image_shape
         dataset = transforms.apply(identified(dataset), recipe.preprocessing)
-        job = Job.prepare(recipe, dataset, process, seed, epochs, held_out, output, resume)
+        job = Job.prepare(
+            recipe, dataset, process, seed, epochs, held_out, output, resume, image=image
+        )
         job.check()
         job.teacher = teacher_of(recipe, dataset, process, seed, held_out, tell)
         job.run(tell)
