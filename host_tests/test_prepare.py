@@ -310,6 +310,22 @@ def test_an_image_that_is_none(image: object, tmp_path: Path) -> None:
         saved(tmp_path, module(1, 4, 4), ("resize 4",), image=image)
 
 
+@pytest.mark.parametrize("image", [5, [1, 2], [1, 2, "3"], "abc", [1, 1e9, 4], {"a": 1}, [0, 1, 1]])
+def test_a_damaged_image_is_one_line(image: object, tmp_path: Path) -> None:
+    path = saved(tmp_path, module(1, 4, 4), ("resize 4",), image=(1, 8, 8))
+    content = torch.load(path, weights_only=True)
+    del content["sha256"]
+    content["metadata"]["image"] = image
+    torch.save(content, path)
+    with pytest.raises(EdgebnnError) as caught:
+        edgebnn.read(path)
+    assert "\n" not in str(caught.value)
+    content["metadata"]["image"] = [3, 2**30, 2**30]  # of no network, which generate says
+    torch.save(content, path)
+    with pytest.raises(EdgebnnError, match="resized images are 3x4x4, the model takes 1x4x4"):
+        edgebnn.generate(path)
+
+
 def test_whitening_is_not_for_a_device(tmp_path: Path) -> None:
     saved(tmp_path, module(3, 4, 4), ("resize 4", "zca"), image=(3, 8, 8))
     text = mistake(tmp_path, "generate", "n.pt", "-o", "out")
