@@ -162,6 +162,7 @@ CASES: list[tuple[Shape, tuple[str, ...], int]] = [
     ((1, 7, 11), ("resize 1",), 1),
     ((2, 6, 9), ("resize 3",), 0),
     ((1, 28, 28), ("resize 16",), 0),
+    ((1, 28, 28), ("gcn",), 0),
     ((3, 12, 10), ("gcn", "gcn"), 7),
     ((1, 3, 5), (), 5),
 ]
@@ -307,6 +308,22 @@ def test_a_file_that_does_not_know_them(tmp_path: Path) -> None:
 def test_an_image_that_is_none(image: object, tmp_path: Path) -> None:
     with pytest.raises(EdgebnnError, match="give its channels, height and width"):
         saved(tmp_path, module(1, 4, 4), ("resize 4",), image=image)
+
+
+@pytest.mark.parametrize("image", [5, [1, 2], [1, 2, "3"], "abc", [1, 1e9, 4], {"a": 1}, [0, 1, 1]])
+def test_a_damaged_image_is_one_line(image: object, tmp_path: Path) -> None:
+    path = saved(tmp_path, module(1, 4, 4), ("resize 4",), image=(1, 8, 8))
+    content = torch.load(path, weights_only=True)
+    del content["sha256"]
+    content["metadata"]["image"] = image
+    torch.save(content, path)
+    with pytest.raises(EdgebnnError) as caught:
+        edgebnn.read(path)
+    assert "\n" not in str(caught.value)
+    content["metadata"]["image"] = [3, 2**30, 2**30]  # of no network, which generate says
+    torch.save(content, path)
+    with pytest.raises(EdgebnnError, match="resized images are 3x4x4, the model takes 1x4x4"):
+        edgebnn.generate(path)
 
 
 def test_whitening_is_not_for_a_device(tmp_path: Path) -> None:

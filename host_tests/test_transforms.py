@@ -262,6 +262,7 @@ def test_model_file_names_the_steps(small_images: Path, tmp_path: Path) -> None:
     steps = ("resize 4", "gcn")
     content = edgebnn.read(small_images)
     assert content.metadata.preprocessing == steps
+    assert content.metadata.image == (1, 8, 8)
     edgebnn.release(content, tmp_path / "release.pt")
     released = edgebnn.read(tmp_path / "release.pt").metadata
     assert released == content.metadata
@@ -271,6 +272,7 @@ def test_model_file_names_the_steps(small_images: Path, tmp_path: Path) -> None:
     output_here(tmp_path, "generate", small_images, "--name", "net", "-o", "out")
     header = (tmp_path / "out" / "src" / "net.h").read_text()
     assert "first put through: resize 4, then gcn, then shift right by 4\n" in header
+    assert "#define NET_IMAGE_BYTES 64u\n" in header
 
 
 def test_proofs_repeat_the_steps(small_images: Path, tmp_path: Path) -> None:
