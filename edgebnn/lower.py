@@ -44,10 +44,11 @@ from edgebnn.ir import (
 from edgebnn.nn.constants import Bias, Scale
 from edgebnn.nn.graph import LayerNode, as_sizes, axes_of, check_shapes
 from edgebnn.nn.layers import Add as AddLayer
-from edgebnn.nn.layers import BinaryConv, BinaryLinear, Input, Sign, weight_signs
+from edgebnn.nn.layers import Input, Sign
 from edgebnn.nn.norm import SCORE_LIMIT, BatchNorm, OutputNorm
 from edgebnn.nn.record import copies
 from edgebnn.nn.trace import evaluating, follow, unwrap
+from edgebnn.nn.weights import BinaryConv, BinaryLinear, weight_signs
 from edgebnn.thresholds import (
     MONOTONE,
     Step,

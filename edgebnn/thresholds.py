@@ -15,8 +15,9 @@ from torch import nn
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import BoolArray, Int32Array
 from edgebnn.nn.constants import Bias, Scale
-from edgebnn.nn.layers import BinaryConv, BinaryLinear, Sign
+from edgebnn.nn.layers import Sign
 from edgebnn.nn.norm import BatchNorm
+from edgebnn.nn.weights import BinaryConv, BinaryLinear
 
 #: What rises or falls with each value alone, rounding included; a slope has to be at least 0.
 MONOTONE = (BatchNorm, Scale, Bias, nn.ReLU, nn.Hardtanh, nn.LeakyReLU, nn.PReLU)

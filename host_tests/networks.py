@@ -11,9 +11,9 @@ from torch import nn
 
 import edgebnn.nn as bnn
 from edgebnn import checkpoint
-from edgebnn.nn.layers import BinaryConv
 from edgebnn.nn.record import record
 from edgebnn.nn.trace import trace
+from edgebnn.nn.weights import BinaryConv
 
 CLASSES = (1, 1, 1, 2, 2, *range(3, 13), 31, 32, 33)
 CHANNELS = (1, 1, 2, 3, 5, 31, 32, 33)  # of images

@@ -23,7 +23,7 @@ from edgebnn.data import load_dataset
 from edgebnn.device import build, simavr, unicorn
 from edgebnn.ir import Conv, DepthwiseConv, Ints, sha256
 from edgebnn.lower import lower
-from edgebnn.nn.layers import BinaryConv
+from edgebnn.nn.weights import BinaryConv
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
 from edgebnn.train import get_recipe, networks

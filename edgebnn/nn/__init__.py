@@ -25,16 +25,7 @@ from torch.nn import (
 
 from edgebnn.nn.constants import Bias, Scale
 from edgebnn.nn.functional import ap2, clip_latent_, predict, sign
-from edgebnn.nn.layers import (
-    Add,
-    BinaryConv1d,
-    BinaryConv2d,
-    BinaryLinear,
-    Input,
-    Residual,
-    Sign,
-    use_real_weights,
-)
+from edgebnn.nn.layers import Add, Input, Residual, Sign
 from edgebnn.nn.losses import ScaleRegularizer, cross_entropy, distillation, square_hinge
 from edgebnn.nn.norm import BatchNorm, OutputNorm, ShiftBatchNorm, ShiftOutputNorm
 from edgebnn.nn.optim import (
@@ -51,6 +42,7 @@ from edgebnn.nn.optim import (
     split_parameters,
 )
 from edgebnn.nn.statistics import recalibrate
+from edgebnn.nn.weights import BinaryConv1d, BinaryConv2d, BinaryLinear, use_real_weights
 
 __all__ = [
     "Add",

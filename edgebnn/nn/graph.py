@@ -13,16 +13,9 @@ from torch import Tensor, nn
 
 from edgebnn.errors import EdgebnnError
 from edgebnn.nn.constants import Bias, Scale
-from edgebnn.nn.layers import (
-    Add,
-    BinaryConv,
-    BinaryConv1d,
-    BinaryConv2d,
-    BinaryLinear,
-    Input,
-    Sign,
-)
+from edgebnn.nn.layers import Add, Input, Sign
 from edgebnn.nn.norm import BatchNorm, OutputNorm, ShiftBatchNorm, ShiftOutputNorm
+from edgebnn.nn.weights import BinaryConv, BinaryConv1d, BinaryConv2d, BinaryLinear
 
 
 @dataclass(frozen=True, slots=True)

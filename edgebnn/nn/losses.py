@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgebnn.nn.layers import BinaryConv, BinaryLinear
+from edgebnn.nn.weights import BinaryConv, BinaryLinear
 
 
 def square_hinge(logits: Tensor, labels: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ from edgebnn.nn.graph import (
     describe,
     input_count,
 )
-from edgebnn.nn.layers import BinaryConv, BinaryLinear, Sign, weight_signs
+from edgebnn.nn.layers import Sign
+from edgebnn.nn.weights import BinaryConv, BinaryLinear, weight_signs
 
 Form = Literal["training", "release"]
 Entry = dict[str, Any]

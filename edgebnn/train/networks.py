@@ -24,7 +24,7 @@ from torch import nn
 
 import edgebnn.nn as bnn
 from edgebnn.errors import EdgebnnError
-from edgebnn.nn.layers import BinaryConv
+from edgebnn.nn.weights import BinaryConv
 
 _MOST_WEIGHTS = 2**30  # 128 MB of flash
 _BYTES_A_WEIGHT = 16  # in training: itself, its gradient and two averages of the optimizer

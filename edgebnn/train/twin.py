@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import edgebnn.nn as bnn
-from edgebnn.nn.layers import BinaryConv
+from edgebnn.nn.weights import BinaryConv
 
 
 class _PaddedConv1d(nn.Conv1d):
