@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from edgebnn.cli import app
 from edgebnn.errors import EdgebnnError
 from edgebnn.lower import lower
-from edgebnn.study import gpu, gpu_times, plots
+from edgebnn.study import gpu, gpu_products, gpu_times, plots
 from edgebnn.train.networks import build
 
 MACHINE = gpu_times.Machine("A GPU", (9, 0), 132, 1.9e9, 1.5e9, 4e12, "2.11", "for CUDA 13.0")
@@ -31,13 +31,13 @@ class Once:
     eager = graph
 
 
-def bench(*levels: int, runs: bool = True) -> gpu.Bench:
+def bench(*levels: int, runs: bool = True) -> gpu_products.Bench:
     stand_ins = tuple(ModelGpu(level, runs=runs) for level in levels)
-    return gpu.Bench(stand_ins, torch.device("cpu"), Once(), MACHINE)
+    return gpu_products.Bench(stand_ins, torch.device("cpu"), Once(), MACHINE)
 
 
 def test_products_are_compared() -> None:
-    rows = list(gpu.products(bench(0, 2), (256,)))
+    rows = list(gpu_products.products(bench(0, 2), (256,)))
     assert [(row.how, row.output, row.note) for row in rows] == [
         ("edgebnn wgmma", "int32", ""),
         ("edgebnn wgmma", "bits", ""),
@@ -52,7 +52,7 @@ def test_products_are_compared() -> None:
 
 
 def test_wrong_products_are_noted() -> None:
-    rows = list(gpu.products(bench(1, runs=False), (256,)))
+    rows = list(gpu_products.products(bench(1, runs=False), (256,)))
     assert [row.note for row in rows if row.how in ("edgebnn mma", "naive")] == [
         "DIFFERS from int8"
     ] * 3
@@ -63,7 +63,7 @@ def test_convolutions_and_networks() -> None:
     module = build("8C3-MP2-20FC", (1, 6, 6), 10).eval()
     subject = gpu.Subject("small", module, lower(module), (1, 6, 6))
     here = bench(0, 1, runs=False)
-    rows = list(gpu.convolutions(here, ((4, 64),), 128))
+    rows = list(gpu_products.convolutions(here, ((4, 64),), 128))
     assert [row.how for row in rows] == ["edgebnn mma", "edgebnn popc", "torch fp16", "torch fp32"]
     assert rows[0].operations == 2 * 128 * 4 * 4 * 64 * 9 * 64
     rows += gpu.networks(here, [subject], (1, 16), compiled=False)
@@ -120,7 +120,7 @@ def test_plot(tmp_path: Path) -> None:
 
 def test_thresholds_are_of_channels_in_their_order() -> None:
     packed = torch.from_numpy(np.random.default_rng(0).integers(0, 256, 256 * 32).astype(np.uint8))
-    bits = gpu._unpacked(packed, 256)
+    bits = gpu_products._unpacked(packed, 256)
     row, channel = 77, 200
     byte = (channel // 128 * 128 + row) * 16 + channel % 128 // 8
     assert bool(bits[row, channel]) == bool(packed[byte] >> channel % 8 & 1)
