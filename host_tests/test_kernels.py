@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from kernel_cases import PAD_VALUES, WIDTHS, Case, cases
 from numpy.typing import NDArray
+from test_prepare import case as prepare_case
+from test_prepare import library_of as prepared_library
 
 from edgebnn import reference
 from edgebnn.bits import Layout, layout
@@ -457,4 +459,8 @@ def test_every_branch_of_every_template() -> None:
         for target, options in (("avr", {"self_test": True}), ("host", {"caller_arena": True})):
             planned = enumeration.planned(enumeration.cases()[0], get_target(target))
             printed |= marked(c.generate(planned, "net", **options))
+        # Preprocessing; weights of means are products, on a CPU that has none of a function.
+        for target, image in (("host", (1, 8, 8)), ("host", (1, 7, 6)), ("rv32ec", (1, 7, 6))):
+            prepared = prepare_case(image, "resize 4", "gcn", shift=4)
+            printed |= marked(prepared_library(*prepared, target))
     assert marks - printed == set()

@@ -54,8 +54,6 @@ struct dense1_layer {
     static constexpr int UNIT = 16;
     static constexpr int UNITS = 2;
     static constexpr int PLANES = 8;
-    static constexpr int FEATURES = 16;
-    static constexpr bool INTS = true;
     static constexpr bool DIRECT = true;
     static constexpr bool WGMMA = false;
     static constexpr int CHUNKS = 2;
@@ -64,6 +62,8 @@ struct dense1_layer {
     static constexpr int OUTPUTS = 8;
     static constexpr int TILE = 32;
     static constexpr int COLUMNS = 1;
+    static constexpr int FEATURES = 16;
+    static constexpr bool INTS = true;
     static constexpr bool HEAD_BITS = true;
     static constexpr int RESULT_UNIT = 4;
     static constexpr int RESULT_UNITS = 1;
@@ -87,8 +87,6 @@ struct dense2_layer {
     static constexpr int UNIT = 4;
     static constexpr int UNITS = 1;
     static constexpr int PLANES = 1;
-    static constexpr int FEATURES = 8;
-    static constexpr bool INTS = false;
     static constexpr bool DIRECT = false;
     static constexpr bool WGMMA = false;
     static constexpr int CHUNKS = 2;
@@ -97,6 +95,8 @@ struct dense2_layer {
     static constexpr int OUTPUTS = 3;
     static constexpr int TILE = 32;
     static constexpr int COLUMNS = 1;
+    static constexpr int FEATURES = 8;
+    static constexpr bool INTS = false;
     static constexpr bool HEAD_BITS = false;
     static constexpr int RESULT_UNIT = 4;
     static constexpr int RESULT_UNITS = 1;
