@@ -8,7 +8,7 @@ from edgebnn.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class OpCost:
-    """One op: its weights in bits, its constants in bytes, and the products it sums."""
+    """One op, or a run of ops with one kernel: weights in bits, constants in bytes, products."""
 
     name: str
     kernel: str
@@ -31,16 +31,17 @@ def cost(plan: Plan) -> Cost:
     shapes = tensors(plan.network)
     ops = []
     for step in plan.steps:
-        op = step.op
         weight_bits = macs = 0
-        if isinstance(op, Dense | Conv | DepthwiseConv):
-            weight_bits = int(op.weights.size)
-            result = infer(op, shapes[op.source])
-            pixels = 1 if isinstance(result, ScoreVector) else result.height * result.width
-            outputs = op.weights.shape[-1] if isinstance(op, DepthwiseConv) else len(op.weights)
-            macs = pixels * outputs * fan_in(op)
+        for op in step.ops:
+            if isinstance(op, Dense | Conv | DepthwiseConv):
+                weight_bits += int(op.weights.size)
+                result = infer(op, shapes[op.source])
+                pixels = 1 if isinstance(result, ScoreVector) else result.height * result.width
+                outputs = op.weights.shape[-1] if isinstance(op, DepthwiseConv) else len(op.weights)
+                macs += pixels * outputs * fan_in(op)
         constants = sum(table.bytes for table in step.view.tables)
-        ops.append(OpCost(op.name, step.kernel.way, weight_bits, constants, macs))
+        name = " + ".join(op.name for op in step.ops)
+        ops.append(OpCost(name, step.kernel.way, weight_bits, constants, macs))
     return Cost(plan.constant_bytes, plan.arena_bytes, tuple(ops))
 
 

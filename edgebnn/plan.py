@@ -5,7 +5,7 @@ its op alone. What does not live at the same time may share memory. A kernel tha
 writes over a source that no later op reads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgebnn import kernels
@@ -102,40 +102,39 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
             on this target.
     """
     shapes = tensors(network)
-    last_read = {name: step for step, op in enumerate(network.ops) for name in sources(op)}
+    chosen = _choices(network, shapes, target, prefer)
+    last_read = {name: step for step, one in enumerate(chosen) for name in sources(one.ops[0])}
     buffers: list[Buffer] = []
     owners: dict[tuple[str, str], int] = {}
-    choices = []
 
     def words(tensor: Tensor) -> int:
         return tensor_words(tensor, target.cpu.word_bits)
 
-    for step, op in enumerate(network.ops):
-        inputs = tuple(shapes[name] for name in sources(op))
-        kernel, view = kernels.choose((op,), inputs, target, prefer)
-        choices.append((inputs, kernel, view))
-        size = words(shapes[op.name])
+    for step, one in enumerate(chosen):
+        first, last = one.ops[0], one.ops[-1].name
+        size = words(shapes[last])
         spent = [
             owners[name, "result"]
-            for name, tensor in zip(sources(op), inputs, strict=True)
-            if kernel.in_place and last_read[name] == step and words(tensor) == size
+            for name, tensor in zip(sources(first), one.inputs, strict=True)
+            if one.kernel.in_place and last_read[name] == step and words(tensor) == size
         ]
         if spent:
-            owners[op.name, "result"] = spent[0]
-            end = last_read.get(op.name, step)
+            owners[last, "result"] = spent[0]
+            end = last_read.get(last, step)
             buffers[spent[0]] = replace(buffers[spent[0]], last=end)
         elif size:
-            owners[op.name, "result"] = len(buffers)
-            buffers.append(Buffer(size, step, last_read.get(op.name, step)))
-        if view.scratch_words:
-            owners[op.name, "scratch"] = len(buffers)
-            buffers.append(Buffer(view.scratch_words, step, step))
+            owners[last, "result"] = len(buffers)
+            buffers.append(Buffer(size, step, last_read.get(last, step)))
+        if one.view.scratch_words:
+            owners[last, "scratch"] = len(buffers)
+            buffers.append(Buffer(one.view.scratch_words, step, step))
     for way in prefer:
-        if all(kernel.way != way for _, kernel, _ in choices):
-            given = zip(network.ops, choices, strict=True)
-            known = (one for op, (inputs, *_) in given for one in kernels.candidates((op,), inputs))
+        if all(one.kernel.way != way for one in chosen):
+            known = (
+                kernel for one in chosen for _, kernel in kernels.candidates(one.run, one.inputs)
+            )
             reason = f"is for {kernels.takes(way)}, and the network has no such layer"
-            if any(one.way == way for one in known):
+            if any(kernel.way == way for kernel in known):
                 reason = f"is not for target '{target.name}'"
             raise EdgebnnError(f"kernel {way} {reason}; leave the choice to the target")
     offsets, arena_words = place(buffers)
@@ -145,15 +144,52 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
 
     steps = tuple(
         Step(
-            ops=(op,),
-            sources=inputs,
-            result=shapes[op.name],
-            kernel=kernel,
-            view=view,
-            source_offsets=tuple(offset(name, "result") for name in sources(op)),
-            result_offset=offset(op.name, "result"),
-            scratch_offset=offset(op.name, "scratch"),
+            ops=one.ops,
+            sources=one.inputs,
+            result=shapes[one.ops[-1].name],
+            kernel=one.kernel,
+            view=one.view,
+            source_offsets=tuple(offset(name, "result") for name in sources(one.ops[0])),
+            result_offset=offset(one.ops[-1].name, "result"),
+            scratch_offset=offset(one.ops[-1].name, "scratch"),
         )
-        for op, (inputs, kernel, view) in zip(network.ops, choices, strict=True)
+        for one in chosen
     )
     return Plan(network, target, steps, arena_words)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The kernel for ``ops``, the first ones of a ``run``."""
+
+    run: tuple[Op, ...]
+    inputs: tuple[Tensor, ...]
+    ops: tuple[Op, ...]
+    kernel: kernels.Kernel
+    view: kernels.View
+
+
+def _choices(
+    network: Network, shapes: Mapping[str, Tensor], target: Target, prefer: tuple[str, ...]
+) -> list[_Choice]:
+    """Kernels for all ops, in order."""
+    chosen: list[_Choice] = []
+    place = 0
+    while place < len(network.ops):
+        run = _run(network, place)
+        inputs = tuple(shapes[name] for name in sources(run[0]))
+        chosen.append(_Choice(run, inputs, *kernels.choose(run, inputs, target, prefer)))
+        place += len(chosen[-1].ops)
+    return chosen
+
+
+def _run(network: Network, place: int) -> tuple[Op, ...]:
+    """The op at ``place`` and those behind it: each reads what only it reads, and nothing else."""
+    end = place + 1
+    while end < len(network.ops):
+        made = network.ops[end - 1].name
+        readers = [op for op in network.ops for name in sources(op) if name == made]
+        if len(readers) != 1 or sources(network.ops[end]) != (made,):
+            break
+        end += 1
+    return network.ops[place:end]

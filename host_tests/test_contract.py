@@ -38,7 +38,7 @@ def library_of(seed: int, target: str):
     """Odd seeds compute a first layer by bit planes where there is one, and words for it."""
     network, chosen = lower(random_model(seed)), get_target(target)
     prefer = kernels.first_layer_ways("bit-planes") if seed % 2 else ()
-    first = kernels.choose((network.ops[0],), (network.input,), chosen, prefer)[0].way
+    first = kernels.choose((network.ops[0],), (network.input,), chosen, prefer)[1].way
     return c.generate(plan(network, chosen, prefer if first in prefer else ()), "net")
 
 

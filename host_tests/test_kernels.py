@@ -48,7 +48,7 @@ from edgebnn.targets import Target, get_target
 
 
 def for_ops(*kinds: type[Op]) -> set[str]:
-    return {kernel.name for kernel in KERNELS if kernel.ops[0] in kinds}
+    return {kernel.name for kernel in KERNELS if kernel.runs[0][0] in kinds}
 
 
 def reading(what: Layout) -> set[str]:

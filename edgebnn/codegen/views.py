@@ -23,6 +23,7 @@ from edgebnn.ir import (
     Sides,
     Sums,
     Tensor,
+    infer,
     pairs,
 )
 from edgebnn.kernels import Table, View
@@ -202,8 +203,7 @@ def op_view(step: Step, prefix: str, arena: str, cpu: Cpu) -> OpView:
         places.append(_place(step.scratch_offset, arena, ""))
     return OpView(
         name=name,
-        comment=f"{step.op.name}: {describe(step.op, step.source, step.result)} "
-        f"[{step.kernel.way}]",
+        comment=f"{_described(step)} [{step.kernel.way}]",
         template=f"c/kernels/{step.kernel.name}.c.j2",
         arrays=tuple(array_view(name, table, cpu) for table in step.view.tables),
         view=step.view,
@@ -211,6 +211,16 @@ def op_view(step: Step, prefix: str, arena: str, cpu: Cpu) -> OpView:
         out_type="int32_t" if isinstance(step.result, ScoreVector) else cpu.word,
         call=f"{name}({', '.join(places)});",
     )
+
+
+def _described(step: Step) -> str:
+    """Names and descriptions of the ops of ``step``."""
+    texts, inputs = [], step.sources
+    for op in step.ops:
+        result = infer(op, *inputs)
+        texts.append(f"{op.name}: {describe(op, inputs[0], result)}")
+        inputs = (result,)
+    return "; ".join(texts)
 
 
 def _place(offset: int | None, arena: str, outside: str) -> str:

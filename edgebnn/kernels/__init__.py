@@ -56,35 +56,51 @@ def first_layer_ways(choice: str) -> tuple[str, ...]:
 
 
 def choose(
-    ops: tuple[Op, ...], inputs: Inputs, target: Target, prefer: tuple[str, ...] = ()
-) -> tuple[Kernel, View]:
-    """The kernel for the run ``ops``: one that goes a way to ``prefer``, else the best by rank.
+    run: tuple[Op, ...], inputs: Inputs, target: Target, prefer: tuple[str, ...] = ()
+) -> tuple[tuple[Op, ...], Kernel, View]:
+    """The kernel for the first ops of ``run``: one that goes a way to ``prefer``, else the best.
+
+    One for more ops is better than one for less, then the rank decides.
 
     Args:
+        run: ops of which each reads what the one before makes, and nothing else does.
         inputs: the tensors that the first op reads.
 
+    Returns:
+        The ops that it computes, the kernel, and its view of them.
+
     Raises:
-        EdgebnnError: no kernel of the target takes these ops.
+        EdgebnnError: no kernel of the target takes the first op.
     """
-    known = candidates(ops, inputs)
-    for kernel in sorted(known, key=lambda one: (one.way not in prefer, one.rank, one.name)):
+
+    def order(candidate: tuple[tuple[Op, ...], Kernel]) -> tuple[bool, int, int, str]:
+        ops, kernel = candidate
+        return kernel.way not in prefer, -len(ops), kernel.rank, kernel.name
+
+    for ops, kernel in sorted(candidates(run, inputs), key=order):
         view = kernel.fit(ops, inputs, target.cpu)
         if view is not None and (kernel.way in prefer or kernel.pays(view)):
-            return kernel, view
-    what = f"{' + '.join(type(op).__name__ for op in ops)} on {type(inputs[0]).__name__}"
-    raise EdgebnnError(f"target '{target.name}' has no kernel for '{ops[0].name}' ({what})")
+            return ops, kernel, view
+    what = f"{type(run[0]).__name__} on {type(inputs[0]).__name__}"
+    raise EdgebnnError(f"target '{target.name}' has no kernel for '{run[0].name}' ({what})")
 
 
-def candidates(ops: tuple[Op, ...], inputs: Inputs) -> tuple[Kernel, ...]:
-    """The kernels for ops and tensors of these kinds; whether one fits, a CPU decides."""
-    kinds = tuple(type(op) for op in ops)
+def candidates(run: tuple[Op, ...], inputs: Inputs) -> tuple[tuple[tuple[Op, ...], Kernel], ...]:
+    """Kernels for ops that ``run`` begins with and tensors of these kinds; the CPU may refuse."""
+    kinds = tuple(type(op) for op in run)
     layouts = {layout(tensor) for tensor in inputs}
-    return tuple(one for one in KERNELS if one.ops == kinds and layouts <= one.reads)
+    return tuple(
+        (run[: len(begin)], kernel)
+        for kernel in KERNELS
+        for begin in kernel.runs
+        if begin == kinds[: len(begin)] and layouts <= kernel.reads
+    )
 
 
 def takes(way: str) -> str:
     """The layers that kernels of this ``way`` compute: "Conv or Dense on integers"."""
     rows = [kernel for kernel in KERNELS if kernel.way == way]
-    ops = dict.fromkeys(" + ".join(op.__name__ for op in kernel.ops) for kernel in rows)
+    kinds = (run for kernel in rows for run in kernel.runs)
+    ops = dict.fromkeys(" + ".join(op.__name__ for op in run) for run in kinds)
     names = dict.fromkeys(one.value for kernel in rows for one in kernel.reads)
     return f"{' or '.join(ops)} on {' or '.join(sorted(names))}"

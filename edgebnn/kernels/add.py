@@ -68,7 +68,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> AddView | None:
 KERNEL = Kernel(
     "add",
     "direct",
-    (Add,),
+    ((Add,),),
     frozenset({Layout.SUMS16, Layout.SUMS32}),
     fit,
     in_place=True,

@@ -77,18 +77,19 @@ class View(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One way to compute a run of ops.
+    """One way to compute an op, or a run of ops of which each reads what the one before makes.
 
     ``name`` is that of its template, ``way`` what targets and users call it: kernels for several
-    ops may go the same way. ``fit`` takes the run, the tensors that its first op reads, and the
-    CPU. A kernel that works ``in_place`` may write its result over a source of the same size. Of
-    kernels that fit, the one of the least ``rank`` is taken. One that is only sometimes better says
-    of its view whether it ``pays``; where its way is preferred nobody asks.
+    ops may go the same way. ``runs`` are the kinds of ops that it may compute. ``fit`` takes the
+    ops, the tensors that the first of them reads, and the CPU. A kernel that works ``in_place`` may
+    write its result over a source of the same size. Of kernels that fit, one for more ops is taken,
+    then the one of the least ``rank``. One that is only sometimes better says of its view whether
+    it ``pays``; where its way is preferred nobody asks.
     """
 
     name: str
     way: str
-    ops: tuple[type[Op], ...]
+    runs: tuple[tuple[type[Op], ...], ...]
     reads: frozenset[Layout]
     fit: Callable[[tuple[Op, ...], Inputs, Cpu], View | None]
     in_place: bool = False

@@ -56,5 +56,9 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> BinarizeView | None:
 
 
 KERNEL = Kernel(
-    "binarize", "direct", (Binarize,), frozenset({Layout.BYTES, Layout.SUMS16, Layout.SUMS32}), fit
+    "binarize",
+    "direct",
+    ((Binarize,),),
+    frozenset({Layout.BYTES, Layout.SUMS16, Layout.SUMS32}),
+    fit,
 )

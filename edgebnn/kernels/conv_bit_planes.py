@@ -56,4 +56,4 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvBitPlanes | None:
     return ConvBitPlanes(source.channels, window(op, source), planes(op, source, cpu), head)
 
 
-KERNEL = Kernel("conv_bit_planes", "bit_planes", (Conv,), frozenset({Layout.BYTES}), fit, rank=1)
+KERNEL = Kernel("conv_bit_planes", "bit_planes", ((Conv,),), frozenset({Layout.BYTES}), fit, rank=1)

@@ -80,4 +80,4 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvRows | None:
     )
 
 
-KERNEL = Kernel("conv_rows", "rows", (Conv,), frozenset({Layout.ROWS}), fit)
+KERNEL = Kernel("conv_rows", "rows", ((Conv,),), frozenset({Layout.ROWS}), fit)

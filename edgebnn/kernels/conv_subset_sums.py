@@ -63,4 +63,4 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvSubsetSums | None:
     )
 
 
-KERNEL = Kernel("conv_subset_sums", "subset_sums", (Conv,), frozenset({Layout.BYTES}), fit)
+KERNEL = Kernel("conv_subset_sums", "subset_sums", ((Conv,),), frozenset({Layout.BYTES}), fit)

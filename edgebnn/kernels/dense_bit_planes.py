@@ -67,4 +67,6 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseBitPlanes | None:
     return DenseBitPlanes(planes(op, source, cpu), head)
 
 
-KERNEL = Kernel("dense_bit_planes", "bit_planes", (Dense,), frozenset({Layout.BYTES}), fit, rank=1)
+KERNEL = Kernel(
+    "dense_bit_planes", "bit_planes", ((Dense,),), frozenset({Layout.BYTES}), fit, rank=1
+)

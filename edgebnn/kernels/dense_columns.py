@@ -171,5 +171,5 @@ def pays(view: DenseColumns) -> bool:
 
 
 KERNEL = Kernel(
-    "dense_columns", "columns", (Dense,), frozenset({Layout.ROWS}), fit, rank=-1, pays=pays
+    "dense_columns", "columns", ((Dense,),), frozenset({Layout.ROWS}), fit, rank=-1, pays=pays
 )

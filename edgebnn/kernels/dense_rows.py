@@ -50,4 +50,4 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseRows | None:
     return DenseRows(count, weights.values.shape[1], weights, head, f"const {cpu.word} *in")
 
 
-KERNEL = Kernel("dense_rows", "rows", (Dense,), frozenset({Layout.ROWS}), fit)
+KERNEL = Kernel("dense_rows", "rows", ((Dense,),), frozenset({Layout.ROWS}), fit)

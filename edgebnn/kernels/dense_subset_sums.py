@@ -128,4 +128,4 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseSubsetSums | None
     return DenseSubsetSums(subset_sums(op, source, cpu), head, parameters)
 
 
-KERNEL = Kernel("dense_subset_sums", "subset_sums", (Dense,), frozenset({Layout.BYTES}), fit)
+KERNEL = Kernel("dense_subset_sums", "subset_sums", ((Dense,),), frozenset({Layout.BYTES}), fit)

@@ -50,4 +50,4 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseDirect | None
     return DepthwiseDirect(source.channels, window(op, source), weights, head, parameters)
 
 
-KERNEL = Kernel("depthwise_direct", "direct", (DepthwiseConv,), frozenset({Layout.BYTES}), fit)
+KERNEL = Kernel("depthwise_direct", "direct", ((DepthwiseConv,),), frozenset({Layout.BYTES}), fit)

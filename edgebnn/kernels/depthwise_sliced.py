@@ -75,4 +75,6 @@ def _slices(values: Int32Array, bits: int, cpu: Cpu) -> NDArray[np.unsignedinteg
     return np.ascontiguousarray(pack(planes, cpu.word_bits).T)
 
 
-KERNEL = Kernel("depthwise_sliced", "bit_sliced", (DepthwiseConv,), frozenset({Layout.ROWS}), fit)
+KERNEL = Kernel(
+    "depthwise_sliced", "bit_sliced", ((DepthwiseConv,),), frozenset({Layout.ROWS}), fit
+)

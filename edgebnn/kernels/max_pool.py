@@ -37,4 +37,4 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> MaxPoolWords | None:
     return MaxPoolWords(window(op, source), pixel, inverts, int(masks.values[0]), tables)
 
 
-KERNEL = Kernel("max_pool", "direct", (MaxPool,), frozenset({Layout.ROWS}), fit)
+KERNEL = Kernel("max_pool", "direct", ((MaxPool,),), frozenset({Layout.ROWS}), fit)

@@ -37,4 +37,4 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ScoreView | None:
     return ScoreView(sum_bits(source), load(source, cpu), head, f"const {cpu.word} *in")
 
 
-KERNEL = Kernel("score", "direct", (Score,), frozenset({Layout.SUMS16, Layout.SUMS32}), fit)
+KERNEL = Kernel("score", "direct", ((Score,),), frozenset({Layout.SUMS16, Layout.SUMS32}), fit)
