@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgebnn import cuda as cuda
     from edgebnn.api import generate, load, read, release, save, write
 
-__all__ = ["EdgebnnError", "generate", "load", "read", "release", "save", "write"]
+__all__ = ["EdgebnnError", "calibrate", "generate", "load", "read", "release", "save", "write"]
 
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

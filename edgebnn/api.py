@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -21,7 +22,7 @@ from edgebnn.proof import prove
 from edgebnn.targets import board_of, get_target
 from edgebnn.targets.cuda import CUDA
 
-__all__ = ["generate", "load", "read", "release", "save", "write"]
+__all__ = ["calibrate", "generate", "load", "read", "release", "save", "write"]
 
 
 def generate(
@@ -146,7 +147,20 @@ def _check_gpu(given: Mapping[str, bool]) -> None:
 
 def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
     """Write ``checkpoint`` to ``path`` in release form: signs and norms, about 32 times smaller."""
+    _save_again(replace(checkpoint, form="release"), path)
+
+
+def calibrate(checkpoint: Checkpoint, path: str | os.PathLike[str], samples: object) -> None:
+    """Write ``checkpoint`` to ``path`` with other sample inputs (see :func:`save`)."""
+    _save_again(checkpoint, path, samples)
+
+
+def _save_again(
+    checkpoint: Checkpoint, path: str | os.PathLike[str], samples: object = None
+) -> None:
     metadata = checkpoint.metadata
+    if samples is None and len(checkpoint.samples):
+        samples = checkpoint.samples
     save(
         checkpoint.model,
         path,
@@ -160,7 +174,9 @@ def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
         origin=metadata.origin,
         columns=metadata.columns,
         image=metadata.image,
-        form="release",
+        training=checkpoint.training,
+        samples=samples,
+        form=checkpoint.form,
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from edgebnn import archive
@@ -29,13 +30,14 @@ from edgebnn.nn.graph import check_shapes
 from edgebnn.nn.record import Form, connect
 from edgebnn.nn.trace import trace
 from edgebnn.proof import prove
+from edgebnn.samples import pack, unpack
 
 FORMAT = "edgebnn model"
 VERSION = 1
 _DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 _STEP = re.compile(r"[a-z]{1,20}( [1-9][0-9]{0,3})?")
 _MOST_STEPS = 8
-_PARTS = {"format", "version", "form", "layers", "metadata", "training"}
+_PARTS = {"format", "version", "form", "layers", "metadata", "samples", "training"}
 Plain = str | int | float | bool
 
 
@@ -77,17 +79,25 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model file, read. ``training`` is the resumable state, None where there is none."""
+    """A model file, read. ``training`` is the resumable state, None where there is none.
+
+    ``samples`` are inputs (N, *shape) as ``model`` takes them; where there are none N is 0.
+    """
 
     model: nn.Module
     metadata: Metadata
     form: Form
     training: dict[str, Any] | None
+    samples: NDArray[np.uint8]
 
     @property
     def zero_point(self) -> int:
         """The input that stands for 0."""
-        return next(m.zero_point for m in self.model.modules() if isinstance(m, Input))
+        return _input(self.model).zero_point
+
+
+def _input(model: nn.Module) -> Input:
+    return next(m for m in model.modules() if isinstance(m, Input))
 
 
 def save(
@@ -105,6 +115,7 @@ def save(
     columns: Sequence[Column] = (),
     image: Sequence[int] | None = None,
     training: dict[str, Any] | None = None,
+    samples: object = None,
     form: Form = "training",
 ) -> None:
     """Write ``model`` to ``path``, whole or not at all.
@@ -117,6 +128,8 @@ def save(
         class_names: one a class; of a single score two, the second where it is at least 0.
         image: channels, height and width of the images before ``preprocessing``.
         training: resumable state, tensors and plain data only; dropped in release form.
+        samples: (N, *shape) a few typical inputs, as ``model`` takes them; the first ones are kept
+            (see :mod:`edgebnn.samples`).
 
     Raises:
         EdgebnnError: a layer is not supported, shapes do not chain, a value is not finite, or the
@@ -145,6 +158,9 @@ def save(
         "metadata": metadata,
         "training": training if form == "training" else None,
     }
+    if samples is not None:
+        first = proof.layers[0]["config"]
+        content["samples"] = pack(samples, tuple(first["shape"]), first["bits"])
     content["sha256"] = archive.digest(content)
     with replacing(Path(path)) as file:
         archive.write(content, file)
@@ -215,7 +231,11 @@ def _parse(content: Any) -> Checkpoint:
     training = content["training"]
     if not (training is None or isinstance(training, dict)):
         raise EdgebnnError("its state of training is damaged; train it again")
-    return Checkpoint(model, metadata, form, training)
+    first = _input(model)
+    samples = np.zeros((0, *first.shape), np.uint8)
+    if "samples" in content:
+        samples = unpack(content["samples"], first.shape, first.bits)
+    return Checkpoint(model, metadata, form, training, samples)
 
 
 def _check_metadata(classes: int, class_names: Sequence[str], right_shift: int) -> None:

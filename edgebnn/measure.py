@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgebnn import reference
+from edgebnn.checkpoint import Checkpoint
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
 from edgebnn.device import host
@@ -129,6 +130,12 @@ def noise(network: Network, count: int, seed: int = 0) -> NDArray[np.uint8]:
     shape = (count, network.input.channels, network.input.height, network.input.width)
     rng = np.random.default_rng(seed)
     return rng.integers(0, 2**network.input.bits, shape, dtype=np.uint8)
+
+
+def samples(checkpoint: Checkpoint, network: Network) -> NDArray[np.uint8]:
+    """(N, C, H, W) the inputs that a model file brings along; N is 0 where it has none."""
+    shape = (network.input.channels, network.input.height, network.input.width)
+    return checkpoint.samples.reshape(-1, *shape)
 
 
 def to_device_layout(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -41,6 +41,7 @@ def model(path: Path, checkpoint: Checkpoint, network: Network) -> Record:
         "weight_bits": weight_bits(network),
         "test_accuracy": metadata.test_accuracy,
         "dataset": metadata.dataset,
+        "samples": len(checkpoint.samples),
         "recipe": dict(metadata.recipe),
         "seed": metadata.seed,
     }

@@ -62,6 +62,8 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
         table.add_row("data set", metadata.set_name)
     if metadata.origin.path:
         table.add_row("its path", metadata.origin.path)
+    kept = len(checkpoint.samples)
+    table.add_row("sample inputs", str(kept) if kept else "none; edgebnn calibrate records some")
     recipe = ", ".join(f"{key} {value}" for key, value in metadata.recipe.items())
     table.add_row("recipe", recipe or "not recorded")
     table.add_row("seed", "not recorded" if metadata.seed is None else str(metadata.seed))

@@ -26,7 +26,7 @@ from test_model_files import _Code, mlp, plain
 
 import edgebnn
 import edgebnn.nn as bnn
-from edgebnn import __version__, api
+from edgebnn import __version__, api, samples
 from edgebnn.cli import app, main
 from edgebnn.codegen.names import check_prefix
 from edgebnn.targets import TARGETS
@@ -390,6 +390,26 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert len(re.findall(r"epoch +\d/2 ", done.stdout)) == 2  # rank 0 alone reports
     assert edgebnn.read(tmp_path / "model.pt").metadata.test_accuracy is not None
     assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "tmp"}
+
+
+def test_calibrate_records_test_images_and_bench_counts_on_them(
+    trained: Path, tmp_path: Path
+) -> None:
+    """Training has recorded others; everything else in the file stays."""
+    before = edgebnn.read(trained)
+    assert len(before.samples) == samples.MOST
+    text = output_here(tmp_path, "calibrate", trained, "-o", "again.pt")
+    assert text == "again.pt: 32 sample inputs\n"
+    after = edgebnn.read(tmp_path / "again.pt")
+    assert not np.array_equal(before.samples, after.samples)
+    assert before.metadata == after.metadata
+    assert (before.training is None) == (after.training is None)
+    assert "sample inputs" in output_here(tmp_path, "info", "again.pt")
+    options = ("-t", "cortex-m4", "--inputs", "2")
+    typical = output_here(tmp_path, "bench", "models", "again.pt", *options)
+    assert "Mean of 2 sample inputs: again." in typical
+    noise = output_here(tmp_path, "bench", "models", "again.pt", *options, "--random")
+    assert "Mean of 2 random inputs: again." in noise
 
 
 # --- mistakes with a model file -----------------------------------------------------------------

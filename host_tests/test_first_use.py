@@ -105,8 +105,8 @@ def test_threads_wait_without_taking_a_core(tmp_path: Path) -> None:
 # --- JSON ---------------------------------------------------------------------------------------
 
 
-def test_info_as_json() -> None:
-    found = json.loads(output_here(EXAMPLE.parent, "info", EXAMPLE, "--json"))
+def test_info_as_json(tmp_path: Path) -> None:
+    found = json.loads(output_here(tmp_path, "info", EXAMPLE, "--json"))
     assert found["model"] == str(EXAMPLE)
     assert found["test_accuracy"] == edgebnn.read(EXAMPLE).metadata.test_accuracy
     shape = {"height": 28, "width": 28, "channels": 1}

@@ -89,6 +89,7 @@ for command in (
     model.info,
     model.filters,
     model.release,
+    model.calibrate,
     model.generate,
     model.predict,
     proof.verify,

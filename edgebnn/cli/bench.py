@@ -1,6 +1,7 @@
 """``edgebnn bench``: the measurements that the documentation quotes."""
 
 import dataclasses
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
@@ -52,8 +53,11 @@ def bench_models(
         typer.Option("--port", "-p", help="Measure on the board at this port, which runs MODEL."),
     ] = None,
     inputs: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Random inputs, counted and compared.")
+        int, typer.Option(min=1, max=10_000, help="At most so many inputs, counted and compared.")
     ] = 10,
+    random: Annotated[
+        bool, typer.Option("--random", help="Random inputs, not samples from the model file.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure models on emulated CPUs, or one on a board, and print one Markdown table."""
@@ -70,20 +74,28 @@ def bench_models(
     rows: list[tuple[str, ...]] = [head]
     found: list[records.Record] = []
     compilers, notes, too_large = set(), set(), []
+    inputs_of: dict[str, list[str]] = defaultdict(list)
     with progress_on(err) as progress, work_folder() as folder:
         task = progress.add_task(
             "measuring", total=len(models) * (len(chosen) + (port is not None))
         )
         for number, model in enumerate(models):
             content, network = open_model(model)
-            trial = measure.trial(content.model, network, measure.noise(network, inputs))
+            pixels = measure.samples(content, network)[:inputs]
+            typical = len(pixels) > 0 and not random
+            if not typical:
+                pixels = measure.noise(network, inputs)
+            count = len(pixels)
+            inputs_of[f"{count} {'sample' if typical else 'random'} inputs"].append(model.stem)
+            trial = measure.trial(content.model, network, pixels)
             accuracy = content.metadata.test_accuracy
-            start = {"model": str(model), "test_accuracy": accuracy, "inputs": inputs}
+            start = {"model": str(model), "test_accuracy": accuracy, "inputs": count}
+            start["typical"] = typical
             known = "-" if accuracy is None else f"{100 * accuracy:.2f} %"
             for one in chosen:
                 place = folder / str(number)
                 try:
-                    (chip,) = measure.run_on(trial, (one,), place, counted=inputs)
+                    (chip,) = measure.run_on(trial, (one,), place, counted=count)
                 except TooLarge as error:
                     rows.append((model.stem, known, one.name, "does not fit", *4 * ("-",)))
                     too_large.append(f"{model}: {error}")
@@ -103,7 +115,7 @@ def bench_models(
                         report.size(chip.flash_bytes, "B"),
                         report.size(chip.arena_bytes, "B"),
                         report.size(chip.stack_bytes, "B"),
-                        f"{chip.differing}/{inputs}",
+                        f"{chip.differing}/{count}",
                     )
                 )
             if port is not None:
@@ -112,7 +124,7 @@ def bench_models(
                 found.append({**start, "differing": there.differing, **records.on_board(there)})
                 compilers.add(f"{there.info.target}: {there.info.compiler}, on the board")
                 arena = report.size(there.info.arena_bytes, "B")
-                differ = f"{there.differing}/{inputs}"
+                differ = f"{there.differing}/{count}"
                 spent = report.board_latency(there)
                 rows.append((model.stem, known, there.name, spent, "-", arena, "-", differ))
                 notes.add(f"On the board: {report.clock(there.info)}; the median.")
@@ -122,7 +134,8 @@ def bench_models(
         return
     out.print(markdown(rows))
     out.print("")
-    for line in (*sorted(notes, reverse=True), *sorted(compilers), *too_large):
+    given = [f"Mean of {what}: {', '.join(stems)}." for what, stems in inputs_of.items()]
+    for line in (*given, *sorted(notes, reverse=True), *sorted(compilers), *too_large):
         out.print(line)
 
 

@@ -8,6 +8,9 @@ import numpy as np
 import typer
 
 from edgebnn.cli.console import (
+    DataDir,
+    DataSetName,
+    Download,
     FirstLayer,
     Json,
     ModelFile,
@@ -16,7 +19,7 @@ from edgebnn.cli.console import (
     out,
     print_json,
 )
-from edgebnn.cli.inputs import class_names, open_model
+from edgebnn.cli.inputs import class_names, open_model, read_test_set
 from edgebnn.codegen.library import ARENAS
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import EdgebnnError
@@ -91,6 +94,37 @@ def release(
     api.release(content, path)
     sizes = [report.kilobytes(file.stat().st_size) for file in (model, path)]
     out.print(f"{path}: {sizes[1]} ({model} is {sizes[0]})")
+
+
+def calibrate(
+    model: ModelFile,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New file; MODEL itself, if not given.")
+    ] = None,
+    dataset: DataSetName = None,
+    data: DataDir = None,
+    download: Download = False,
+) -> None:
+    """Record a few test images in the model, by which the time of its kernels is known.
+
+    Training records some already; this is for models that were saved without. Nothing else in the
+    file changes.
+    """
+    from edgebnn import api, checkpoint, samples
+
+    content, network = open_model(model)
+    if output is not None and output.exists():
+        raise EdgebnnError(f"{output} exists; give another -o")
+    pixels = read_test_set(content, network, dataset, data, download).pixels
+    count = min(samples.room(pixels.shape[1:]), len(pixels))
+    if not count:
+        raise EdgebnnError(
+            f"an input has {spaced(pixels[0].size)} bytes, and no more than "
+            f"{spaced(samples.MOST_BYTES)} are recorded"
+        )
+    api.calibrate(content, output or model, pixels[:: len(pixels) // count])
+    kept = len(checkpoint.read(output or model).samples)
+    out.print(f"{output or model}: {counted(kept, 'sample input')}")
 
 
 def generate(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import edgebnn.nn as bnn
-from edgebnn import checkpoint
+from edgebnn import checkpoint, samples
 from edgebnn.data import Dataset, quantize
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import check_room
@@ -168,7 +168,8 @@ class Job:
         Each save but the first needs it beside the file that it takes the place of.
         """
         values = [*self.model.parameters(), *self.model.buffers()]
-        return 3 * sum(value.numel() * value.element_size() + 2**9 for value in values) + 2**14
+        state = 3 * sum(value.numel() * value.element_size() + 2**9 for value in values)
+        return state + self._samples().numel() + 2**14
 
     def run(self, report: Callable[[Event], None]) -> None:
         """Trains all epochs that are left."""
@@ -333,6 +334,7 @@ class Job:
             origin=self.dataset.origin,
             columns=self.dataset.columns,
             image=self.image,
+            samples=self._samples(),
             training={
                 "identity": self.identity,
                 "epochs": self.epochs,
@@ -342,3 +344,9 @@ class Job:
                 "regularizer": self.regularizer.state_dict() if self.regularizer else {},
             },
         )
+
+    def _samples(self) -> Tensor:
+        """A few of the training images, drawn at random."""
+        order = permutation(len(self.train_images), self.seed, "samples")
+        count = samples.room(tuple(self.train_images.shape[1:]))
+        return self.train_images[order[:count].to(self.train_images.device)]
