@@ -147,12 +147,15 @@ class MaxPool:
 
 @dataclass(frozen=True, slots=True)
 class Binarize:
-    """bit[c] = (x[c] >= minimum[c]) != inverted[c], on the integers of the input or on sums."""
+    """bit[c] = (x[c] >= minimum[c]) != inverted[c], on the integers of the input or on sums.
+
+    Both arrays have a value a channel, or one a channel of each pixel.
+    """
 
     name: str
     source: str
-    minimum: Int32Array  # (channels,)
-    inverted: BoolArray  # (channels,)
+    minimum: Int32Array  # (channels,) or (height, width, channels)
+    inverted: BoolArray  # as minimum
 
 
 @dataclass(frozen=True, slots=True)

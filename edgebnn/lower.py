@@ -331,19 +331,39 @@ class _Lowering:
             raise EdgebnnError("follows a Sign; put it before the Sign")
         if any(isinstance(step.module, OutputNorm) for step in x.steps):
             raise EdgebnnError("follows an OutputNorm, which must end the network")
-        if differs_by_channel(module) and not x.axes and x.shape[0] * x.shape[1] > 1:
-            what = "normalizes" if isinstance(module, BatchNorm) else "treats"
-            raise EdgebnnError(f"{what} flattened pixels one by one; put it before Flatten")
+        if differs_by_channel(module) and not x.axes:
+            x = self._each_value(x)
         check_slope(module)
         return replace(x, steps=(*x.steps, Step(module, x.axes)))
 
+    def _each_value(self, x: _Pending) -> _Pending:
+        """Flattened values, each of which is a channel from now on, as torch has them."""
+        height, width, channels = x.shape
+        if len(x.offset) == height * width * channels:
+            return x
+        earlier = [step.module for step in x.steps if differs_by_channel(step.module)]
+        if x.pools or earlier:
+            what = "max-pooled values" if x.pools else f"what a {type(earlier[0]).__name__} gives"
+            raise EdgebnnError(f"treats {what} one by one after Flatten; put it before Flatten")
+        stored = x if x.emit is None else self._store(x)
+        tensor = INPUT if stored.tensor is None else stored.tensor
+
+        def emit(head: Head, falling: BoolArray) -> Op:
+            assert isinstance(head, Threshold)
+            minimum = head.min_dot.reshape(channels, height, width).transpose(1, 2, 0)
+            inverted = falling.reshape(channels, height, width).transpose(1, 2, 0)
+            return _binarize(self._name("binarize"), tensor, minimum, inverted)
+
+        offset = np.repeat(x.offset, height * width)
+        return replace(x, emit=emit, offset=offset, tensor=tensor)
+
     def _sign(self, module: Sign, x: _Pending | _Signs) -> _Signs:
-        if module.shift is not None and not x.axes and x.shape[0] * x.shape[1] > 1:
-            raise EdgebnnError("shifts flattened pixels one by one; put it before Flatten")
         if isinstance(x, _Signs):
             if not _keeps_signs(module):
                 raise EdgebnnError("follows another Sign, whose +-1 its shift may turn; remove it")
             return x
+        if module.shift is not None and not x.axes:
+            x = self._each_value(x)
         if any(isinstance(step.module, OutputNorm) for step in x.steps):
             raise EdgebnnError("follows an OutputNorm; use BatchNorm inside the network")
         min_dot, falling = thresholds(x.steps, Step(module, x.axes), x.low, x.high, x.offset)
@@ -438,7 +458,7 @@ def _addend(x: _Pending | _Signs) -> str:
 def _binarize(name: str, source: str, min_dot: Int32Array, falling: BoolArray) -> Binarize:
     # A falling step fires at or below a value: not at or above the next one.
     minimum = np.where(falling, 1 - min_dot, min_dot).astype(np.int32)
-    return Binarize(name, source, minimum, falling)
+    return Binarize(name, source, minimum, np.ascontiguousarray(falling))
 
 
 def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:

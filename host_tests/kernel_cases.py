@@ -155,12 +155,18 @@ class Chain:
         ones, none = np.ones(channels, np.int32), np.zeros(channels, bool)
         self.add(Binarize("feed", INPUT, ones, none))
 
-    def binarize(self, name: str, mask: str = "none") -> str:
+    def binarize(self, name: str, mask: str = "none", each: bool = False) -> str:
+        """Of ``each`` pixel by minima and a mask of its own."""
         source, tensor = self.last, self.tensor
         assert isinstance(tensor, Ints | Sums)
         ends = (0, 2**tensor.bits - 1) if isinstance(tensor, Ints) else (tensor.low, tensor.high)
-        minima = self.minima(self.values(source), *ends)
-        return self.add(Binarize(name, source, minima, self.mask(mask, tensor.channels)))
+        values = self.values(source)
+        if not each:
+            minima = self.minima(values, *ends)
+            return self.add(Binarize(name, source, minima, self.mask(mask, tensor.channels)))
+        shape = values.shape[1:]
+        minima = self.minima(values.reshape(len(values), -1), *ends).reshape(shape)
+        return self.add(Binarize(name, source, minima, self.mask(mask, minima.size).reshape(shape)))
 
     def mask(self, kind: str, channels: int) -> NDArray[np.bool_]:
         """Of no, some or all channels."""
@@ -541,14 +547,16 @@ def binarize() -> Iterator[Case]:
         "bits": (*range(1, 9), 16, 32, 16, 32, 16, 32),
         "mask": MASKS,
     }
-    for number, row in enumerate(spread(27, 8, **axes)):
-        pixels, channels = row["pixels"], row["channels"]
+    common = enumerate(spread(27, 8, **axes))
+    own = enumerate(spread(21, 15, **axes | {"pixels": (1, 2, 3)}), 100)
+    for number, row in (*common, *own):
+        pixels, channels, each = row["pixels"], row["channels"], number >= 100
         if row["bits"] > 8:
             chain = _sums((8, number), pixels, channels, row["bits"])
         else:
             chain = Chain((8, number), Ints(1, pixels, channels, row["bits"]))
-        chain.binarize("layer", row["mask"])
-        yield chain.case(f"binarize {_window_label(row)}")
+        chain.binarize("layer", row["mask"], each)
+        yield chain.case(f"binarize {_window_label(row)}{', each pixel' if each else ''}")
 
 
 def add() -> Iterator[Case]:

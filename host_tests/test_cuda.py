@@ -118,10 +118,13 @@ class Chain:
         all_set = self.rng.random(self.traced().shape[-1]) < 0.5
         self.append(lambda name, source: MaxPool(name, source, kernel, stride, all_set))
 
-    def signs(self) -> None:
+    def signs(self, each: bool = False) -> None:
+        """Of ``each`` pixel by minima of its own."""
         values = self.traced()
-        minimum = np.median(values.reshape(-1, values.shape[-1]), axis=0).astype(np.int32)
-        inverted = self.rng.random(len(minimum)) < 0.5
+        if not each:
+            values = values.reshape(-1, values.shape[-1])
+        minimum = np.median(values, axis=0).astype(np.int32)
+        inverted = self.rng.random(minimum.shape) < 0.5
         self.append(lambda name, source: Binarize(name, source, minimum, inverted))
 
 
@@ -166,7 +169,7 @@ def sum_chain() -> Chain:
     chain.append(lambda name, source: Add(name, source, first))
     chain.signs()
     chain.conv(None, (2, 2), head=Raw)
-    chain.signs()
+    chain.signs(each=True)
     chain.conv(5, (4, 5), head=Scores)
     return chain
 

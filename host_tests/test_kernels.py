@@ -335,18 +335,21 @@ def compared(case: Case, step: Step) -> tuple[NDArray[np.int64], int, int]:
 
 @on_hosts
 def test_every_pool_and_mask(target: Target) -> None:
-    """OR, AND and both, where a pixel has one word and where it has more."""
+    """OR, AND and both, where a pixel has one word and where it has more, and its own mask."""
 
     def masks(_case, step):
-        mask = step.op.all_set if step.kernel.name == "max_pool" else step.op.inverted
-        kind = "all" if mask.all() and len(mask) > 1 else "some" if mask.any() else "none"
-        yield kind, "words" if len(mask) > target.cpu.word_bits else "word"
+        pool = step.kernel.name == "max_pool"
+        mask = step.op.all_set if pool else step.op.inverted
+        kind = "all" if mask.all() and mask.size > 1 else "some" if mask.any() else "none"
+        each = ", each pixel" if mask.ndim == 3 and mask.size > mask.shape[-1] else ""
+        yield kind, ("words" if mask.shape[-1] > target.cpu.word_bits else "word") + each
 
     def only(case, step):
         return masks(case, step) if step.kernel.name in ("max_pool", "binarize") else ()
 
     wanted = {(kind, words) for kind in enumeration.MASKS for words in ("word", "words")}
-    check(only, {"max_pool": wanted, "binarize": wanted}, target)
+    own = {(kind, f"{words}, each pixel") for kind, words in wanted}
+    check(only, {"max_pool": wanted, "binarize": wanted | own}, target)
 
 
 def test_every_addition() -> None:

@@ -825,10 +825,10 @@ def shifted_sign(*shifts: float) -> bnn.Sign:
             "its input is not binary",
         ),
         (
-            (*IMAGE, bnn.BinaryConv2d(1, 2, 3), bnn.Flatten(), bnn.BatchNorm(72), bnn.Sign()),
-            "3",
+            (*IMAGE, bnn.BinaryConv2d(1, 2, 3), bnn.MaxPool2d(2), bnn.Flatten(), bnn.BatchNorm(18)),
+            "4",
             "BatchNorm",
-            "put it before Flatten",
+            "treats max-pooled values one by one after Flatten; put it before Flatten",
         ),
         (
             (*FLAT, bnn.BinaryLinear(16, 8), bnn.OutputNorm(8), bnn.Sign(), bnn.BinaryLinear(8, 3)),
@@ -849,10 +849,13 @@ def shifted_sign(*shifts: float) -> bnn.Sign:
             "num_features is 7",
         ),
         (
-            (*IMAGE, bnn.BinaryConv2d(1, 2, 3), bnn.Flatten(), bnn.Sign(num_features=72)),
-            "3",
+            (
+                *(*IMAGE, bnn.BinaryConv2d(1, 2, 3), bnn.BatchNorm(2), bnn.Flatten()),
+                bnn.Sign(num_features=72),
+            ),
+            "4",
             "Sign",
-            "put it before Flatten",
+            "treats what a BatchNorm gives one by one after Flatten; put it before Flatten",
         ),
         (
             (*FLAT, *HIDDEN, shifted_sign(0.5, 1.0), bnn.BinaryLinear(8, 3)),

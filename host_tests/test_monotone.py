@@ -190,6 +190,58 @@ def test_thresholds_of_all_backends_are_those_of_random_networks() -> None:
     assert {nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU, nn.PReLU, bnn.Scale, bnn.Bias} <= kinds
 
 
+# --- behind Flatten -------------------------------------------------------------------------------
+
+
+def flat_steps(rng: np.random.Generator, features: int) -> list[nn.Module]:
+    """A norm with scales of either sign, and what else treats each flattened value alone."""
+    norm = bnn.BatchNorm(features)
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+        norm.running_mean.copy_(torch.randint(-5, 5, (features,)))
+    chain = random_steps(rng, int(rng.integers(0, 3)), features, 0)
+    chain.insert(int(rng.integers(0, len(chain) + 1)), norm)
+    sign = bnn.Sign(num_features=features)
+    torch.nn.init.normal_(sign.shift)
+    return [bnn.Flatten(), *chain, sign]
+
+
+SOURCES: dict[str, tuple[bnn.Input, tuple[nn.Module, ...]]] = {
+    "the input": (bnn.Input((3, 4, 5), bits=3, zero_point=2), ()),
+    "a convolution": (bnn.Input((2, 4, 5), bits=3), (bnn.BinaryConv2d(2, 35, 3, padding=1),)),
+    "behind a ReLU": (bnn.Input((2, 4, 5), bits=3), (bnn.BinaryConv2d(2, 6, 2), nn.ReLU())),
+    "a depthwise one": (
+        bnn.Input((7, 4, 5), bits=3, zero_point=4),
+        (bnn.BinaryConv2d(7, 7, 2, groups=7, padding=1),),
+    ),
+    "a signal": (bnn.Input((2, 9), bits=8), (bnn.BinaryConv1d(2, 33, 3, padding="causal"),)),
+    "an addition": (
+        bnn.Input((2, 4, 5), bits=3),
+        (
+            *(bnn.BinaryConv2d(2, 5, 3, padding=1), bnn.BatchNorm(5), bnn.Sign()),
+            *(bnn.BinaryConv2d(5, 5, 3, padding=1),),
+            bnn.Residual(bnn.BatchNorm(5), bnn.Sign(), bnn.BinaryConv2d(5, 5, 3, padding=1)),
+        ),
+    ),
+    "one pixel": (bnn.Input((2, 3, 3), bits=3), (bnn.BinaryConv2d(2, 33, 3),)),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_each_flattened_value_has_a_threshold_of_its_own(source: str, tmp_path: Path) -> None:
+    for seed in range(3):
+        torch.manual_seed(seed)
+        first, layers = copy.deepcopy(SOURCES[source])
+        size = bnn.Sequential(first, *layers)(torch.zeros(1, *first.shape)).numel()
+        steps = flat_steps(np.random.default_rng(seed), size)
+        model = bnn.Sequential(first, *layers, *steps, bnn.BinaryLinear(size, 5)).eval()
+        network, _ = check_equal(model, seed, tmp_path / str(seed))
+        own = [op for op in network.ops if type(op).__name__ == "Binarize" and op.minimum.ndim == 3]
+        assert len(own) == (source != "one pixel")
+        edgebnn.save(model, tmp_path / "model.pt")
+
+
 # --- a forward of one's own -----------------------------------------------------------------------
 
 
@@ -411,9 +463,9 @@ DENSE = (bnn.Sign(), bnn.Flatten(), bnn.BinaryLinear(54, 3))
         (net(nn.ReLU(), end=DENSE[1:]), "'4' (BinaryLinear)", "put edgebnn.nn.Sign() before it"),
         (net(bnn.Sign(), nn.ReLU(), end=DENSE), "'3' (ReLU)", "put it before the Sign"),
         (
-            net(bnn.Flatten(), bnn.Bias(None, (54,)), end=(DENSE[0], DENSE[2])),
-            "'3' (Bias)",
-            "Flatten",
+            net(bnn.Scale(None, (6, 1, 1)), bnn.Flatten(), bnn.Bias(None, (54,))),
+            "'4' (Bias)",
+            "treats what a Scale gives one by one after Flatten",
         ),
         (net(bnn.Bias(None, (3,)), end=DENSE), "'2' (Bias)", "one a channel is (6, 1, 1)"),
         (net(bnn.Scale(None, (6,)), end=DENSE), "'2' (Scale)", "one a channel is (6, 1, 1)"),

@@ -113,10 +113,12 @@ def binarize(op: Binarize, source: Ints | Sums) -> Layer:
         "CHANNELS": source.channels,
         "WORDS": words,
         "INTS": isinstance(source, Ints),
+        "EACH": op.minimum.ndim == 3,
         **_result_units(source.channels),
     }
     launch = _by_words("binarize", source, words)
-    return Layer(constants, (launch,), _in_units(op.inverted), _ints(op.minimum))
+    inverted = np.concatenate([_in_units(row) for row in op.inverted.reshape(-1, source.channels)])
+    return Layer(constants, (launch,), inverted, _ints(op.minimum.ravel()))
 
 
 def add(_op: Add, source: Sums) -> Layer:

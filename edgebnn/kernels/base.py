@@ -113,11 +113,12 @@ def smallest(suffix: str, values: Int32Array, cpu: Cpu) -> Table:
 
 
 def _filled(values: Int32Array, size: int, cpu: Cpu) -> Int32Array:
-    """Numbers of ``size`` bytes with zeros behind them, where a linker would put a gap.
+    """Rows of numbers of ``size`` bytes with zeros behind them, where a linker would put a gap.
 
     So the plan of the flash is exact.
     """
-    return np.pad(values, (0, -len(values) % max(1, cpu.word_bits // 8 // size)))
+    gap = -values.shape[-1] % max(1, cpu.word_bits // 8 // size)
+    return np.pad(values, [*[(0, 0)] * (values.ndim - 1), (0, gap)])
 
 
 # --- sums in memory -------------------------------------------------------------------------------
@@ -218,13 +219,17 @@ def bit_pixel(source: Bits, cpu: Cpu) -> BitPixel:
 
 @dataclass(frozen=True, slots=True)
 class BitsHead:
-    """bit[o] = value[o] <compare> limits[o], packed; inverted where ``inverted`` is a table."""
+    """bit[o] = value[o] <compare> limits[o], packed; inverted where ``inverted`` is a table.
+
+    ``place`` is "[pixel]" where the tables have a row for each, else "".
+    """
 
     outputs: int
     words: int
     compare: str  # "<=" for what counts mismatches, ">=" for dots
     tables: tuple[Table, ...]
     inverted: bool = False
+    place: str = ""
     kind: str = "bits"
     helpers: tuple[str, ...] = ()
 

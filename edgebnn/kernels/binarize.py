@@ -39,11 +39,20 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> BinarizeView | None:
     if not isinstance(op, Binarize) or isinstance(source, Bits | ScoreVector):
         return None
     result = infer(op, source)
-    tables: tuple[Table, ...] = (smallest("limits", op.minimum, cpu),)
+    each = op.minimum.ndim == 3 and op.minimum.shape[:2] != (1, 1)  # pixel has its own
+    rows = (-1, source.channels) if each else (-1,)
+    tables: tuple[Table, ...] = (smallest("limits", op.minimum.reshape(rows), cpu),)
     inverted = bool(op.inverted.any())
     if inverted:
-        tables += (packed("inverted", op.inverted, cpu),)
-    head = BitsHead(source.channels, pixel_words(result, cpu.word_bits), ">=", tables, inverted)
+        tables += (packed("inverted", op.inverted.reshape(rows), cpu),)
+    head = BitsHead(
+        source.channels,
+        pixel_words(result, cpu.word_bits),
+        ">=",
+        tables,
+        inverted,
+        place="[pixel]" if each else "",
+    )
     ints = isinstance(source, Ints)
     return BinarizeView(
         pixels=source.height * source.width,
