@@ -31,6 +31,7 @@ def generate(
     target: str = "host",
     name: str | None = None,
     first_layer: str = "auto",
+    optimize: str = "speed",
     form: str = "all",
     project: bool = False,
     self_test: bool | None = None,
@@ -51,6 +52,8 @@ def generate(
         name: C prefix; the stem of the file by default, ``model`` for a module.
         first_layer: kernel of the layer on the input, a name from
             :data:`edgebnn.kernels.FIRST_LAYER`.
+        optimize: what kernels are chosen for, a name from :data:`edgebnn.kernels.OPTIMIZE`:
+            "speed", or "constant-time", of which all inputs take the same.
         form: the files beside the C, a name from :data:`edgebnn.packages.FORMATS`.
         project: instead of that, a whole PlatformIO project: the library and a firmware around it.
         self_test: add ``<name>_intact``, which compares all weights and thresholds in the device's
@@ -70,6 +73,7 @@ def generate(
         EdgebnnError: the file, the model or an argument cannot be used; says why.
     """
     prefer = kernels.first_layer_ways(first_layer)
+    constant_time = kernels.constant_time(optimize)
     if arena not in ARENAS:
         raise EdgebnnError(f"unknown arena '{arena}'; pick one of: {', '.join(ARENAS)}")
     on_gpu = target == CUDA.name
@@ -80,6 +84,7 @@ def generate(
                 "--format": form != "all",
                 "--arena": arena != "static",
                 "--first-layer": first_layer != "auto",
+                "--optimize": optimize != "speed",
                 "--self-test": self_test is True,
                 "--image": image is not None,
                 "--test-vector": test_vector,
@@ -120,7 +125,7 @@ def generate(
             None if image is None else Size(*image),
         )
     library = c.generate(
-        plan(network, chosen, prefer),
+        plan(network, chosen, prefer, constant_time=constant_time),
         library_name,
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,

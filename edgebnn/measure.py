@@ -252,6 +252,7 @@ def run_on(
     folder: Path,
     *,
     prefer: tuple[str, ...] = (),
+    constant_time: bool = False,
     counted: int,
     optimize: str = "-O2",
     progress: Progress | None = None,
@@ -259,7 +260,7 @@ def run_on(
     """Emit, compile and run the network on each of ``targets``, below ``folder``.
 
     Args:
-        prefer: ways of kernels, as :func:`edgebnn.plan.plan` takes them.
+        prefer, constant_time: as :func:`edgebnn.plan.plan` takes them.
         counted: so many inputs have their instructions or cycles counted, where something can.
         optimize: the compiler's option.
 
@@ -268,7 +269,9 @@ def run_on(
         TooLarge: it has no room for the network.
     """
     for target in targets:
-        library = c.generate(plan(given.network, target, prefer), "model")
+        library = c.generate(
+            plan(given.network, target, prefer, constant_time=constant_time), "model"
+        )
         image = _build(library, target, folder / target.name, optimize)
 
         def advance(done: int, target: Target = target) -> None:

@@ -91,18 +91,25 @@ def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
     return offsets, max(ends, default=0)
 
 
-def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan:
+def plan(
+    network: Network,
+    target: Target,
+    prefer: tuple[str, ...] = (),
+    *,
+    constant_time: bool = False,
+) -> Plan:
     """Choose a kernel for each op and lay out the arena.
 
     Args:
         prefer: ways of kernels to take, wherever they can be, before all others.
+        constant_time: take no kernel whose time depends on the data.
 
     Raises:
         EdgebnnError: an op has no kernel, or a kernel to prefer takes no op of the network, or none
             on this target.
     """
     shapes = tensors(network)
-    chosen = _choices(network, shapes, target, prefer)
+    chosen = _choices(network, shapes, target, prefer, constant_time)
     last_read = {name: step for step, one in enumerate(chosen) for name in sources(one.ops[0])}
     buffers: list[Buffer] = []
     owners: dict[tuple[str, str], int] = {}
@@ -130,12 +137,7 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
             buffers.append(Buffer(one.view.scratch_words, step, step))
     for way in prefer:
         if all(one.kernel.way != way for one in chosen):
-            known = (
-                kernel for one in chosen for _, kernel in kernels.candidates(one.run, one.inputs)
-            )
-            reason = f"is for {kernels.takes(way)}, and the network has no such layer"
-            if any(kernel.way == way for kernel in known):
-                reason = f"is not for target '{target.name}'"
+            reason = _why_not(way, chosen, target, constant_time)
             raise EdgebnnError(f"kernel {way} {reason}; leave the choice to the target")
     offsets, arena_words = place(buffers)
 
@@ -170,7 +172,11 @@ class _Choice:
 
 
 def _choices(
-    network: Network, shapes: Mapping[str, Tensor], target: Target, prefer: tuple[str, ...]
+    network: Network,
+    shapes: Mapping[str, Tensor],
+    target: Target,
+    prefer: tuple[str, ...],
+    constant_time: bool,
 ) -> list[_Choice]:
     """Kernels for all ops, in order."""
     chosen: list[_Choice] = []
@@ -178,7 +184,8 @@ def _choices(
     while place < len(network.ops):
         run = _run(network, place)
         inputs = tuple(shapes[name] for name in sources(run[0]))
-        chosen.append(_Choice(run, inputs, *kernels.choose(run, inputs, target, prefer)))
+        found = kernels.choose(run, inputs, target, prefer, constant_time)
+        chosen.append(_Choice(run, inputs, *found))
         place += len(chosen[-1].ops)
     return chosen
 
@@ -193,3 +200,14 @@ def _run(network: Network, place: int) -> tuple[Op, ...]:
             break
         end += 1
     return network.ops[place:end]
+
+
+def _why_not(way: str, chosen: Sequence[_Choice], target: Target, constant_time: bool) -> str:
+    """Why no layer is computed in that ``way``."""
+    known = [kernel for one in chosen for _, kernel in kernels.candidates(one.run, one.inputs)]
+    there = [kernel for kernel in known if kernel.way == way]
+    if not there:
+        return f"is for {kernels.takes(way)}, and the network has no such layer"
+    if constant_time and not any(kernel.constant_time for kernel in there):
+        return "takes more time for some inputs than for others"
+    return f"is not for target '{target.name}'"

@@ -61,12 +61,12 @@ def layers(scheduled: Plan) -> list[Record]:
     ]
 
 
-def targets(network: Network, prefer: tuple[str, ...]) -> list[Record]:
+def targets(network: Network, prefer: tuple[str, ...], constant_time: bool) -> list[Record]:
     """Flash constants and static RAM on every target that has the kernels."""
     found: list[Record] = []
     for target in TARGETS.values():
         try:
-            known = cost(plan(network, target, prefer))
+            known = cost(plan(network, target, prefer, constant_time=constant_time))
         except EdgebnnError as error:
             found.append({"target": target.name, "error": str(error)})
             continue

@@ -79,14 +79,16 @@ def layer_table(costs: Cost) -> Table:
     return table
 
 
-def target_table(network: Network, prefer: tuple[str, ...] = ()) -> Table:
+def target_table(
+    network: Network, prefer: tuple[str, ...] = (), constant_time: bool = False
+) -> Table:
     """Flash and RAM on every target, before any compiler runs."""
     table = _table(
         "Targets (exact; code and stack come on top)", "target", "flash constants", "static RAM"
     )
     for target in TARGETS.values():
         try:
-            known = cost(plan(network, target, prefer))
+            known = cost(plan(network, target, prefer, constant_time=constant_time))
         except EdgebnnError:  # of what the target has no kernel for, the others may have
             table.add_row(target.name, "no such kernel", "-")
             continue

@@ -474,6 +474,7 @@ def test_generate_writes_what_the_api_gives(tmp_path: Path) -> None:
         ("--format", "arduino"),
         ("--arena", "caller"),
         ("--first-layer", "bit-planes"),
+        ("--optimize", "constant-time"),
         ("--self-test",),
     ],
     ids=lambda option: option[0],

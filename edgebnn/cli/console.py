@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from edgebnn.errors import EdgebnnError
-from edgebnn.kernels import FIRST_LAYER
+from edgebnn.kernels import FIRST_LAYER, OPTIMIZE
 from edgebnn.targets import TARGETS
 
 
@@ -88,6 +88,14 @@ RandomCount = Annotated[
 FirstLayer = Annotated[
     str,
     typer.Option("--first-layer", help=f"How to compute it, one of: {', '.join(FIRST_LAYER)}."),
+]
+Optimize = Annotated[
+    str,
+    typer.Option(
+        "--optimize",
+        help=f"What for kernels are chosen, one of: {', '.join(OPTIMIZE)}, which is the same time "
+        "for all inputs.",
+    ),
 ]
 Name = Annotated[
     str | None, typer.Option("--name", help="C prefix of all public names; the file's stem.")

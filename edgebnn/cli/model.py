@@ -15,6 +15,7 @@ from edgebnn.cli.console import (
     Json,
     ModelFile,
     Name,
+    Optimize,
     err,
     out,
     print_json,
@@ -23,7 +24,7 @@ from edgebnn.cli.inputs import class_names, open_model, read_test_set
 from edgebnn.codegen.library import ARENAS
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import EdgebnnError
-from edgebnn.kernels import first_layer_ways
+from edgebnn.kernels import constant_time, first_layer_ways
 from edgebnn.packages import FORMATS
 from edgebnn.targets import BOARDS, TARGETS, get_target
 from edgebnn.targets.cuda import CUDA
@@ -46,23 +47,29 @@ def targets() -> None:
         out.print(f"{board.name:18} {board.title:26} {board.target:13} {sizes}".rstrip())
 
 
-def info(model: ModelFile, first_layer: FirstLayer = "auto", as_json: Json = False) -> None:
+def info(
+    model: ModelFile,
+    first_layer: FirstLayer = "auto",
+    optimize: Optimize = "speed",
+    as_json: Json = False,
+) -> None:
     """Show layers, bits, accuracy, and flash and RAM on every target."""
     from edgebnn import records, report
     from edgebnn.cost import cost
     from edgebnn.plan import plan
 
-    prefer = first_layer_ways(first_layer)
+    prefer, steady = first_layer_ways(first_layer), constant_time(optimize)
     content, network = open_model(model)
-    scheduled = plan(network, get_target("host"), prefer)
+    scheduled = plan(network, get_target("host"), prefer, constant_time=steady)
     if as_json:
         found = records.model(model, content, network)
-        sizes = {"layers": records.layers(scheduled), "targets": records.targets(network, prefer)}
-        print_json({**found, **sizes})
+        found["layers"] = records.layers(scheduled)
+        found["targets"] = records.targets(network, prefer, steady)
+        print_json(found)
         return
     out.print(report.model_table(str(model), content, network))
     out.print(report.layer_table(cost(scheduled)))
-    out.print(report.target_table(network, prefer))
+    out.print(report.target_table(network, prefer, steady))
 
 
 def filters(model: ModelFile) -> None:
@@ -156,6 +163,7 @@ def generate(
         str, typer.Option("--format", help=f"Files beside the C, one of: {', '.join(FORMATS)}.")
     ] = "all",
     first_layer: FirstLayer = "auto",
+    optimize: Optimize = "speed",
     self_test: Annotated[
         bool | None,
         typer.Option(
@@ -209,6 +217,7 @@ def generate(
         target=target,
         name=name,
         first_layer=first_layer,
+        optimize=optimize,
         form=form,
         project=project is not None,
         self_test=self_test,

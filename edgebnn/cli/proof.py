@@ -16,6 +16,7 @@ from edgebnn.cli.console import (
     ImageCount,
     Json,
     ModelFile,
+    Optimize,
     RandomCount,
     TargetName,
     err,
@@ -27,7 +28,7 @@ from edgebnn.cli.console import (
 from edgebnn.cli.inputs import open_model, read_test_set
 from edgebnn.cli.train import train
 from edgebnn.errors import EdgebnnError
-from edgebnn.kernels import first_layer_ways
+from edgebnn.kernels import constant_time, first_layer_ways
 from edgebnn.targets import get_target
 
 
@@ -39,6 +40,7 @@ def verify(
     images: ImageCount = None,
     random: RandomCount = None,
     first_layer: FirstLayer = "auto",
+    optimize: Optimize = "speed",
     download: Download = False,
     confusion: Annotated[
         bool, typer.Option("--confusion", help="Show which classes are taken for which.")
@@ -54,6 +56,7 @@ def verify(
         images=images,
         random=random,
         first_layer=first_layer,
+        optimize=optimize,
         download=download,
         confusion=confusion,
         as_json=as_json,
@@ -68,18 +71,19 @@ def simulate(
     images: ImageCount = 200,
     random: RandomCount = None,
     first_layer: FirstLayer = "auto",
+    optimize: Optimize = "speed",
     counted: Annotated[
         int, typer.Option(min=1, help="Inputs whose instructions are counted (exactly).")
     ] = 20,
-    optimize: Annotated[str, typer.Option(help="Compiler option: -Os, -O2 or -O3.")] = "-O2",
+    opt_level: Annotated[str, typer.Option(help="Compiler option: -Os, -O2 or -O3.")] = "-O2",
     download: Download = False,
     as_json: Json = False,
 ) -> None:
     """Run the model on an emulated CPU: accuracy, instructions, flash, RAM and stack."""
     if not get_target(target).emulators:
         raise EdgebnnError(f"target '{target}' has no emulator; use edgebnn verify")
-    if optimize not in ("-Os", "-O1", "-O2", "-O3"):
-        raise EdgebnnError(f"unknown optimization '{optimize}'; pick one of: -Os, -O1, -O2, -O3")
+    if opt_level not in ("-Os", "-O1", "-O2", "-O3"):
+        raise EdgebnnError(f"unknown --opt-level '{opt_level}'; pick one of: -Os, -O1, -O2, -O3")
     _prove(
         model,
         (target,),
@@ -90,6 +94,7 @@ def simulate(
         first_layer=first_layer,
         counted=counted,
         optimize=optimize,
+        opt_level=opt_level,
         download=download,
         as_json=as_json,
     )
@@ -127,7 +132,8 @@ def _prove(
     random: int | None = None,
     first_layer: str = "auto",
     counted: int = 20,
-    optimize: str = "-O2",
+    optimize: str = "speed",
+    opt_level: str = "-O2",
     download: bool = False,
     confusion: bool = False,
     as_json: bool = False,
@@ -145,7 +151,7 @@ def _prove(
         raise EdgebnnError("random inputs have no classes to confuse; leave out one of the two")
     chosen = [get_target(name) for name in target_names]
     # A wrong name, or a target that nothing runs, is said before the data are read.
-    prefer = first_layer_ways(first_layer)
+    prefer, steady = first_layer_ways(first_layer), constant_time(optimize)
     for target in chosen:
         measure.runner_of(target)
     content, network = open_model(model)
@@ -172,8 +178,9 @@ def _prove(
                 chosen,
                 folder,
                 prefer=prefer,
+                constant_time=steady,
                 counted=counted,
-                optimize=optimize,
+                optimize=opt_level,
                 progress=lambda target, done: advance(target.name, done),
             )
         )

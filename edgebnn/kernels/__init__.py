@@ -17,11 +17,13 @@ from edgebnn.targets import Target
 __all__ = [
     "FIRST_LAYER",
     "KERNELS",
+    "OPTIMIZE",
     "Kernel",
     "Table",
     "View",
     "candidates",
     "choose",
+    "constant_time",
     "first_layer_ways",
 ]
 
@@ -42,6 +44,22 @@ FIRST_LAYER: Mapping[str, tuple[str, ...]] = {
 }
 
 
+#: What for kernels are chosen: "constant-time" leaves out those that take longer for some inputs.
+OPTIMIZE = ("speed", "constant-time")
+
+
+def constant_time(optimize: str) -> bool:
+    """What ``optimize``, one of :data:`OPTIMIZE`, means for the kernels.
+
+    Raises:
+        EdgebnnError: no such choice; the message lists those there are.
+    """
+    if optimize not in OPTIMIZE:
+        known = ", ".join(OPTIMIZE)
+        raise EdgebnnError(f"unknown optimization '{optimize}'; pick one of: {known}")
+    return optimize == "constant-time"
+
+
 def first_layer_ways(choice: str) -> tuple[str, ...]:
     """The ways to prefer for a ``choice`` out of :data:`FIRST_LAYER`.
 
@@ -56,7 +74,11 @@ def first_layer_ways(choice: str) -> tuple[str, ...]:
 
 
 def choose(
-    run: tuple[Op, ...], inputs: Inputs, target: Target, prefer: tuple[str, ...] = ()
+    run: tuple[Op, ...],
+    inputs: Inputs,
+    target: Target,
+    prefer: tuple[str, ...] = (),
+    constant_time: bool = False,
 ) -> tuple[tuple[Op, ...], Kernel, View]:
     """The kernel for the first ops of ``run``: one that goes a way to ``prefer``, else the best.
 
@@ -65,6 +87,7 @@ def choose(
     Args:
         run: ops of which each reads what the one before makes, and nothing else does.
         inputs: the tensors that the first op reads.
+        constant_time: none whose time depends on what it computes with.
 
     Returns:
         The ops that it computes, the kernel, and its view of them.
@@ -78,6 +101,8 @@ def choose(
         return kernel.way not in prefer, -len(ops), kernel.rank, kernel.name
 
     for ops, kernel in sorted(candidates(run, inputs), key=order):
+        if constant_time and not kernel.constant_time:
+            continue
         view = kernel.fit(ops, inputs, target.cpu)
         if view is not None and (kernel.way in prefer or kernel.pays(view)):
             return ops, kernel, view

@@ -84,7 +84,8 @@ class Kernel:
     ops, the tensors that the first of them reads, and the CPU. A kernel that works ``in_place`` may
     write its result over a source of the same size. Of kernels that fit, one for more ops is taken,
     then the one of the least ``rank``. One that is only sometimes better says of its view whether
-    it ``pays``; where its way is preferred nobody asks.
+    it ``pays``; where its way is preferred nobody asks. All inputs take the same time where it is
+    ``constant_time``: no branch and no trip of a loop depends on them.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Kernel:
     in_place: bool = False
     rank: int = 0
     pays: Callable[[Any], bool] = lambda _view: True
+    constant_time: bool = True
 
 
 # --- tables ---------------------------------------------------------------------------------------

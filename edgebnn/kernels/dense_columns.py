@@ -171,5 +171,12 @@ def pays(view: DenseColumns) -> bool:
 
 
 KERNEL = Kernel(
-    "dense_columns", "columns", ((Dense,),), frozenset({Layout.ROWS}), fit, rank=-1, pays=pays
+    "dense_columns",
+    "columns",
+    ((Dense,),),
+    frozenset({Layout.ROWS}),
+    fit,
+    rank=-1,
+    pays=pays,
+    constant_time=False,
 )

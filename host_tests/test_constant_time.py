@@ -1,0 +1,79 @@
+"""--optimize constant-time: instructions that no input changes, counted in Unicorn."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kernel_cases import hostile_inputs
+from networks import random_model, random_residual_model
+from test_cli import mistake, output_here
+from test_model_files import mlp
+
+import edgebnn
+import edgebnn.nn as bnn
+from edgebnn import kernels, reference
+from edgebnn.codegen import c
+from edgebnn.device import build, unicorn
+from edgebnn.errors import EdgebnnError
+from edgebnn.ir import Network
+from edgebnn.lower import lower
+from edgebnn.plan import plan
+from edgebnn.targets import get_target
+
+
+def wide(outputs: int = 64) -> bnn.Sequential:
+    """A hidden layer that goes by columns, if it may."""
+    torch.manual_seed(1)
+    first = (bnn.Input((70,), bits=1, zero_point=1), bnn.Sign())
+    layers = (*first, bnn.BinaryLinear(70, outputs), bnn.Sign())
+    return bnn.Sequential(*layers, bnn.BinaryLinear(outputs, 3)).eval()
+
+
+def spread(network: Network, target_name: str, folder: Path, *, constant_time: bool) -> int:
+    """The most instructions that an input takes, less the fewest, which compares scores."""
+    target = get_target(target_name)
+    scheduled = plan(network, target, constant_time=constant_time)
+    inputs = hostile_inputs(network.input, np.random.default_rng(1))[:10]
+    image = build.build_firmware(c.generate(scheduled, "net"), target, folder)
+    run = unicorn.run(image, inputs, counted=len(inputs))
+    np.testing.assert_array_equal(run.scores, reference.run(network, inputs).scores)
+    return max(run.instructions) - min(run.instructions)
+
+
+@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "rv32imc"])
+def test_all_inputs_take_the_same(target: str, tmp_path: Path) -> None:
+    """But for the largest score: two instructions a class at most."""
+    models = [random_model(1), random_residual_model(2), random_model(3), random_model(5), wide()]
+    for number, model in enumerate(models):
+        network = lower(model)
+        folder = tmp_path / str(number)
+        few = 2 * network.num_classes
+        assert spread(network, target, folder, constant_time=True) <= few
+    network = lower(models[-1])
+    assert spread(network, target, tmp_path / "fast", constant_time=False) > 100
+
+
+def test_no_kernel_that_depends_on_data() -> None:
+    scheduled = plan(lower(wide()), get_target("cortex-m4"), constant_time=True)
+    assert all(step.kernel.constant_time for step in scheduled.steps)
+    fast = plan(lower(wide()), get_target("cortex-m4"))
+    assert not all(step.kernel.constant_time for step in fast.steps)
+    with pytest.raises(EdgebnnError, match="columns takes more time for some inputs than for"):
+        plan(lower(wide()), get_target("cortex-m4"), ("columns",), constant_time=True)
+    with pytest.raises(EdgebnnError, match="pick one of: speed, constant-time"):
+        kernels.constant_time("fast")
+
+
+def test_it_is_an_option(tmp_path: Path) -> None:
+    edgebnn.save(wide(), tmp_path / "model.pt")
+    steady = ("--optimize", "constant-time")
+    assert "columns" in output_here(tmp_path, "info", "model.pt")
+    assert "columns" not in output_here(tmp_path, "info", "model.pt", *steady)
+    output_here(tmp_path, "generate", "model.pt", "-o", "lib", *steady)
+    assert "[columns]" not in (tmp_path / "lib" / "src" / "model.c").read_text()
+    text = output_here(tmp_path, "verify", "model.pt", "--random", "20", *steady)
+    assert "every output is equal" in text
+    edgebnn.save(mlp(), tmp_path / "mlp.pt")
+    message = mistake(tmp_path, "info", "mlp.pt", "--optimize", "size")
+    assert "unknown optimization 'size'; pick one of: speed, constant-time" in message
