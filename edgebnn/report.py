@@ -9,7 +9,7 @@ from rich.table import Table
 from edgebnn.checkpoint import Checkpoint
 from edgebnn.codegen.views import spaced
 from edgebnn.cost import Cost, cost, weight_bits
-from edgebnn.device.serial import Port
+from edgebnn.device.ports import Port
 from edgebnn.device.wire import Info, SelfTest, Unit
 from edgebnn.errors import EdgebnnError
 from edgebnn.filters import Repeats
