@@ -256,7 +256,7 @@ import edgebnn, edgebnn.ir, edgebnn.reference, edgebnn.plan, edgebnn.cost, edgeb
 import edgebnn.filters, edgebnn.data, edgebnn.data.transforms, edgebnn.files
 import edgebnn.packages.platformio, edgebnn.importers
 import edgebnn.codegen.c, edgebnn.codegen.cuda, edgebnn.device.host, edgebnn.device.emulator
-import edgebnn.device.wire, edgebnn.device.serial
+import edgebnn.device.wire, edgebnn.device.serial, edgebnn.device.ports
 """
 
 
@@ -299,6 +299,15 @@ def test_imports_run_one_way(room: str, closed: tuple[str, ...]) -> None:
         for name in imports_of(path):
             for other in closed:
                 assert not f"{name}.".startswith(f"edgebnn.{other}."), f"{path}: {name}"
+
+
+def test_no_module_is_longer_than_one_reads_at_once() -> None:
+    long = {
+        str(path.relative_to(PACKAGE)): lines
+        for path in PACKAGE.rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > 450
+    }
+    assert not long, "split them by what a reader looks for"
 
 
 def test_nothing_below_the_command_line_prints() -> None:
