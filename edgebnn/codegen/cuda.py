@@ -47,6 +47,19 @@ class LayerView:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupProductView:
+    """An instruction of four warps: a product of 64 rows and some columns, in registers."""
+
+    columns: int
+    registers: int
+    numbers: tuple[str, ...]  # of the registers as operands, in lines: "%0, %1, "
+    operands: tuple[str, ...]  # what they are, in lines
+    a: int  # the number of the next operand
+    b: int
+    accumulate: int
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchView:
     """How the host starts a kernel."""
 
@@ -81,6 +94,7 @@ class LibraryView:
     target: str
     steps: tuple[StepView, ...]
     best: LaunchView
+    shared: bool  # some launch of a step has dynamic shared memory
     most_images: int
     fill: int  # batches are filled up to a multiple of so many images
     image_bytes: int
@@ -108,7 +122,13 @@ def source_of(layers: Sequence[tuple[str, Layer]], prefix: str) -> str:
         for part in layer.templates or (launch.body for launch in layer.launches)
     )
     files = tuple(f"cuda/{part}.cuh.j2" for part in parts)
-    text = render("cuda/device.cuh.j2", prefix=prefix, parts=files, layers=shown)
+    text = render(
+        "cuda/device.cuh.j2",
+        prefix=prefix,
+        parts=files,
+        layers=shown,
+        group_products=[_group_product(columns) for columns in (64, 128, 256)],
+    )
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
@@ -150,13 +170,15 @@ def generate(
         zero_point=zero_point,
         columns=columns,
     )
+    steps = tuple(_step_view(step, prefix) for step in schedule.steps)
     view = LibraryView(
         name=name,
         prefix=prefix,
         macro=name.upper(),
         target=CUDA.name,
-        steps=tuple(_step_view(step, prefix) for step in schedule.steps),
+        steps=steps,
         best=_launch_view(best, "best", prefix, "scores", "nullptr", "classes", ()),
+        shared=any(launch.shared for step in steps for launch in step.launches),
         most_images=schedule.most_images,
         fill=IMAGES,
         image_bytes=schedule.image_bytes,
@@ -191,6 +213,25 @@ def _layer_view(prefix: str, name: str, layer: Layer) -> LayerView:
         for launch in layer.launches
     )
     return LayerView(name, constants, kernels)
+
+
+def _group_product(columns: int) -> GroupProductView:
+    """Of its 64 * ``columns`` sums each of 128 threads has its part, one a register."""
+    registers = columns // 2
+
+    def lines(texts: list[str], length: int) -> tuple[str, ...]:
+        texts = [*(f"{text}, " for text in texts[:-1]), texts[-1]]
+        return tuple("".join(texts[i : i + length]) for i in range(0, registers, length))
+
+    return GroupProductView(
+        columns=columns,
+        registers=registers,
+        numbers=lines([f"%{i}" for i in range(registers)], 16),
+        operands=lines([f'"+r"(d[{i}])' for i in range(registers)], 8),
+        a=registers,
+        b=registers + 1,
+        accumulate=registers + 2,
+    )
 
 
 def _bounds(grids: tuple[Grid, ...]) -> str:
