@@ -70,7 +70,7 @@ def targets(network: Network, prefer: tuple[str, ...]) -> list[Record]:
         except EdgebnnError as error:
             found.append({"target": target.name, "error": str(error)})
             continue
-        sizes = {"constant_bytes": known.constant_bytes, "ram_bytes": known.arena_bytes}
+        sizes = {"constant_bytes": known.constant_bytes, "ram_bytes": known.ram_bytes}
         found.append({"target": target.name, **sizes})
     return found
 

@@ -90,9 +90,8 @@ def target_table(network: Network, prefer: tuple[str, ...] = ()) -> Table:
         except EdgebnnError:  # of what the target has no kernel for, the others may have
             table.add_row(target.name, "no such kernel", "-")
             continue
-        constants, arena = known.constant_bytes, known.arena_bytes
-        ram = arena + (constants if target.cpu.constants_in_ram else 0)
-        table.add_row(target.name, counted(constants, "byte"), counted(ram, "byte"))
+        sizes = (known.constant_bytes, known.ram_bytes)
+        table.add_row(target.name, *(counted(size, "byte") for size in sizes))
     return table
 
 

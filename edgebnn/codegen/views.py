@@ -62,7 +62,6 @@ class OpView:
     template: str
     arrays: tuple[ArrayView, ...]
     view: View
-    in_type: str
     out_type: str
     call: str
 
@@ -177,7 +176,6 @@ def op_view(step: Step, prefix: str, arena: str, cpu: Cpu) -> OpView:
         template=f"c/kernels/{step.kernel.name}.c.j2",
         arrays=tuple(array_view(name, table, cpu) for table in step.view.tables),
         view=step.view,
-        in_type="uint8_t" if isinstance(step.source, Ints) else cpu.word,
         out_type="int32_t" if isinstance(step.result, ScoreVector) else cpu.word,
         call=f"{name}({', '.join(places)});",
     )
