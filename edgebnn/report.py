@@ -54,6 +54,9 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
         table.add_row("preprocessing of a table", count)
     if metadata.input_steps:
         table.add_row("preprocessing of 8-bit pixels", ", then ".join(metadata.input_steps))
+        if metadata.image is not None:
+            channels, height, width = metadata.image
+            table.add_row("images before it", f"{height} x {width} x {channels}")
     table.add_row("binary weights", counted(weight_bits(network), "bit"))
     accuracy = metadata.test_accuracy
     known = "not recorded" if accuracy is None else f"{100 * accuracy:.2f} % on the test set"

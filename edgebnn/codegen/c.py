@@ -112,6 +112,7 @@ def generate(
         constant_bytes=plan.constant_bytes,
         arena_bytes=plan.arena_bytes,
         layers=tuple(op.name for op in ops),
+        prepare=before is not None,
         self_test=self_test,
         caller_arena=caller_arena,
     )
