@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jinja2
 import pytest
 import torch
 from elftools.elf.elffile import ELFFile
@@ -16,6 +17,7 @@ from networks import random_model
 import edgebnn.nn as bnn
 from edgebnn import api, kernels
 from edgebnn.codegen import c
+from edgebnn.codegen.env import resource_dir
 from edgebnn.codegen.library import header_path, source_path
 from edgebnn.device import build, elf, toolchain
 from edgebnn.errors import EdgebnnError
@@ -308,6 +310,17 @@ def test_no_module_is_longer_than_one_reads_at_once() -> None:
         if (lines := len(path.read_text().splitlines())) > 450
     }
     assert not long, "split them by what a reader looks for"
+
+
+def test_templates_only_print() -> None:
+    """They set and divide nothing, and filter nothing but a length: a view has what they print."""
+    language = jinja2.Environment()
+    nodes = jinja2.nodes
+    for path in sorted(resource_dir("templates").rglob("*.j2")):
+        tree = language.parse(path.read_text())
+        computing = (nodes.Assign, nodes.AssignBlock, nodes.Div, nodes.FloorDiv, nodes.Pow)
+        assert not list(tree.find_all(computing)), path
+        assert {each.name for each in tree.find_all(nodes.Filter)} <= {"length"}, path
 
 
 def test_nothing_below_the_command_line_prints() -> None:
