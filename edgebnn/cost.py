@@ -19,10 +19,10 @@ class OpCost:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Constants in flash and static scratch in RAM, both exact; code comes on top."""
+    """Constants in flash and static RAM, both exact; code and stack come on top."""
 
     constant_bytes: int
-    arena_bytes: int
+    ram_bytes: int  # the arena, and the constants where a CPU has them in RAM
     ops: tuple[OpCost, ...]
 
 
@@ -42,7 +42,10 @@ def cost(plan: Plan) -> Cost:
         constants = sum(table.bytes for table in step.view.tables)
         name = " + ".join(op.name for op in step.ops)
         ops.append(OpCost(name, step.kernel.way, weight_bits, constants, macs))
-    return Cost(plan.constant_bytes, plan.arena_bytes, tuple(ops))
+    ram = plan.arena_bytes
+    if plan.target.cpu.constants_in_ram:
+        ram += plan.constant_bytes
+    return Cost(plan.constant_bytes, ram, tuple(ops))
 
 
 def weight_bits(network: Network) -> int:

@@ -9,12 +9,10 @@ reads, or more than one layer, are stored as they are: integers, so that an addi
 """
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from edgebnn.errors import EdgebnnError
@@ -23,11 +21,7 @@ from edgebnn.ir import (
     INPUT,
     Add,
     Binarize,
-    Bits,
     BoolArray,
-    Conv,
-    Dense,
-    DepthwiseConv,
     Head,
     Int32Array,
     Ints,
@@ -38,7 +32,6 @@ from edgebnn.ir import (
     Score,
     Scores,
     Threshold,
-    dot_bound,
     output_size,
 )
 from edgebnn.nn.constants import Bias, Scale
@@ -48,52 +41,16 @@ from edgebnn.nn.layers import Input, Sign
 from edgebnn.nn.norm import SCORE_LIMIT, BatchNorm, OutputNorm
 from edgebnn.nn.record import copies
 from edgebnn.nn.trace import evaluating, follow, unwrap
-from edgebnn.nn.weights import BinaryConv, BinaryLinear, weight_signs
+from edgebnn.nn.weights import BinaryConv, BinaryLinear
+from edgebnn.sums import Pending, Pool, Signs, Source, addend, conv, linear, pair, source_of
 from edgebnn.thresholds import (
     MONOTONE,
     Step,
-    bias_steps,
     check_slope,
     differs_by_channel,
     falls,
     thresholds,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Pool:
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    steps_before: int  # how many steps of the pending value come before this pool
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """Integers that no sign has seen yet: the input, or a layer's sums, and what followed them.
-
-    The IR computes with the input as it is, so that ``offset`` is still to be added to each
-    channel: what the input's zero point takes from the sums.
-    """
-
-    emit: Callable[[Head, BoolArray], Op] | None  # None for the input itself
-    low: int
-    high: int
-    offset: NDArray[np.int64]  # (C,)
-    dots: tuple[int, int, int]  # (H, W, C) before any pooling
-    shape: tuple[int, int, int]  # (H, W, C) now
-    steps: tuple[Step, ...] = ()
-    pools: tuple[_Pool, ...] = ()
-    axes: int = 0  # behind the channels, in torch
-    tensor: str | None = None  # sums in the IR, which ``emit`` reads; None where not stored
-
-
-@dataclass(frozen=True, slots=True)
-class _Signs:
-    """A tensor of bits in the IR."""
-
-    tensor: str
-    shape: tuple[int, int, int]
-    axes: int
 
 
 def lower(model: nn.Module) -> Network:
@@ -116,21 +73,20 @@ class _Lowering:
     def __init__(self) -> None:
         self.ops: list[Op] = []
         self.counts: Counter[str] = Counter()
-        self.input: Ints | None = None
-        self.zero_point = 0
+        self.input: Source | None = None
 
     def run(self, nodes: tuple[LayerNode, ...]) -> Network:
-        values: dict[str, _Pending | _Signs] = {}
+        values: dict[str, Pending | Signs] = {}
         stored = _stored(nodes)
         for node in nodes:
             try:
                 if isinstance(node.module, Input):
-                    value: _Pending | _Signs = self._input(node.module)
+                    value: Pending | Signs = self._input(node.module)
                 elif isinstance(node.module, AddLayer):
                     value = self._add(*(values[name] for name in node.inputs))
                 else:
                     value = self._layer(node.module, values[node.inputs[0]])
-                if node.name in stored and isinstance(value, _Pending):
+                if node.name in stored and isinstance(value, Pending):
                     value = self._store(value)
                 values[node.name] = value
             except EdgebnnError as error:
@@ -143,21 +99,22 @@ class _Lowering:
             kind = type(last.module).__name__
             raise EdgebnnError(f"layer '{last.name}' ({kind}) ends the network: {error}") from None
         assert self.input is not None
-        return Network(self.input, tuple(self.ops))
+        assert isinstance(self.input.tensor, Ints)
+        return Network(self.input.tensor, tuple(self.ops))
 
     def _name(self, kind: str) -> str:
         self.counts[kind] += 1
         return f"{kind}{self.counts[kind]}"
 
-    def _input(self, module: Input) -> _Pending:
+    def _input(self, module: Input) -> Pending:
         channels, height, width = (*module.shape, 1, 1)[:3]  # of a signal a sample is a row
-        self.input = Ints(height, width, channels, module.bits)
-        self.zero_point = module.zero_point
-        shape, top = (height, width, channels), 2**module.bits - 1
+        tensor = Ints(height, width, channels, module.bits)
+        self.input = Source(INPUT, tensor, module.zero_point)
         offset = np.full(channels, -module.zero_point, np.int64)
-        return _Pending(None, 0, top, offset, shape, shape, axes=len(module.shape) - 1)
+        top, axes = 2**module.bits - 1, len(module.shape) - 1
+        return Pending(None, 0, top, offset, self.input.shape, axes=axes)
 
-    def _layer(self, module: nn.Module, x: _Pending | _Signs) -> _Pending | _Signs:
+    def _layer(self, module: nn.Module, x: Pending | Signs) -> Pending | Signs:
         match module:
             case nn.Flatten():
                 return replace(x, axes=0)
@@ -172,98 +129,16 @@ class _Lowering:
             case Sign():
                 return self._sign(module, x)
             case BinaryLinear():
-                return self._linear(module, x)
+                return linear(module, source_of(x, self.input), self._name)
             case BinaryConv():
-                return self._conv(module, x)
+                return conv(module, source_of(x, self.input), self._name)
             case _:
                 raise EdgebnnError("is not supported")
 
-    def _source(self, x: _Pending | _Signs) -> tuple[str, Ints | Bits]:
-        """The tensor that a layer with weights reads."""
-        if isinstance(x, _Signs):
-            return x.tensor, Bits(*x.shape)
-        if x.emit is not None:
-            raise EdgebnnError("its input is not binary; put edgebnn.nn.Sign() before it")
-        if x.steps or x.pools:
-            raise EdgebnnError(
-                "its input is neither raw integers nor binary; put edgebnn.nn.Sign() before it, "
-                "or this layer right after Input"
-            )
-        assert self.input is not None
-        return INPUT, self.input
-
-    def _bound(self, inputs: int, source: Ints | Bits) -> int:
-        bound = dot_bound(inputs, source)
-        if bound >= EXACT_LIMIT:
-            raise EdgebnnError(
-                f"its sums reach {bound}, and float32 is exact only below 2**24; "
-                f"use fewer inputs or fewer input bits"
-            )
-        return bound
-
-    def _linear(self, module: BinaryLinear, x: _Pending | _Signs) -> _Pending:
-        source, tensor = self._source(x)
-        bound = self._bound(module.in_features, tensor)
-        height, width, channels = x.shape
-        signs = weight_signs(module).numpy() > 0
-        # torch flattens (C, H, W); the IR is (H, W, C).
-        weights = signs.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
-
-        def emit(head: Head, negated: BoolArray) -> Op:
-            flipped = np.ascontiguousarray(weights ^ negated[:, None, None, None])
-            return Dense(self._name("dense"), source, flipped, head)
-
-        shape = (1, 1, module.out_features)
-        steps = bias_steps(module)
-        offset = self._offset(tensor, signs)
-        return _Pending(emit, -bound, bound, offset, shape, shape, steps)
-
-    def _offset(self, source: Ints | Bits, signs: BoolArray) -> NDArray[np.int64]:
-        """(O,): what the zero point adds to dots of ``source`` with ``signs`` (O, ...)."""
-        rows = signs.reshape(len(signs), -1)
-        zero = self.zero_point if isinstance(source, Ints) else 0
-        sums: NDArray[np.int64] = 2 * rows.sum(axis=1, dtype=np.int64) - rows.shape[1]
-        return -zero * sums
-
-    def _conv(self, module: BinaryConv, x: _Pending | _Signs) -> _Pending:
-        source, tensor = self._source(x)
-        kernel, stride = _pair(module.kernel_size), _pair(module.stride)
-        top, bottom, left, right = (*module.sides(*x.shape[: module.axes]), 0, 0)[:4]
-        padding = (top, bottom, left, right)
-        signs = weight_signs(module).numpy() > 0
-        signs = signs.reshape(*signs.shape[:2], *kernel)  # (O, C / groups, KH, KW)
-        padded = any(padding)
-        if isinstance(tensor, Ints) and padded and module.pad_value != 0:
-            raise EdgebnnError("pads integers with -1 or +1; use pad_value=0 on the first layer")
-        depthwise = module.groups > 1
-        bound = self._bound(kernel[0] * kernel[1] * (1 if depthwise else x.shape[2]), tensor)
-        pad_value = module.pad_value if padded else -1
-        if isinstance(tensor, Ints):
-            pad_value = self.zero_point if padded else 0
-
-        def emit(head: Head, negated: BoolArray) -> Op:
-            weights = signs ^ negated[:, None, None, None]
-            if not depthwise:
-                rows = np.ascontiguousarray(weights.transpose(0, 2, 3, 1))
-                return Conv(self._name("conv"), source, rows, stride, padding, pad_value, head)
-            if isinstance(head, Scores):
-                raise EdgebnnError("a depthwise layer cannot give the scores; use BinaryLinear")
-            taps = np.ascontiguousarray(weights[:, 0].transpose(1, 2, 0))
-            name = self._name("depthwise")
-            return DepthwiseConv(name, source, taps, stride, padding, pad_value, head)
-
-        shape = (
-            output_size(x.shape[0], kernel[0], stride[0], sum(padding[:2])),
-            output_size(x.shape[1], kernel[1], stride[1], sum(padding[2:])),
-            module.out_channels,
-        )
-        steps, offset = bias_steps(module), self._offset(tensor, signs)
-        return _Pending(emit, -bound, bound, offset, shape, shape, steps, axes=module.axes)
-
-    def _add(self, x: _Pending | _Signs, y: _Pending | _Signs) -> _Pending:
-        source, other = _addend(x), _addend(y)
-        assert isinstance(x, _Pending)
-        assert isinstance(y, _Pending)
+    def _add(self, x: Pending | Signs, y: Pending | Signs) -> Pending:
+        source, other = addend(x), addend(y)
+        assert isinstance(x, Pending)
+        assert isinstance(y, Pending)
         if x.shape != y.shape:
             raise EdgebnnError("adds sums of different layouts; put the addition before Flatten")
         low, high = x.low + y.low, x.high + y.high
@@ -277,7 +152,7 @@ class _Lowering:
         offset = x.offset + y.offset
         return self._stored_sums(name, replace(x, low=low, high=high, offset=offset))
 
-    def _store(self, x: _Pending) -> _Pending:
+    def _store(self, x: Pending) -> Pending:
         """Sums that more than one op reads, in memory."""
         if x.emit is None or x.tensor is not None:
             return x
@@ -285,7 +160,7 @@ class _Lowering:
         self.ops.append(op)
         return self._stored_sums(op.name, x)
 
-    def _stored_sums(self, tensor: str, like: _Pending) -> _Pending:
+    def _stored_sums(self, tensor: str, like: Pending) -> Pending:
         def emit(head: Head, negated: BoolArray) -> Op:
             match head:
                 case Threshold(min_dot):
@@ -298,17 +173,15 @@ class _Lowering:
 
         return replace(like, emit=emit, tensor=tensor)
 
-    def _max_pool(
-        self, module: nn.MaxPool1d | nn.MaxPool2d, x: _Pending | _Signs
-    ) -> _Pending | _Signs:
+    def _max_pool(self, module: nn.MaxPool1d | nn.MaxPool2d, x: Pending | Signs) -> Pending | Signs:
         axes = axes_of(module)
-        kernel = _pair(as_sizes(module.kernel_size, axes))
-        stride = _pair(as_sizes(module.stride, axes))
+        kernel = pair(as_sizes(module.kernel_size, axes))
+        stride = pair(as_sizes(module.stride, axes))
         shape = _pooled(x.shape, kernel, stride)
-        if isinstance(x, _Signs):
+        if isinstance(x, Signs):
             never = np.zeros(shape[2], dtype=np.bool_)
-            return _Signs(self._emit_pool(x.tensor, kernel, stride, never), shape, x.axes)
-        pool = _Pool(kernel, stride, len(x.steps))
+            return Signs(self._emit_pool(x.tensor, kernel, stride, never), shape, x.axes)
+        pool = Pool(kernel, stride, len(x.steps))
         return replace(x, pools=(*x.pools, pool), shape=shape)
 
     def _emit_pool(
@@ -318,7 +191,7 @@ class _Lowering:
         self.ops.append(MaxPool(name, source, kernel, stride, all_set))
         return name
 
-    def _norm(self, module: BatchNorm, x: _Pending | _Signs) -> _Pending:
+    def _norm(self, module: BatchNorm, x: Pending | Signs) -> Pending:
         x = self._step(module, x)
         if not isinstance(module, OutputNorm):
             scale, shift = module.affine()
@@ -326,8 +199,8 @@ class _Lowering:
                 raise EdgebnnError("its scale or shift is not finite; train it again")
         return x
 
-    def _step(self, module: nn.Module, x: _Pending | _Signs) -> _Pending:
-        if isinstance(x, _Signs):
+    def _step(self, module: nn.Module, x: Pending | Signs) -> Pending:
+        if isinstance(x, Signs):
             raise EdgebnnError("follows a Sign; put it before the Sign")
         if any(isinstance(step.module, OutputNorm) for step in x.steps):
             raise EdgebnnError("follows an OutputNorm, which must end the network")
@@ -336,7 +209,7 @@ class _Lowering:
         check_slope(module)
         return replace(x, steps=(*x.steps, Step(module, x.axes)))
 
-    def _each_value(self, x: _Pending) -> _Pending:
+    def _each_value(self, x: Pending) -> Pending:
         """Flattened values, each of which is a channel from now on, as torch has them."""
         height, width, channels = x.shape
         if len(x.offset) == height * width * channels:
@@ -357,8 +230,8 @@ class _Lowering:
         offset = np.repeat(x.offset, height * width)
         return replace(x, emit=emit, offset=offset, tensor=tensor)
 
-    def _sign(self, module: Sign, x: _Pending | _Signs) -> _Signs:
-        if isinstance(x, _Signs):
+    def _sign(self, module: Sign, x: Pending | Signs) -> Signs:
+        if isinstance(x, Signs):
             if not _keeps_signs(module):
                 raise EdgebnnError("follows another Sign, whose +-1 its shift may turn; remove it")
             return x
@@ -380,10 +253,10 @@ class _Lowering:
             for step in x.steps[pool.steps_before :]:
                 all_set = all_set ^ falls(step.module, len(x.offset))
             name = self._emit_pool(name, pool.kernel, pool.stride, all_set)
-        return _Signs(name, x.shape, x.axes)
+        return Signs(name, x.shape, x.axes)
 
-    def _output(self, x: _Pending | _Signs) -> None:
-        if isinstance(x, _Signs) or x.emit is None:
+    def _output(self, x: Pending | Signs) -> None:
+        if isinstance(x, Signs) or x.emit is None:
             raise EdgebnnError("scores must come from BinaryLinear or a convolution (+ OutputNorm)")
         if x.pools:
             raise EdgebnnError("scores cannot be max-pooled; end with BinaryLinear")
@@ -436,35 +309,10 @@ def _stored(nodes: tuple[LayerNode, ...]) -> set[str]:
     return {name for name, count in read.items() if count > 1}
 
 
-def _addend(x: _Pending | _Signs) -> str:
-    """The stored sums that an addition reads."""
-    if isinstance(x, _Signs):
-        raise EdgebnnError(
-            "adds signs; add sums of convolutions or BinaryLinear, and put the Sign after the "
-            "addition"
-        )
-    if x.emit is None:
-        raise EdgebnnError("adds the input; put a convolution or BinaryLinear between")
-    if x.steps:
-        module = x.steps[0].module
-        what = "norm" if isinstance(module, BatchNorm) else type(module).__name__
-        raise EdgebnnError(f"adds what a {what} gives; put the {what} after the addition")
-    if x.pools:
-        raise EdgebnnError("adds max-pooled sums; put the pool after the addition or after a Sign")
-    assert x.tensor is not None
-    return x.tensor
-
-
 def _binarize(name: str, source: str, min_dot: Int32Array, falling: BoolArray) -> Binarize:
     # A falling step fires at or below a value: not at or above the next one.
     minimum = np.where(falling, 1 - min_dot, min_dot).astype(np.int32)
     return Binarize(name, source, minimum, np.ascontiguousarray(falling))
-
-
-def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
-    """(vertical, horizontal); a signal is an image of width 1."""
-    vertical, horizontal = (*sizes, 1)[:2]
-    return vertical, horizontal
 
 
 def _pooled(

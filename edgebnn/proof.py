@@ -47,13 +47,12 @@ class Proof:
         return int(self.layers[0]["config"].get("zero_point", 0))
 
 
-def prove(model: nn.Module, *, form: Form = "training", inputs: int = INPUTS) -> Proof:
+def prove(model: nn.Module, *, form: Form = "training") -> Proof:
     """Lower ``model`` and compare it, in eval mode, with what comes out; it is left as it was.
 
     Args:
         model: the user's module, in either mode and on any device.
         form: of the plain data.
-        inputs: how many to compare: noise, sparse, extreme and constant ones.
 
     Raises:
         EdgebnnError: the model cannot be lowered, or computes something else than its layers one
@@ -68,7 +67,7 @@ def prove(model: nn.Module, *, form: Form = "training", inputs: int = INPUTS) ->
         network = lower(parsed)
         first = nodes[0].module
         assert isinstance(first, Input)
-        images = sample(first.shape, first.bits, inputs)
+        images = sample(first.shape, first.bits, INPUTS)
         results, own = _run(model, nodes, images)
         scores = _follow(model, nodes, trace(parsed), images, results)
         traced.check_ending(scores.shape[1:])
@@ -79,13 +78,13 @@ def prove(model: nn.Module, *, form: Form = "training", inputs: int = INPUTS) ->
     return Proof(layers, network)
 
 
-def sample(shape: tuple[int, ...], bits: int, count: int, seed: int = 0) -> NDArray[np.uint8]:
-    """(count, *shape) integers of ``bits`` bits, the same for a seed.
+def sample(shape: tuple[int, ...], bits: int, count: int) -> NDArray[np.uint8]:
+    """(count, *shape) integers of ``bits`` bits, always the same.
 
     All 0, all at the top, and in turn noise of the whole range, of a low range, sparse and of the
     two extremes.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     top = 2**bits - 1
     images = rng.integers(0, top + 1, (count, *shape))
     images[1::4] //= rng.integers(1, top + 1, (len(images[1::4]), *[1] * len(shape)))

@@ -19,11 +19,13 @@ from edgebnn.plan import Plan, plan
 from edgebnn.targets import TARGETS
 
 Record = dict[str, Any]
+_IMAGE = ("channels", "height", "width")
 
 
 def model(path: Path, checkpoint: Checkpoint, network: Network) -> Record:
     """What a model is and where it comes from."""
     metadata, shape = checkpoint.metadata, network.input
+    image = metadata.image  # before the preprocessing
     return {
         "model": str(path),
         "sha256": sha256(network),
@@ -36,6 +38,7 @@ def model(path: Path, checkpoint: Checkpoint, network: Network) -> Record:
             "zero_point": checkpoint.zero_point,
         },
         "preprocessing": list(metadata.input_steps),
+        "image": None if image is None else dict(zip(_IMAGE, image, strict=True)),
         "num_classes": network.num_classes,
         "class_names": list(metadata.class_names),
         "weight_bits": weight_bits(network),
@@ -70,7 +73,7 @@ def targets(network: Network, prefer: tuple[str, ...], constant_time: bool) -> l
         except EdgebnnError as error:
             found.append({"target": target.name, "error": str(error)})
             continue
-        sizes = {"constant_bytes": known.constant_bytes, "ram_bytes": known.arena_bytes}
+        sizes = {"constant_bytes": known.constant_bytes, "ram_bytes": known.ram_bytes}
         found.append({"target": target.name, **sizes})
     return found
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from edgebnn.checkpoint import Checkpoint
 from edgebnn.codegen.views import spaced
 from edgebnn.cost import Cost, cost, weight_bits
-from edgebnn.device.serial import Port
+from edgebnn.device.ports import Port
 from edgebnn.device.wire import Info, SelfTest, Unit
 from edgebnn.errors import EdgebnnError
 from edgebnn.filters import Repeats
@@ -54,6 +54,9 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
         table.add_row("preprocessing of a table", count)
     if metadata.input_steps:
         table.add_row("preprocessing of 8-bit pixels", ", then ".join(metadata.input_steps))
+        if metadata.image is not None:
+            channels, height, width = metadata.image
+            table.add_row("images before it", f"{height} x {width} x {channels}")
     table.add_row("binary weights", counted(weight_bits(network), "bit"))
     accuracy = metadata.test_accuracy
     known = "not recorded" if accuracy is None else f"{100 * accuracy:.2f} % on the test set"
@@ -92,9 +95,8 @@ def target_table(
         except EdgebnnError:  # of what the target has no kernel for, the others may have
             table.add_row(target.name, "no such kernel", "-")
             continue
-        constants, arena = known.constant_bytes, known.arena_bytes
-        ram = arena + (constants if target.cpu.constants_in_ram else 0)
-        table.add_row(target.name, counted(constants, "byte"), counted(ram, "byte"))
+        sizes = (known.constant_bytes, known.ram_bytes)
+        table.add_row(target.name, *(counted(size, "byte") for size in sizes))
     return table
 
 

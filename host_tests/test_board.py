@@ -32,8 +32,7 @@ from virtual_board import Line, line_to, on_socket, on_terminal, running, servin
 
 import edgebnn
 from edgebnn import golden, ir, reference
-from edgebnn.device import serial as device
-from edgebnn.device import wire
+from edgebnn.device import ports, wire
 from edgebnn.device.serial import Board, Patience
 from edgebnn.device.wire import Answer, Frame, Kind, Status, Unit
 from edgebnn.errors import EdgebnnError
@@ -876,10 +875,10 @@ def refusal(port: str) -> str:
 
 
 def test_no_such_port() -> None:
-    with mock.patch.object(device, "ports", return_value=(usb("/dev/ttyACM7"), usb("/dev/ttyS0"))):
+    with mock.patch.object(ports, "ports", return_value=(usb("/dev/ttyACM7"), usb("/dev/ttyS0"))):
         message = refusal("/dev/ttyNONE")
     assert message == "there is no port /dev/ttyNONE; there are: /dev/ttyACM7, /dev/ttyS0"
-    with mock.patch.object(device, "ports", return_value=()):
+    with mock.patch.object(ports, "ports", return_value=()):
         assert "there are: none; pio run -t upload starts an emulated board" in refusal("COM3")
 
 
@@ -947,26 +946,26 @@ def test_pyserial_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None
     assert refusal("COM3") == "boards need pyserial and cobs: pip install 'edgebnn[board]'"
     monkeypatch.setitem(sys.modules, "serial.tools", None)
     with pytest.raises(EdgebnnError, match=r"pip install 'edgebnn\[board\]'"):
-        device.ports()
+        ports.ports()
 
 
-def usb(name: str, vid: int | None = 0x0483) -> device.Port:
-    return device.Port(name, "STLink", vid, vid and 0x374B, "066F")
+def usb(name: str, vid: int | None = 0x0483) -> ports.Port:
+    return ports.Port(name, "STLink", vid, vid and 0x374B, "066F")
 
 
 def test_the_only_board_is_taken() -> None:
     found = (usb("/dev/ttyACM0"), usb("/dev/ttyS0", None))
-    with mock.patch.object(device, "ports", return_value=found):
-        assert device.only_port() == "/dev/ttyACM0"
+    with mock.patch.object(ports, "ports", return_value=found):
+        assert ports.only_port() == "/dev/ttyACM0"
     for there, why in (
         ((*found, usb("/dev/ttyUSB1")), "--port, one of: /dev/ttyACM0, /dev/ttyUSB1"),
         (found[1:], "no board is plugged in; plug one in, or pio run -t upload starts"),
     ):
         with (
-            mock.patch.object(device, "ports", return_value=there),
+            mock.patch.object(ports, "ports", return_value=there),
             pytest.raises(EdgebnnError, match=why),
         ):
-            device.only_port()
+            ports.only_port()
 
 
 # --- the commands -------------------------------------------------------------------------------
@@ -1006,7 +1005,7 @@ def test_check_needs_no_port_where_there_is_one_board(
 ) -> None:
     with (
         on_terminal(program) as port,
-        mock.patch.object(device, "ports", return_value=(usb(port),)),
+        mock.patch.object(ports, "ports", return_value=(usb(port),)),
     ):
         text = output_here(tmp_path, "check", model_file, "--random", "3")
     assert "every output is equal, bit for bit" in text

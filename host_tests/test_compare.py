@@ -317,7 +317,7 @@ def test_published_points_are_readable() -> None:
 
 
 def test_labels_do_not_cover_each_other() -> None:
-    box = plots._label_box(0, 0, 10, 0, 7, "center", "bottom")
-    other = plots._label_box(0, 0, 10, 0, -7, "center", "top")
-    assert plots._covered(box, [other]) == 0
-    assert plots._covered(box, [box]) > 0
+    box = plots.frontier._label_box(0, 0, 10, 0, 7, "center", "bottom")
+    other = plots.frontier._label_box(0, 0, 10, 0, -7, "center", "top")
+    assert plots.frontier._covered(box, [other]) == 0
+    assert plots.frontier._covered(box, [box]) > 0

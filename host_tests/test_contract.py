@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jinja2
 import pytest
 import torch
 from elftools.elf.elffile import ELFFile
@@ -16,6 +17,7 @@ from networks import random_model
 import edgebnn.nn as bnn
 from edgebnn import api, kernels
 from edgebnn.codegen import c
+from edgebnn.codegen.env import resource_dir
 from edgebnn.codegen.library import header_path, source_path
 from edgebnn.device import build, elf, toolchain
 from edgebnn.errors import EdgebnnError
@@ -256,7 +258,7 @@ import edgebnn, edgebnn.ir, edgebnn.reference, edgebnn.plan, edgebnn.cost, edgeb
 import edgebnn.filters, edgebnn.data, edgebnn.data.transforms, edgebnn.files
 import edgebnn.packages.platformio, edgebnn.importers
 import edgebnn.codegen.c, edgebnn.codegen.cuda, edgebnn.device.host, edgebnn.device.emulator
-import edgebnn.device.wire, edgebnn.device.serial
+import edgebnn.device.wire, edgebnn.device.serial, edgebnn.device.ports
 """
 
 
@@ -299,6 +301,26 @@ def test_imports_run_one_way(room: str, closed: tuple[str, ...]) -> None:
         for name in imports_of(path):
             for other in closed:
                 assert not f"{name}.".startswith(f"edgebnn.{other}."), f"{path}: {name}"
+
+
+def test_no_module_is_longer_than_one_reads_at_once() -> None:
+    long = {
+        str(path.relative_to(PACKAGE)): lines
+        for path in PACKAGE.rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > 450
+    }
+    assert not long, "split them by what a reader looks for"
+
+
+def test_templates_only_print() -> None:
+    """They set and divide nothing, and filter nothing but a length: a view has what they print."""
+    language = jinja2.Environment()
+    nodes = jinja2.nodes
+    for path in sorted(resource_dir("templates").rglob("*.j2")):
+        tree = language.parse(path.read_text())
+        computing = (nodes.Assign, nodes.AssignBlock, nodes.Div, nodes.FloorDiv, nodes.Pow)
+        assert not list(tree.find_all(computing)), path
+        assert {each.name for each in tree.find_all(nodes.Filter)} <= {"length"}, path
 
 
 def test_nothing_below_the_command_line_prints() -> None:

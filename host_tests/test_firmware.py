@@ -375,6 +375,25 @@ LIKENESSES = {
 }
 
 
+@contextlib.contextmanager
+def machine(emulator: dict[str, str], program: Path, folder: Path) -> Iterator[int]:
+    """Runs a program, its serial line on a port of this computer."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        command = [
+            part.replace(board_process.LINE, str(listener.fileno()))
+            for part in emulators.command(emulator, str(program), folder)
+        ]
+        quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, pass_fds=[listener.fileno()], **quiet) as running:
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                running.terminate()
+                running.wait(SECONDS)
+
+
 @pytest.mark.parametrize("board", LIKENESSES)
 def test_real_board_answers(
     board: str,
@@ -387,24 +406,39 @@ def test_real_board_answers(
     compiled = [line for line in built.stdout.splitlines() if " -c " in line]
     assert len(compiled) > len(list(PORT.glob("*.c")))
     assert all(" -O2 " in line and " -Os " not in line for line in compiled)
-    program = str(project.folder / f".pio/build/{board}/firmware.elf")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(1)
-        machine = [
-            part.replace(board_process.LINE, str(listener.fileno()))
-            for part in emulators.command(like.emulator, program, tmp_path)
-        ]
-        quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        emulator = subprocess.Popen(machine, pass_fds=[listener.fileno()], **quiet)
-        try:
-            for _ in range(2):
-                with connected(listener.getsockname()[1]) as line:
-                    check_info(line, like.unit, 16_000_000, board, network)
-                    check_scores(line, network)
-        finally:
-            emulator.terminate()
-            emulator.wait(SECONDS)
+    program = project.folder / f".pio/build/{board}/firmware.elf"
+    with machine(like.emulator, program, tmp_path) as port:
+        for _ in range(2):
+            with connected(port) as line:
+                check_info(line, like.unit, 16_000_000, board, network)
+                check_scores(line, network)
+
+
+def test_the_clock_of_an_avr_counts_an_overflow_that_waits(tmp_path: Path) -> None:
+    """Whenever the timer starts again, time has gone on by as much as ever, or an interrupt more.
+
+    Interrupts are off while the clock is read: it has to see by itself that one waits, and whether
+    the timer started again before it was read or after.
+    """
+    program = tmp_path / "clock.elf"
+    flags = ("-mmcu=atmega328p", "-DF_CPU=16000000u", "-O2", *WARNINGS, "-std=gnu99", f"-I{PORT}")
+    source = Path(__file__).resolve().parent / "avr_clock.c"
+    subprocess.run(["avr-gcc", *flags, str(source), "-o", str(program)], check=True)
+    with (
+        machine(LIKENESSES["uno"].emulator, program, tmp_path) as port,
+        socket.create_connection(("127.0.0.1", port), SECONDS) as line,
+        line.makefile("rb") as sent,
+    ):
+        readings = np.frombuffer(sent.read(), "<u4").astype(np.int64)
+    first, second = readings.reshape(64, 2).T
+    took = second - first
+    straight = took == took.min()
+    assert took.min() > 0
+    assert set(took[~straight] - took.min()) <= set(range(40, 50))  # the interrupt
+    overflowed = second >> 16 != first >> 16
+    assert (overflowed & ~straight).any()
+    assert (overflowed & straight).any()  # it waits: nothing but the clock has counted it
+    assert (~overflowed & (second % 2**16 == 2**16 - 1)).any()  # the last cycle before
 
 
 @pytest.mark.parametrize("board", VIRTUAL[1:])

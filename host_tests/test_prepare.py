@@ -1,5 +1,6 @@
 """<name>_prepare() is edgebnn.data.transforms, byte for byte, on every kind of CPU."""
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -324,6 +325,25 @@ def test_a_damaged_image_is_one_line(image: object, tmp_path: Path) -> None:
     torch.save(content, path)
     with pytest.raises(EdgebnnError, match="resized images are 3x4x4, the model takes 1x4x4"):
         edgebnn.generate(path)
+
+
+def test_info_shows_the_size_of_images(tmp_path: Path) -> None:
+    saved(tmp_path, module(1, 4, 4), ("resize 4",), image=(1, 9, 8))
+    text = output_here(tmp_path, "info", "n.pt")
+    assert re.search(r"preprocessing of 8-bit pixels +│ +resize 4 ", text)
+    assert re.search(r"images before it +│ +9 x 8 x 1 ", text)
+    found = json.loads(output_here(tmp_path, "info", "n.pt", "--json"))
+    assert found["image"] == {"height": 9, "width": 8, "channels": 1}
+    saved(tmp_path, module(1, 4, 4), ("resize 4",))
+    assert "images before it" not in output_here(tmp_path, "info", "n.pt")
+    assert json.loads(output_here(tmp_path, "info", "n.pt", "--json"))["image"] is None
+
+
+@pytest.mark.parametrize(("steps", "there"), [(("gcn",), True), ((), False)])
+def test_a_project_says_who_prepares(steps: tuple[str, ...], there: bool, tmp_path: Path) -> None:
+    path = saved(tmp_path, module(1, 4, 4), steps, right_shift=0)
+    files = edgebnn.generate(path, target="native", project=True).files
+    assert ("images calls n_prepare()" in files["include/edgebnn_model.h"]) == there
 
 
 def test_whitening_is_not_for_a_device(tmp_path: Path) -> None:

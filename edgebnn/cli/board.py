@@ -22,7 +22,8 @@ from edgebnn.cli.console import (
     progress_on,
 )
 from edgebnn.cli.inputs import class_names, open_model, read_test_set
-from edgebnn.device.serial import BAUD, Board, Patience, only_port
+from edgebnn.device.ports import only_port
+from edgebnn.device.serial import BAUD, Board, Patience
 from edgebnn.errors import EdgebnnError
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ def ports() -> None:
       edgebnn check model.pt --port /dev/ttyACM0
     """
     from edgebnn import report
-    from edgebnn.device import serial
+    from edgebnn.device import ports as serial_ports
 
-    found = serial.ports()
+    found = serial_ports.ports()
     if found:
         out.print(report.port_table(found))
     if not any(port.plausible for port in found):

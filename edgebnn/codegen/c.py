@@ -1,15 +1,14 @@
 """The C renderer: a plan goes in, the text of a C99 library comes out; nothing is written."""
 
-import zlib
 from collections.abc import Sequence
 
 from edgebnn import ir
-from edgebnn._version import __version__
 from edgebnn.codegen import views
 from edgebnn.codegen.env import render
 from edgebnn.codegen.indent import indented
 from edgebnn.codegen.library import Library, header_path, source_path
-from edgebnn.codegen.names import check_prefix, comment_text
+from edgebnn.codegen.model_view import model_view
+from edgebnn.codegen.names import check_prefix
 from edgebnn.codegen.prepare import Prepare, prepare_view
 from edgebnn.codegen.vector import class_names_path, class_names_view, vector_path, vector_view
 from edgebnn.data.columns import Column
@@ -59,40 +58,29 @@ def generate(
     before = prepare_view(prepare, network, prefix, cpu) if prepare is not None else None
     if before is not None:
         helpers |= dict.fromkeys(before.helpers)
-    accuracy = "not recorded"
-    if test_accuracy is not None:
-        accuracy = f"{100.0 * test_accuracy:.2f} % (test set, recorded when the model was saved)"
-    shape, sha256 = network.input, ir.sha256(network)
+    model = model_view(
+        network,
+        _built_for(plan, self_test, caller_arena, prepare),
+        class_names=class_names,
+        test_accuracy=test_accuracy,
+        input_steps=input_steps,
+        steps_by=_steps_by(name, input_steps, prepare),
+        zero_point=zero_point,
+        columns=columns,
+    )
     arena = "arena" if caller_arena else f"{prefix}arena"
     ops = tuple(views.op_view(step, prefix, arena, cpu) for step in plan.steps)
     view = views.LibraryView(
         name=name,
         prefix=prefix,
         macro=name.upper(),
-        version=__version__,
         target=plan.target.name,
         language="C99" if cpu.constant == "const" else f"C99 and {cpu.constant.split()[-1]}",
-        sha256=sha256,
-        interface=_interface(sha256, plan, self_test, caller_arena, prepare),
-        accuracy=accuracy,
-        input_steps=", then ".join(comment_text(step) for step in input_steps),
-        steps_by=_steps_by(name, input_steps, prepare),
         prepare=before,
-        columns=views.column_lines(columns),
-        classes=tuple(comment_text(text) for text in class_names),
         ops=ops,
         sums=any(isinstance(step.result, ir.Sums) for step in plan.steps),
         helpers=tuple(f"c/helpers/{helper}.c.j2" for helper in helpers),
         self_test=views.self_test_view(ops) if self_test else None,
-        input_bytes=network.input_bytes,
-        input_shape=f"{shape.height} x {shape.width} x {shape.channels}",
-        input_height=shape.height,
-        input_width=shape.width,
-        input_channels=shape.channels,
-        input_max=2**shape.bits - 1,
-        zero_point=zero_point,
-        num_classes=network.num_classes,
-        fraction_bits=network.scores.fraction_bits,
         arena_words=plan.arena_words,
         arena_bytes=plan.arena_bytes,
         caller_arena=caller_arena,
@@ -104,15 +92,17 @@ def generate(
         reentrant=_reentrant(caller_arena),
     )
     files = {
-        header_path(name): render("c/model.h.j2", lib=view, cpu=cpu),
-        source_path(name): indented(render("c/model.c.j2", lib=view, cpu=cpu)),
+        header_path(name): render("c/model.h.j2", lib=view, model=model, cpu=cpu),
+        source_path(name): indented(render("c/model.c.j2", lib=view, model=model, cpu=cpu)),
     }
     if test_vector:
         vector = vector_view(name, network, prepare, cpu)
-        files[vector_path(name)] = render("c/vector.h.j2", lib=view, vector=vector)
+        files[vector_path(name)] = render("c/vector.h.j2", lib=view, model=model, vector=vector)
     if name_table:
         names = class_names_view(network, class_names, cpu)
-        files[class_names_path(name)] = render("c/class_names.h.j2", lib=view, names=names)
+        files[class_names_path(name)] = render(
+            "c/class_names.h.j2", lib=view, model=model, names=names
+        )
     return Library(
         name=name,
         target=plan.target.name,
@@ -122,6 +112,7 @@ def generate(
         constant_bytes=plan.constant_bytes,
         arena_bytes=plan.arena_bytes,
         layers=tuple(op.name for op in ops),
+        prepare=before is not None,
         self_test=self_test,
         caller_arena=caller_arena,
     )
@@ -161,15 +152,13 @@ def _steps_by(name: str, steps: tuple[str, ...], prepare: Prepare | None) -> str
     return f"that is for you to do; --image WIDTHxHEIGHT emits {name}_prepare() for it"
 
 
-def _interface(
-    sha256: str, plan: Plan, self_test: bool, caller_arena: bool, prepare: Prepare | None
-) -> str:
-    """What header and source are checked to share: model, target, memory and this program."""
-    text = f"{__version__} {sha256} {plan.target.name} {plan.arena_bytes}"
+def _built_for(plan: Plan, self_test: bool, caller_arena: bool, prepare: Prepare | None) -> str:
+    """What header and source are checked to share beside the model: target, memory and options."""
+    text = f"{plan.target.name} {plan.arena_bytes}"
     if self_test:
         text += " self-test"
     if caller_arena:
         text += " caller's arena"
     if prepare is not None:
         text += f" {prepare}"
-    return f"0x{zlib.crc32(text.encode()):08X}"
+    return text

@@ -8,18 +8,16 @@ compiled for, as a number.
 """
 
 import re
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgebnn import ir
-from edgebnn._version import __version__
 from edgebnn.codegen import views
 from edgebnn.codegen.env import render
 from edgebnn.codegen.library import Library, header_path, source_path
-from edgebnn.codegen.names import check_prefix, comment_text
+from edgebnn.codegen.model_view import model_view
+from edgebnn.codegen.names import check_prefix
 from edgebnn.cuda import elementwise
 from edgebnn.cuda.layers import Grid, Launch, Layer
 from edgebnn.cuda.memory import IMAGES
@@ -49,6 +47,19 @@ class LayerView:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupProductView:
+    """An instruction of four warps: a product of 64 rows and some columns, in registers."""
+
+    columns: int
+    registers: int
+    numbers: tuple[str, ...]  # of the registers as operands, in lines: "%0, %1, "
+    operands: tuple[str, ...]  # what they are, in lines
+    a: int  # the number of the next operand
+    b: int
+    accumulate: int
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchView:
     """How the host starts a kernel."""
 
@@ -75,30 +86,15 @@ class StepView:
 
 @dataclass(frozen=True, slots=True)
 class LibraryView:
-    """All that the two files print beside the device's part."""
+    """All that the two files print beside the device's part, and what they say of the model."""
 
     name: str
     prefix: str
     macro: str
-    version: str
     target: str
-    sha256: str
-    interface: str
-    accuracy: str
-    input_steps: str
-    columns: tuple[str, ...]
-    classes: tuple[str, ...]
     steps: tuple[StepView, ...]
     best: LaunchView
-    input_bytes: int
-    input_shape: str
-    input_height: int
-    input_width: int
-    input_channels: int
-    input_max: int
-    zero_point: int
-    num_classes: int
-    fraction_bits: int
+    shared: bool  # some launch of a step has dynamic shared memory
     most_images: int
     fill: int  # batches are filled up to a multiple of so many images
     image_bytes: int
@@ -126,7 +122,13 @@ def source_of(layers: Sequence[tuple[str, Layer]], prefix: str) -> str:
         for part in layer.templates or (launch.body for launch in layer.launches)
     )
     files = tuple(f"cuda/{part}.cuh.j2" for part in parts)
-    text = render("cuda/device.cuh.j2", prefix=prefix, parts=files, layers=shown)
+    text = render(
+        "cuda/device.cuh.j2",
+        prefix=prefix,
+        parts=files,
+        layers=shown,
+        group_products=[_group_product(columns) for columns in (64, 128, 256)],
+    )
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
@@ -155,37 +157,28 @@ def generate(
     """
     check_prefix(name)
     network, prefix = schedule.network, f"{name}_"
-    accuracy = "not recorded"
-    if test_accuracy is not None:
-        accuracy = f"{100.0 * test_accuracy:.2f} % (test set, recorded when the model was saved)"
-    shape, sha256 = network.input, ir.sha256(network)
     image_bytes = schedule.image_bytes + 4 * network.num_classes
     table_bytes = sum(table.bytes for step in schedule.steps for table in _tables(step))
     best = elementwise.best(network.num_classes).launches[0]
-    text = f"{__version__} {sha256} {CUDA.name} {image_bytes}"
+    model = model_view(
+        network,
+        f"{CUDA.name} {image_bytes}",
+        class_names=class_names,
+        test_accuracy=test_accuracy,
+        input_steps=input_steps,
+        steps_by="",
+        zero_point=zero_point,
+        columns=columns,
+    )
+    steps = tuple(_step_view(step, prefix) for step in schedule.steps)
     view = LibraryView(
         name=name,
         prefix=prefix,
         macro=name.upper(),
-        version=__version__,
         target=CUDA.name,
-        sha256=sha256,
-        interface=f"0x{zlib.crc32(text.encode()):08X}",
-        accuracy=accuracy,
-        input_steps=", then ".join(comment_text(step) for step in input_steps),
-        columns=views.column_lines(columns),
-        classes=tuple(comment_text(text) for text in class_names),
-        steps=tuple(_step_view(step, prefix) for step in schedule.steps),
+        steps=steps,
         best=_launch_view(best, "best", prefix, "scores", "nullptr", "classes", ()),
-        input_bytes=network.input_bytes,
-        input_shape=f"{shape.height} x {shape.width} x {shape.channels}",
-        input_height=shape.height,
-        input_width=shape.width,
-        input_channels=shape.channels,
-        input_max=2**shape.bits - 1,
-        zero_point=zero_point,
-        num_classes=network.num_classes,
-        fraction_bits=network.scores.fraction_bits,
+        shared=any(launch.shared for step in steps for launch in step.launches),
         most_images=schedule.most_images,
         fill=IMAGES,
         image_bytes=schedule.image_bytes,
@@ -197,8 +190,10 @@ def generate(
         name=name,
         target=CUDA.name,
         files={
-            header_path(name): render("cuda/model.h.j2", lib=view),
-            source_path(name, CUDA.suffix): render("cuda/model.cu.j2", lib=view, device=device),
+            header_path(name): render("cuda/model.h.j2", lib=view, model=model),
+            source_path(name, CUDA.suffix): render(
+                "cuda/model.cu.j2", lib=view, model=model, device=device
+            ),
         },
         input_bytes=network.input_bytes,
         num_classes=network.num_classes,
@@ -218,6 +213,25 @@ def _layer_view(prefix: str, name: str, layer: Layer) -> LayerView:
         for launch in layer.launches
     )
     return LayerView(name, constants, kernels)
+
+
+def _group_product(columns: int) -> GroupProductView:
+    """Of its 64 * ``columns`` sums each of 128 threads has its part, one a register."""
+    registers = columns // 2
+
+    def lines(texts: list[str], length: int) -> tuple[str, ...]:
+        texts = [*(f"{text}, " for text in texts[:-1]), texts[-1]]
+        return tuple("".join(texts[i : i + length]) for i in range(0, registers, length))
+
+    return GroupProductView(
+        columns=columns,
+        registers=registers,
+        numbers=lines([f"%{i}" for i in range(registers)], 16),
+        operands=lines([f'"+r"(d[{i}])' for i in range(registers)], 8),
+        a=registers,
+        b=registers + 1,
+        accumulate=registers + 2,
+    )
 
 
 def _bounds(grids: tuple[Grid, ...]) -> str:

@@ -57,7 +57,11 @@ class SideView:
 
 @dataclass(frozen=True, slots=True)
 class ResizeView:
-    """What the function prints that resizes; ``area`` is the sum of the weights of a mean."""
+    """What the function prints that resizes.
+
+    A mean is a weighted sum divided by the sum of the weights, rounded. Both are doubled: then half
+    the ``divisor`` is an integer. Eight subtractions divide; the first one is of ``first_part``.
+    """
 
     before: str  # "28x28"
     size: int
@@ -65,7 +69,9 @@ class ResizeView:
     columns: SideView
     channels: int
     row_bytes: int
-    area: int
+    half: int
+    divisor: int
+    first_part: int  # 128 * divisor
     weighted: bool  # not all weights are one
 
 
@@ -92,6 +98,7 @@ class PrepareView:
     resize: ResizeView | None
     gcn: GcnView | None
     right_shift: int
+    bits_left: int  # of a pixel, after it
     product: str  # the function that multiplies; "" where the CPU does
     helpers: tuple[str, ...]
 
@@ -201,6 +208,7 @@ def prepare_view(prepare: Prepare, network: Network, prefix: str, cpu: Cpu) -> P
     resize = None
     if prepare.steps and prepare.steps[0].startswith("resize"):
         rows, columns = _sides(prepare)
+        weights = rows.made * columns.made
         resize = ResizeView(
             before=f"{width}x{height}",
             size=int(prepare.steps[0].split()[1]),
@@ -208,7 +216,9 @@ def prepare_view(prepare: Prepare, network: Network, prefix: str, cpu: Cpu) -> P
             columns=columns,
             channels=channels,
             row_bytes=width * channels,
-            area=rows.made * columns.made,
+            half=weights,
+            divisor=2 * weights,
+            first_part=256 * weights,
             weighted=rows.pixel > 1 or columns.pixel > 1,
         )
     gcn = None
@@ -235,6 +245,7 @@ def prepare_view(prepare: Prepare, network: Network, prefix: str, cpu: Cpu) -> P
         resize=resize,
         gcn=gcn,
         right_shift=prepare.right_shift,
+        bits_left=8 - prepare.right_shift,
         product=product,
         helpers=("product",) if product and used else (),
     )

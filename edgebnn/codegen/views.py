@@ -1,13 +1,10 @@
 """Frozen views: every number, name and line of a table that a template prints, computed here."""
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgebnn.bits import sum_bits
-from edgebnn.codegen.names import comment_text
 from edgebnn.codegen.prepare import PrepareView
-from edgebnn.data.columns import Column
 from edgebnn.ir import (
     Add,
     Binarize,
@@ -65,7 +62,6 @@ class OpView:
     template: str
     arrays: tuple[ArrayView, ...]
     view: View
-    in_type: str
     out_type: str
     call: str
 
@@ -80,35 +76,18 @@ class SelfTestView:
 
 @dataclass(frozen=True, slots=True)
 class LibraryView:
-    """All that the library's files print."""
+    """All that the library's files print beside what they say of the model."""
 
     name: str
     prefix: str  # of every name in C
     macro: str
-    version: str
     target: str
     language: str
-    sha256: str
-    interface: str  # a number that header and source have to share
-    accuracy: str
-    input_steps: str  # "" where pixels are inputs as they are
-    steps_by: str  # who does them
     prepare: PrepareView | None
-    columns: tuple[str, ...]  # lines of a macro, where numbers are to be made bytes
-    classes: tuple[str, ...]
     ops: tuple[OpView, ...]
     sums: bool  # some op gives sums
     helpers: tuple[str, ...]
     self_test: SelfTestView | None
-    input_bytes: int
-    input_shape: str
-    input_height: int
-    input_width: int
-    input_channels: int
-    input_max: int
-    zero_point: int  # the input that stands for 0
-    num_classes: int
-    fraction_bits: int
     arena_words: int
     arena_bytes: int
     caller_arena: bool  # each call is given its scratch memory, else it is static
@@ -121,16 +100,6 @@ class LibraryView:
 def spaced(number: int) -> str:
     """33612 -> "33 612"."""
     return f"{number:,}".replace(",", " ")
-
-
-def column_lines(columns: Sequence[Column]) -> tuple[str, ...]:
-    """``COLUMN(shift, low, high, factor)`` for each, with place and name, as lines of a macro."""
-    lines = [
-        f"COLUMN({one.shift}, {one.low}, {one.high}, {one.factor}u)"
-        f" /* {comment_text(f'{place} {one.name}'.rstrip())} */"
-        for place, one in enumerate(columns)
-    ]
-    return tuple(f"{line} \\" for line in lines[:-1]) + tuple(lines[-1:])
 
 
 def array_view(op_name: str, table: Table, cpu: Cpu) -> ArrayView:
@@ -207,7 +176,6 @@ def op_view(step: Step, prefix: str, arena: str, cpu: Cpu) -> OpView:
         template=f"c/kernels/{step.kernel.name}.c.j2",
         arrays=tuple(array_view(name, table, cpu) for table in step.view.tables),
         view=step.view,
-        in_type="uint8_t" if isinstance(step.source, Ints) else cpu.word,
         out_type="int32_t" if isinstance(step.result, ScoreVector) else cpu.word,
         call=f"{name}({', '.join(places)});",
     )

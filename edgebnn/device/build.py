@@ -64,7 +64,6 @@ def build_host(
     *,
     sanitize: bool = False,
     optimize: str = "-O2",
-    compiler: Compiler | None = None,
 ) -> Image:
     """Build ``library`` into a program for this computer.
 
@@ -78,7 +77,7 @@ def build_host(
             :data:`toolchain.WARNINGS`.
     """
     target = TARGETS["host"]
-    compiler = compiler or find_compiler(target)
+    compiler = find_compiler(target)
     flags = (optimize, *toolchain.target_flags(compiler, target), *(_SANITIZE if sanitize else ()))
     model, main = _write_sources(library, target, directory)
     objects = (directory / _MODEL_OBJECT, directory / "main.o")

@@ -1,21 +1,17 @@
 """A board on a serial port, or an emulated one on a socket: asks it, and believes it nothing.
 
-:mod:`edgebnn.device.wire` says what the bytes are. Here is what takes time: opening a port, sending
-a request again after noise or silence, giving up, and saying in one line how to mend it.
+:mod:`edgebnn.device.wire` says what the bytes are, :mod:`edgebnn.device.ports` opens the port. Here
+is what takes time: sending a request again after noise or silence, giving up, and saying in one
+line how to mend it.
 """
 
-import errno
 import itertools
-import os
 import random
-import socket
 import statistics
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -24,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgebnn import golden
 from edgebnn.device import wire
+from edgebnn.device.ports import opened, shown, socket_of
 from edgebnn.device.wire import Kind, Status, Unit
 from edgebnn.errors import EdgebnnError
 
@@ -40,7 +37,6 @@ _INFO_SECONDS = 0.5
 _WRITE_SECONDS = 10.0
 _OF_LATE = 31
 _SAMPLE = 32  # bytes of a stranger's that an error shows
-_EMULATED = "pio run -t upload starts an emulated board"
 
 
 def flashing(model: str = "MODEL") -> str:
@@ -65,22 +61,6 @@ class Patience:
     tries: int = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
-    """A serial port of this computer; ``vid`` and ``pid`` are None where it is not on USB."""
-
-    device: str
-    title: str
-    vid: int | None
-    pid: int | None
-    serial_number: str
-
-    @property
-    def plausible(self) -> bool:
-        """Whether a board may be there."""
-        return self.vid is not None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Reply:
     """What a board made of an input, and how long that took.
@@ -96,44 +76,6 @@ class Reply:
     seconds: float
 
 
-def ports() -> tuple[Port, ...]:
-    """The serial ports of this computer, sorted by name.
-
-    Raises:
-        EdgebnnError: pyserial is not installed.
-    """
-    try:
-        from serial.tools import list_ports
-    except ModuleNotFoundError:
-        raise EdgebnnError(wire.INSTALL) from None
-
-    def clean(text: str | None) -> str:
-        return "" if text in (None, "n/a") else _shown(text)
-
-    found = (
-        Port(one.device, clean(one.description), one.vid, one.pid, clean(one.serial_number))
-        for one in list_ports.comports()
-    )
-    return tuple(sorted(found, key=lambda port: port.device))
-
-
-def only_port() -> str:
-    """The one port that a board may be on.
-
-    Raises:
-        EdgebnnError: there is none, or several; the message lists them.
-    """
-    found = [port.device for port in ports() if port.plausible]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise EdgebnnError(f"name the board with --port, one of: {', '.join(found)}")
-    raise EdgebnnError(
-        f"no board is plugged in; plug one in, or {_EMULATED}, and name it: "
-        f"--port socket://127.0.0.1:5552"
-    )
-
-
 class Board:
     """A board that runs a model; ``with Board("/dev/ttyACM0") as board`` waits until it answers.
 
@@ -146,7 +88,7 @@ class Board:
     """
 
     def __init__(self, port: str, *, baud: int = BAUD, patience: Patience | None = None) -> None:
-        self.port = _shown(port)
+        self.port = shown(port)
         self.retries = 0
         self._address = port
         self._baud = baud
@@ -165,9 +107,11 @@ class Board:
         self._echoes = False
 
     def __enter__(self) -> Self:
-        self._line = _open(self._address, self._baud, self._patience)
+        patience = self._patience
+        read, write = min(_SLICE, patience.quiet / 2), max(patience.first, _WRITE_SECONDS)
+        self._line = opened(self._address, self._baud, read, write)
         try:
-            until = time.monotonic() + self._patience.first
+            until = time.monotonic() + patience.first
             self._info, _ = self._ask(
                 Kind.INFO, b"", wire.info_of, _INFO_SECONDS, wire.longest(), until
             )
@@ -188,7 +132,7 @@ class Board:
         """Give the port back."""
         line, self._line = self._line, None
         if line is not None:
-            below = _socket_of(line)
+            below = socket_of(line)
             line.close()
             if below is not None:
                 below.close()  # pyserial forgets one whose other end is closed
@@ -415,82 +359,6 @@ class Board:
 
     def _gone(self, error: OSError) -> EdgebnnError:
         return EdgebnnError(
-            f"{self.port}: the board is gone ({_shown(error)}); plug it in "
+            f"{self.port}: the board is gone ({shown(error)}); plug it in "
             f"again, or start it again, and repeat"
         )
-
-
-def _open(port: str, baud: int, patience: Patience) -> "serial.Serial":
-    try:
-        import serial
-    except ModuleNotFoundError:
-        raise EdgebnnError(wire.INSTALL) from None
-    try:
-        line = serial.serial_for_url(
-            port,
-            baudrate=baud,
-            timeout=min(_SLICE, patience.quiet / 2),
-            write_timeout=max(patience.first, _WRITE_SECONDS),
-            exclusive=True,
-        )
-    except Exception as error:  # beside its own, pyserial lets many pass: termios.error, ValueError
-        raise _not_opened(port, baud, error) from None
-    below = _socket_of(line)
-    if below is not None:  # a lone zero must not have the next frame wait for its acknowledgement
-        below.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return line
-
-
-def _socket_of(line: "serial.Serial") -> socket.socket | None:
-    """What pyserial has opened for ``socket://``."""
-    below = getattr(line, "_socket", None)
-    return below if isinstance(below, socket.socket) else None
-
-
-def _not_opened(port: str, baud: int, error: Exception) -> EdgebnnError:
-    device, port = port, _shown(port)
-    # pyserial makes its own of the system's, not always with the number.
-    number = getattr(error, "errno", None) or getattr(error.__context__, "errno", None)
-    if "://" in port:
-        if number == errno.ECONNREFUSED:
-            return EdgebnnError(f"nothing listens on {port}; {_EMULATED}")
-        reason = _shown(error.__context__ or error)
-        return EdgebnnError(
-            f"{port} does not open ({reason}); an emulated board is socket://127.0.0.1:5552, a "
-            f"plugged one /dev/ttyACM0 or COM3"
-        )
-    text = str(error)
-    if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO) or "FileNotFoundError" in text:
-        there = ", ".join(one.device for one in ports()) or f"none; {_EMULATED}"
-        return EdgebnnError(f"there is no port {port}; there are: {there}")
-    if number in (errno.EBUSY, errno.EAGAIN) or "PermissionError" in text:
-        return EdgebnnError(
-            f"{port} is in use{_by_whom(device)}; close what uses it, say a monitor"
-        )
-    if number in (errno.EACCES, errno.EPERM):
-        fix = "sudo usermod -aG dialout $USER, then log in again"
-        if not sys.platform.startswith("linux"):
-            fix = "close what uses it, say a monitor"
-        return EdgebnnError(f"no permission to open {port}; {fix}")
-    reason = _shown(text)
-    return EdgebnnError(
-        f"{port} is no serial port that runs at {baud} baud ({reason}); edgebnn ports lists them"
-    )
-
-
-def _shown(text: object) -> str:
-    return wire.printable(str(text).encode(errors="replace"))
-
-
-def _by_whom(device: str) -> str:
-    """Whose open files tell it: " by minicom (process 123)"; else nothing."""
-    device, own = os.path.realpath(device), str(os.getpid())
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        process = link.parent.parent
-        try:
-            if process.name != own and str(link.readlink()) == device:
-                name = wire.printable((process / "comm").read_bytes().strip())
-                return f" by {name} (process {process.name})"
-        except OSError:  # somebody else's, or gone meanwhile
-            continue
-    return ""

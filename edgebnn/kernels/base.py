@@ -206,14 +206,17 @@ def window(op: Conv | DepthwiseConv | MaxPool, source: Tensor) -> Window:
 
 @dataclass(frozen=True, slots=True)
 class BitPixel:
-    """What a window copies of a pixel of bits: its words, whose last one has a tail of zeros."""
+    """What a window copies of a pixel of bits: its words; the last one may have a tail of zeros."""
 
     words: int
-    tail_mask: int
+    tail: bool
+    tail_mask: int  # all other bits of the last word
 
 
 def bit_pixel(source: Bits, cpu: Cpu) -> BitPixel:
-    return BitPixel(pixel_words(source, cpu.word_bits), tail_mask(source.channels, cpu.word_bits))
+    words = pixel_words(source, cpu.word_bits)
+    tail = source.channels % cpu.word_bits != 0
+    return BitPixel(words, tail, tail_mask(source.channels, cpu.word_bits))
 
 
 # --- heads ----------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ def _binding(library: Library, network: Network) -> str:
         name=library.name,
         macro=library.name.upper(),
         target=library.target,
+        prepare=library.prepare,
         self_test=library.self_test,
         golden=sums,
         golden_lines=tuple(f"0x{value:08X}u," for value in sums),

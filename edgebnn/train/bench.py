@@ -31,12 +31,10 @@ class StepRatio:
 def step_ratio(
     recipe: Recipe,
     shape: tuple[int, int, int] = (1, 28, 28),
-    classes: int = 10,
     *,
     rounds: int = 100,
     warmup: int = 10,
     device: str = "cpu",
-    seed: int = 0,
 ) -> StepRatio:
     """Time whole training steps of ``recipe``'s network and of its float twin, one after another.
 
@@ -46,7 +44,6 @@ def step_ratio(
 
     Args:
         shape: (channels, height, width) of an image.
-        classes: 2 where the recipe has one score.
         rounds: pairs of steps timed, after ``warmup`` pairs that are not.
         device: "cpu", "cuda", or "auto".
 
@@ -55,10 +52,9 @@ def step_ratio(
     """
     device = device_kind(device)
     keep_memory()
-    if recipe.one_score:
-        classes = 2
+    classes = 2 if recipe.one_score else 10
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         binary = recipe.build(shape, classes)
         twin = float_twin(binary)
         images = torch.randint(0, 2**recipe.input_bits, (recipe.batch_size, *shape))

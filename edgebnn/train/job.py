@@ -61,7 +61,7 @@ class Job:
     model: nn.Module
     network: nn.Module  # the same model, behind DistributedDataParallel where there are processes
     loss: Loss
-    teacher: nn.Module | None
+    teacher: nn.Module | None  # given before it runs
     regularizer: bnn.ScaleRegularizer | None
     optimizer: torch.optim.Optimizer
     identity: dict[str, Any]
@@ -82,7 +82,6 @@ class Job:
         held_out: int,
         output: Path | None,
         resume: bool,
-        teacher: nn.Module | None = None,
         image: tuple[int, int, int] | None = None,
     ) -> Self:
         """A run from its beginning, or from where ``output`` is if it is to ``resume``.
@@ -130,7 +129,7 @@ class Job:
             model=model,
             network=DistributedDataParallel(model) if process.count > 1 else model,
             loss=LOSSES[recipe.loss],
-            teacher=teacher,
+            teacher=None,
             regularizer=regularizer,
             optimizer=optimizer,
             identity=identity,
