@@ -135,7 +135,7 @@ def plan(network: Network, target: Target, prefer: tuple[str, ...] = ()) -> Plan
             )
             reason = f"is for {kernels.takes(way)}, and the network has no such layer"
             if any(kernel.way == way for kernel in known):
-                reason = f"is not for target '{target.name}'"
+                reason = f"takes no layer of this network on target '{target.name}'"
             raise EdgebnnError(f"kernel {way} {reason}; leave the choice to the target")
     offsets, arena_words = place(buffers)
 
