@@ -482,9 +482,18 @@ def _conv_by_tree(number: int, row: dict[str, Any]) -> Case:
     pad = (2 ** row["bits"] - 1) * row["blank"] // 8
     chain.inputs = np.concatenate([chain.inputs, _specks(chain, pad)])
     _add_conv(chain, row | {"kind": "threshold"}, pad)
+    if number % 3 == 1:  # thresholds that are further from dots than 16 bits reach
+        (layer,) = chain.network.ops
+        assert isinstance(layer, Conv)
+        assert isinstance(layer.head, Threshold)
+        layer.head.min_dot[[0, -1]] = -(2**30), 2**30
     if pool is not None:
         mask = chain.mask(row["mask"], row["outputs"])
         chain.add(MaxPool("pool", "layer", pool, pool, mask))
+    if number % 3 == 2:  # what leaves other numbers in the memory of the strip
+        _add_conv(
+            chain, {"outputs": 250, "kernel": (1, 1), "kind": "threshold", **UNMOVED}, 0, "next"
+        )
     return chain.case(label, prefer=("tree",))
 
 

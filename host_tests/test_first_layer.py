@@ -96,6 +96,12 @@ def test_windows_of_a_pool_that_meet_are_pooled_by_the_pool() -> None:
     assert [first.kernel.way, second.kernel.way] == ["tree", "direct"]
 
 
+def test_two_rows_at_once_may_be_too_much_code_where_one_is_not() -> None:
+    first, second, _ = plan(pooled(outputs=96, kernel=5), get_target("cortex-m4")).steps
+    assert [first.kernel.way, second.kernel.way] == ["tree", "direct"]
+    assert 1500 < first.view.additions < 3000
+
+
 def test_weights_in_code_are_no_constants() -> None:
     network, target = pooled(), get_target("cortex-m4")
     first = cost(plan(network, target)).ops[0]
