@@ -210,4 +210,4 @@ def _why_not(way: str, chosen: Sequence[_Choice], target: Target, constant_time:
         return f"is for {kernels.takes(way)}, and the network has no such layer"
     if constant_time and not any(kernel.constant_time for kernel in there):
         return "takes more time for some inputs than for others"
-    return f"is not for target '{target.name}'"
+    return f"takes no layer of this network on target '{target.name}'"

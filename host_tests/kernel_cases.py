@@ -59,7 +59,7 @@ PLACES = ((1, 1), (3, 2), (1, 3), (2, 2), (3, 1))
 PAD_VALUES = (-1, 0, 1)
 FORMS = ("plain", "offset", "shift", "shifts", "zero", "all zero", "factors", "wide")
 MASKS = ("none", "some", "all")
-WAYS_OF_WORDS = ("bit_planes", "columns")  # of 32 bits
+WAYS_OF_WORDS = ("bit_planes", "columns", "tree")  # of 32 bits
 UNMOVED: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0)}
 #: This computer as a CPU with words of 8 bits, addresses of 16, and no multiplication of 32.
 NARROW = replace(
@@ -419,6 +419,99 @@ def _conv_on_ints(number: int, row: dict[str, Any]) -> Iterator[Case]:
         chain = _again(chain)
 
 
+def conv_by_tree() -> Iterator[Case]:
+    """Thresholds on integers, with and without a pool, on images that are blank but for a pixel."""
+    axes: dict[str, Sequence[Any]] = {
+        "channels": (1, 2, 3),
+        "outputs": (*WIDTHS, 15, 16, 17, 48, 97),
+        "kernel": KERNELS,
+        "stride": STRIDES,
+        "padding": (*PADDINGS, *PADDINGS[1:]),
+        "places": PLACES,
+        "bits": range(1, 9),
+        "pool": (None, (2, 2), (1, 2), (2, 1), (1, 1)),
+        "mask": MASKS,
+        "blank": (0, 1, 3, 7),  # eighths of the largest input, which a pad is
+    }
+    for number, row in enumerate(spread(48, 12, **axes)):
+        yield _conv_by_tree(number, row)
+    # Channels of any number; with one tap filters differ in nothing but a threshold.
+    narrow = {"stride": (1, 1), "padding": (0, 0, 1, 1), "places": (2, 3), "mask": "some"}
+    for number, row in enumerate(
+        spread(9, 13, channels=WIDTHS, outputs=WIDTHS, bits=(1, 2, 3), kernel=((1, 1), (1, 3))), 100
+    ):
+        pool = (None, (2, 2))[number % 2]
+        yield _conv_by_tree(number, row | narrow | {"pool": pool, "blank": number % 8})
+    # Signals, in whose images everything lies below each other, and images of one row.
+    signals = product((None, (2, 1)), ((1, 1, 0, 0), (0, 2, 0, 0)), ((5, 1), (2, 1)), (1, 33))
+    for number, (pool, padding, kernel, outputs) in enumerate(signals, 200):
+        row = {"channels": 1 + number % 3, "outputs": outputs, "kernel": kernel, "bits": 8}
+        row |= {"stride": (1 + number % 2, 1), "padding": padding, "places": (4, 1), "pool": pool}
+        yield _conv_by_tree(number, row | {"mask": "some", "blank": number % 2})
+        flat = {"kernel": kernel[::-1], "stride": (1, 1 + number % 2), "places": (1, 4)}
+        flat |= {"padding": (*padding[2:], *padding[:2]), "pool": pool and pool[::-1]}
+        yield _conv_by_tree(100 + number, row | flat | {"mask": "all", "blank": number % 3})
+    # As many taps as there may be, with all weights of one sign among them: sums at both ends.
+    for number, (kernel, channels, bits) in enumerate(
+        (((8, 16), 1, 8), ((3, 3), 14, 8), ((8, 8), 8, 6)), 400
+    ):
+        row = {"kernel": kernel, "channels": channels, "bits": bits, "outputs": 4, "mask": "some"}
+        row |= {"stride": (1, 1), "padding": (1, 1, 1, 1), "places": (2, 2), "pool": (2, 2)}
+        for blank in (0, 3, 8):
+            yield _conv_by_tree(10 * number + blank, row | {"blank": blank})
+    # Images as they are.
+    row = {
+        "stride": (1, 1),
+        "bits": 8,
+        "mask": "some",
+        "pool": (2, 2),
+        "places": (5, 7),
+        "blank": 0,
+    }
+    for number, (kernel, channels, pad) in enumerate(
+        (((3, 3), 1, 1), ((3, 3), 3, 1), ((5, 5), 1, 2))
+    ):
+        more = {"kernel": kernel, "channels": channels, "padding": (pad,) * 4, "outputs": 32}
+        yield _conv_by_tree(500 + number, row | more)
+
+
+def _conv_by_tree(number: int, row: dict[str, Any]) -> Case:
+    pool = row["pool"]
+    row = dict(row)
+    if pool is not None:  # one place more than it takes, now and then
+        row["places"] = tuple(
+            places * size + number % size for places, size in zip(row["places"], pool, strict=True)
+        )
+    label = f"conv {_window_label(row)}, tree"
+    height, width = _image(row, False)
+    chain = Chain((12, number), Ints(height, width, row["channels"], row["bits"]))
+    pad = (2 ** row["bits"] - 1) * row["blank"] // 8
+    chain.inputs = np.concatenate([chain.inputs, _specks(chain, pad)])
+    _add_conv(chain, row | {"kind": "threshold"}, pad)
+    if number % 3 == 1:  # thresholds that are further from dots than 16 bits reach
+        (layer,) = chain.network.ops
+        assert isinstance(layer, Conv)
+        assert isinstance(layer.head, Threshold)
+        layer.head.min_dot[[0, -1]] = -(2**30), 2**30
+    if pool is not None:
+        mask = chain.mask(row["mask"], row["outputs"])
+        chain.add(MaxPool("pool", "layer", pool, pool, mask))
+    if number % 3 == 2:  # what leaves other numbers in the memory of the strip
+        _add_conv(
+            chain, {"outputs": 250, "kernel": (1, 1), "kind": "threshold", **UNMOVED}, 0, "next"
+        )
+    return chain.case(label, prefer=("tree",))
+
+
+def _specks(chain: Chain, blank: int) -> NDArray[np.uint8]:
+    """Blank images, one as it is, the others but for one input: each of them, or 40 of many."""
+    size, top = chain.inputs.shape[1], 2**chain.network.input.bits - 1
+    places = chain.rng.permutation(size)[:40]
+    images = np.full((1 + len(places), size), blank)
+    images[1 + np.arange(len(places)), places] = (blank + 1 + places % top) % (top + 1)
+    return images.astype(np.uint8)
+
+
 def conv_on_bits() -> Iterator[Case]:
     axes: dict[str, Sequence[Any]] = {
         "channels": WIDTHS,
@@ -649,6 +742,7 @@ def cases() -> tuple[Case, ...]:
         *dense_on_bits(),
         *dense_by_columns(),
         *conv_on_ints(),
+        *conv_by_tree(),
         *conv_on_bits(),
         *depthwise(),
         *max_pool(),

@@ -534,7 +534,7 @@ def test_unknown_target(model_file: Path, tmp_path: Path) -> None:
 def test_unknown_first_layer(command: str, model_file: Path, tmp_path: Path) -> None:
     where = ("-o", "out") if command == "generate" else ()
     arguments = (command, model_file, "--first-layer", "bit_planes", *where)
-    reason = "unknown first layer 'bit_planes'; pick one of: auto, subset-sums, bit-planes"
+    reason = "unknown first layer 'bit_planes'; pick one of: auto, tree, subset-sums, bit-planes"
     assert reason in mistake(tmp_path, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""The emitted C of six tiny networks, kept under golden/ to be read in review.
+"""The emitted C of seven tiny networks, kept under golden/ to be read in review.
 
 After a wanted change: ``pytest host_tests/test_golden.py --force-regen``, then read the diff.
 """
@@ -73,6 +73,13 @@ def planes() -> nn.Module:
     return by_formula(bnn.Input((2, 4, 6), bits=3), *hidden, *output)
 
 
+def tree() -> nn.Module:
+    """A convolution on integers and its pool: nine taps of grey, a border of zeros."""
+    hidden = (bnn.BinaryConv2d(1, 5, 3, padding=1), bnn.MaxPool2d(2), bnn.BatchNorm(5), bnn.Sign())
+    output = (bnn.Flatten(), bnn.BinaryLinear(30, 3), bnn.OutputNorm(3, bound=30))
+    return by_formula(bnn.Input((1, 4, 6), bits=8), *hidden, *output)
+
+
 def residual() -> nn.Module:
     """A shortcut over a dense layer; the scores are made of its sums."""
     first = (bnn.BatchNorm(24), bnn.Sign(), bnn.BinaryLinear(24, 3))
@@ -93,6 +100,7 @@ NETWORKS = {
     "conv": conv,
     "depthwise": depthwise,
     "planes": planes,
+    "tree": tree,
     "residual": residual,
     "columns": columns,
 }

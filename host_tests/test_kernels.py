@@ -56,7 +56,7 @@ def reading(what: Layout) -> set[str]:
 
 
 # From these follows what a new kernel has to meet.
-ONLY_BITS = {"dense_columns"}
+ONLY_BITS = {"conv_tree", "dense_columns"}
 ALL_HEADS = for_ops(Dense, Conv) - ONLY_BITS
 WEIGHTED = for_ops(Dense, Conv, DepthwiseConv)
 WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool)
@@ -338,18 +338,19 @@ def test_every_pool_and_mask(target: Target) -> None:
     """OR, AND and both, where a pixel has one word and where it has more, and its own mask."""
 
     def masks(_case, step):
-        pool = step.kernel.name == "max_pool"
-        mask = step.op.all_set if pool else step.op.inverted
+        op = step.ops[-1]
+        mask = op.all_set if isinstance(op, MaxPool) else op.inverted
         kind = "all" if mask.all() and mask.size > 1 else "some" if mask.any() else "none"
         each = ", each pixel" if mask.ndim == 3 and mask.size > mask.shape[-1] else ""
         yield kind, ("words" if mask.shape[-1] > target.cpu.word_bits else "word") + each
 
     def only(case, step):
-        return masks(case, step) if step.kernel.name in ("max_pool", "binarize") else ()
+        return masks(case, step) if isinstance(step.ops[-1], MaxPool | Binarize) else ()
 
     wanted = {(kind, words) for kind in enumeration.MASKS for words in ("word", "words")}
     own = {(kind, f"{words}, each pixel") for kind, words in wanted}
-    check(only, {"max_pool": wanted, "binarize": wanted | own}, target)
+    pools = {"max_pool", "conv_tree"} if target.cpu.word_bits == 32 else {"max_pool"}
+    check(only, dict.fromkeys(pools, wanted) | {"binarize": wanted | own}, target)
 
 
 def test_every_addition() -> None:

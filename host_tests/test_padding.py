@@ -132,11 +132,13 @@ def test_torch_oracle_and_c_are_equal(
         sides = " ".join(f"{n} {name}" for n, name in zip(op.padding, names, strict=True) if n)
         assert f", padding {sides} of {op.pad_value} [" in library.files["src/net.c"]
     if not depthwise:
-        ways = kernels.first_layer_ways("bit-planes")
-        library = c.generate(plan(network, get_target("host"), ways), "net")
         inputs = device_inputs(random_inputs(model, 24, 5))
-        outputs = host.run(build.build_host(library, tmp_path / "p", sanitize=True), inputs)
-        np.testing.assert_array_equal(outputs.scores, reference.run(network, inputs).scores)
+        expected = reference.run(network, inputs).scores
+        for choice in ("subset-sums", "bit-planes"):
+            ways = kernels.first_layer_ways(choice)
+            library = c.generate(plan(network, get_target("host"), ways), "net")
+            outputs = host.run(build.build_host(library, tmp_path / choice, sanitize=True), inputs)
+            np.testing.assert_array_equal(outputs.scores, expected)
 
 
 @pytest.mark.parametrize("depthwise", [False, True])

@@ -194,8 +194,9 @@ def test_the_least_rank_is_taken_and_a_way_to_prefer_before_it() -> None:
     network = lower(bnn.Sequential(*layers[:2], bnn.Sign(), *layers[2:]))
     target = get_target("host")
     ranks = {kernel.way: kernel.rank for kernel in kernels.KERNELS if (Conv,) in kernel.runs}
-    assert ranks["subset_sums"] < ranks["bit_planes"]
-    assert plan(network, target).steps[0].kernel.way == "subset_sums"
+    assert ranks["tree"] < ranks["subset_sums"] < ranks["bit_planes"]
+    assert plan(network, target).steps[0].kernel.way == "tree"
+    assert plan(network, get_target("avr")).steps[0].kernel.way == "subset_sums"
     assert plan(network, target, ("bit_planes",)).steps[0].kernel.way == "bit_planes"
 
 

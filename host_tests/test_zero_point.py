@@ -79,7 +79,10 @@ def conv(zero_point: int, padding, stride: int, groups: int = 1) -> torch.nn.Mod
     return model.eval()
 
 
-@pytest.mark.parametrize(("groups", "first_layer"), [(1, "auto"), (1, "bit-planes"), (3, "auto")])
+FIRST = [(1, "tree"), (1, "subset-sums"), (1, "bit-planes"), (3, "auto")]
+
+
+@pytest.mark.parametrize(("groups", "first_layer"), FIRST)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", PADS, ids=str)
 def test_padding_is_the_pixel_of_zero(padding, stride, groups, first_layer, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ KERNELS = _found()
 #: What the first layer with weights can be told to use; ``auto`` leaves it to the kernels.
 FIRST_LAYER: Mapping[str, tuple[str, ...]] = {
     "auto": (),
+    "tree": ("tree",),
     "subset-sums": ("subset_sums",),
     "bit-planes": ("bit_planes",),
 }
