@@ -12,6 +12,7 @@ from edgebnn.cli.inputs import open_model
 from edgebnn.device.serial import Board
 from edgebnn.errors import EdgebnnError, TooLarge
 from edgebnn.files import write_text
+from edgebnn.kernels import KERNELS
 from edgebnn.targets import TARGETS, get_target
 from edgebnn.wording import markdown
 
@@ -137,6 +138,93 @@ def bench_models(
     given = [f"Mean of {what}: {', '.join(stems)}." for what, stems in inputs_of.items()]
     for line in (*given, *sorted(notes, reverse=True), *sorted(compilers), *too_large):
         out.print(line)
+
+
+@app.command("kernels")
+def bench_kernels(
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="Repeatable; all emulated targets.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Repeatable; a layer such as dense-1024-128, dense-784x8-256 (of 8 bits each), "
+            "conv-16x16x64-64, conv-28x28x1x8-32-pool or depthwise-16x16x64; those and more."
+        ),
+    ] = None,
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeatable; only these ways, such as columns; all that there are."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and inputs.")] = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for table, plot and raw results.")
+    ] = Path("build/kernels"),
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Raw results here, too; - prints them alone."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="The plot here, too.")] = None,
+) -> None:
+    """Count what each kernel takes for a layer, beside the same layer in int8 and in float.
+
+    One Markdown table a target: a row for each way to compute a layer, the one that edgebnn takes
+    by itself in bold. "x int8" is how many times as many int8 takes; docs/benchmarks.md says how
+    that is written. Every result is compared with NumPy's; a difference is an error. All targets
+    and shapes take some minutes; -t cortex-m4 --shape conv-16x16x64-64 takes seconds.
+    """
+    import json
+
+    from edgebnn.bench import measured, results, shapes
+    from edgebnn.study import plots
+
+    names = target or [t.name for t in TARGETS.values() if t.emulators]
+    chosen = [get_target(name) for name in dict.fromkeys(names)]
+    for one in chosen:
+        if not one.emulators:
+            raise EdgebnnError(f"target '{one.name}' has no emulator")
+    ways = dict.fromkeys(one.way for one in KERNELS)
+    for name in kernel or []:
+        if name not in ways:
+            raise EdgebnnError(f"unknown kernel '{name}'; pick one of: {', '.join(ways)}")
+    given = [shapes.shape_of(name) for name in dict.fromkeys(shape or shapes.SHAPES)]
+    if plot is not None and not plots.available():
+        raise plots.missing()
+    for path in (plot, json_file):
+        if path is not None and not path.parent.is_dir():
+            raise EdgebnnError(f"{path.parent} is no folder; make it, or name another one")
+    rows, tools = [], []
+    with progress_on(err) as progress, work_folder() as folder:
+        task = progress.add_task("counting", total=len(chosen) * len(given))
+        found = measured.measure(
+            chosen,
+            given,
+            folder,
+            seed=seed,
+            only=kernel or (),
+            progress=lambda: progress.advance(task),
+        )
+        for row, by in found:
+            rows.append(row)
+            tools += [by] if by is not None else []
+    if not any(row.kernel for row in rows):
+        raise EdgebnnError(f"no such layer has a kernel {' or '.join(kernel or [])}; name others")
+    text = f"{results.head(tools, seed)}\n\n{results.tables(rows)}\n"
+    record = json.dumps(results.record(rows, tools, seed), indent=2) + "\n"
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / "kernels.md", text)
+    write_text(output / "kernels.json", record)
+    if json_file is not None and str(json_file) != "-":
+        write_text(json_file, record)
+    drawn = [output / "kernels.png"] if plots.available() else []
+    for path in (*drawn, *((plot,) if plot is not None else ())):
+        title = "How many times as many instructions a layer takes in int8"
+        note = results.head(tools, seed)
+        plots.dot_plot(path, results.groups(rows), title=title, axis="times", note=note)
+    if str(json_file) == "-":
+        print_json(results.record(rows, tools, seed))
+    else:
+        out.print(f"{text}\n{output} has this, kernels.json and kernels.png")
 
 
 @app.command("cuda")

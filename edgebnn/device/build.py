@@ -96,14 +96,15 @@ def build_firmware(
     machine: Machine | None = None,
     optimize: str = "-O2",
     compiler: Compiler | None = None,
+    runtime: bool = False,
 ) -> Image:
     """Build ``library`` into a bare-metal image for ``machine``, that of the first emulator.
 
     The image runs on a whole machine by itself (see ``main.c.j2`` of its architecture in
     ``templates/harness``); Unicorn calls the library's functions in it. With gcc it is linked
     without any library at all, so a model that needs libc or libgcc fails to link; clang brings
-    its own runtime along, so ask :func:`elf.undefined_symbols`. All files go into ``directory``,
-    which is created.
+    its own runtime along, so ask :func:`elf.undefined_symbols`. With ``runtime`` libgcc is linked,
+    for code that is not a model. All files go into ``directory``, which is created.
 
     Raises:
         EdgebnnError: no machine, no compiler, or the library does not compile clean under
@@ -138,7 +139,8 @@ def build_firmware(
     toolchain.compile_object(compiler, main, objects[1], including, dialect=dialect)
     elf = directory / f"{library.name}_{target.name}.elf"
     try:
-        toolchain.link(compiler, objects, elf, flags, script=script, entry=_ENTRY)
+        runtimes = toolchain.runtimes(compiler, target) if runtime else ()
+        toolchain.link(compiler, (*objects, *runtimes), elf, flags, script=script, entry=_ENTRY)
     except EdgebnnError as error:
         log = "\n".join(getattr(error, "__notes__", ()))
         too_small = _overflow(library, target, machine, log)

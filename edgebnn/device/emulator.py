@@ -11,7 +11,7 @@ from edgebnn.device.build import Image
 from edgebnn.device.run import Run
 from edgebnn.errors import EdgebnnError
 from edgebnn.targets import Target
-from edgebnn.targets.base import Qemu, Simavr, Unicorn
+from edgebnn.targets.base import Emulated, Qemu, Simavr, Unicorn
 
 
 class Emulator(Protocol):
@@ -45,11 +45,32 @@ def emulator_of(target: Target) -> Emulator:
     Raises:
         EdgebnnError: it has none.
     """
-    match target.emulators:
-        case (Unicorn(), *_):
+    if not target.emulators:
+        raise EdgebnnError(f"target '{target.name}' has no emulator")
+    return emulator_for(target.emulators[0])
+
+
+def emulator_for(settings: Emulated) -> Emulator:
+    """The emulator that ``settings`` are for."""
+    match settings:
+        case Unicorn():
             return unicorn
-        case (Simavr(), *_):
+        case Simavr():
             return simavr
-        case (Qemu(), *_):
+        case Qemu():
             return qemu
-    raise EdgebnnError(f"target '{target.name}' has no emulator")
+
+
+def version(settings: Emulated) -> str:
+    """Name and version of an emulator, for reports: "QEMU 7.2.22".
+
+    Raises:
+        EdgebnnError: it is missing.
+    """
+    match settings:
+        case Unicorn():
+            return f"{settings.title} {unicorn.version()}"
+        case Simavr():
+            return f"{settings.title} {simavr.version()}"
+        case Qemu():
+            return f"{settings.title} {qemu.version(settings)}"

@@ -1,5 +1,7 @@
 """Run a firmware image as a whole machine, from reset to exit, start-up code and UART included."""
 
+import functools
+import re
 import shutil
 import subprocess
 import tempfile
@@ -42,9 +44,7 @@ def run(
     library, settings = image.library, _settings(image)
     machine = settings.machine
     check_inputs(inputs, library.input_bytes)
-    program = shutil.which(settings.program)
-    if program is None:
-        raise EdgebnnError(f"{settings.program} is not on PATH; apt-get install {settings.package}")
+    program = _program(settings)
     room = (machine.inputs.size - HEAD_BYTES) // library.input_bytes
     if room == 0:
         raise EdgebnnError(
@@ -68,6 +68,27 @@ def run(
         instructions=tuple(_instructions(row.tolist(), machine) for row in costs),
         stack_bytes=int(costs[:, 0].max()) if len(costs) else None,
     )
+
+
+@functools.cache
+def version(settings: Qemu) -> str:
+    """That of the program of ``settings``.
+
+    Raises:
+        EdgebnnError: it is missing.
+    """
+    said = subprocess.run(
+        (_program(settings), "--version"), capture_output=True, text=True, check=False
+    ).stdout
+    found = re.search(r"\d+(\.\d+)+", said)
+    return found.group() if found else "of unknown version"
+
+
+def _program(settings: Qemu) -> str:
+    program = shutil.which(settings.program)
+    if program is None:
+        raise EdgebnnError(f"{settings.program} is not on PATH; apt-get install {settings.package}")
+    return program
 
 
 def _counting(machine: Machine) -> tuple[str, str]:

@@ -4,6 +4,7 @@ simavr is a library of C, and what drives it here is a small program: it is comp
 computer's compiler when it is needed.
 """
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,17 @@ def run(
         layer_cycles=tuple(layer_cycles) if counted else (),
         stack_bytes=stack_bytes,
     )
+
+
+def version() -> str:
+    """That of the library, which says so to pkg-config alone."""
+    program = shutil.which("pkg-config")
+    if program is None:
+        return "of unknown version"
+    said = subprocess.run(
+        (program, "--modversion", "simavr"), capture_output=True, text=True, check=False
+    )
+    return said.stdout.strip() or "of unknown version"
 
 
 def _settings(image: Image) -> Simavr:

@@ -106,6 +106,22 @@ def target_flags(compiler: Compiler, target: Target) -> tuple[str, ...]:
             return (*zig_flags, *_ZIG_FLAGS) if compiler.kind == "zig" else gcc_flags
 
 
+def runtimes(compiler: Compiler, target: Target) -> tuple[Path, ...]:
+    """What gcc calls for what a CPU cannot, such as float; zig links its own by itself.
+
+    On an AVR most of that is in the C library's libm, elsewhere all of it in libgcc.
+
+    Raises:
+        EdgebnnError: gcc does not say where they are.
+    """
+    if compiler.kind == "zig" or not isinstance(target.toolchain, Cross):
+        return ()
+    flags = target.toolchain.runtime_flags or target.toolchain.gcc_flags
+    asked = ("-print-file-name=libm.a", "-print-libgcc-file-name")
+    found = [Path(_output((*compiler.command, *flags, one), compiler.kind)) for one in asked]
+    return tuple(path for path in found if path.is_absolute())
+
+
 def startup_flags(compiler: Compiler) -> tuple[str, ...]:
     """The flags that keep ``compiler`` from using libc in code that runs before it is set up."""
     # Some versions of gcc turn the start-up loops into calls of memcpy and memset.

@@ -85,6 +85,18 @@ def run(
     )
 
 
+def version() -> str:
+    """That of the Unicorn that is installed.
+
+    Raises:
+        EdgebnnError: there is none.
+    """
+    try:
+        return str(importlib.import_module("unicorn").__version__)
+    except ImportError:
+        raise _missing() from None
+
+
 class _Cpu:
     """A Unicorn CPU with the image in memory, ready for calls.
 
@@ -279,7 +291,11 @@ def _import_unicorn(abi: Abi) -> tuple[Any, Any]:
         unicorn = importlib.import_module("unicorn")
         return unicorn, importlib.import_module(f"unicorn.{abi.constants}")
     except ImportError:
-        raise EdgebnnError("Unicorn is not installed; pip install 'edgebnn[sim]'") from None
+        raise _missing() from None
+
+
+def _missing() -> EdgebnnError:
+    return EdgebnnError("Unicorn is not installed; pip install 'edgebnn[sim]'")
 
 
 def _untouched(register: str) -> int:

@@ -56,7 +56,7 @@ class Table:
 
     @property
     def bytes(self) -> int:
-        sizes = {"uint8_t": 1, "int16_t": 2, "int32_t": 4, "uint32_t": 4}
+        sizes = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "int32_t": 4, "uint32_t": 4, "float": 4}
         return int(self.values.size) * sizes[self.ctype]
 
 

@@ -81,6 +81,8 @@ class Cross:
     does, and ``gcc_wheel`` a Python module that does. ``zig_flags`` are for clang as shipped in the
     ``ziglang`` wheel; none: it cannot compile for this CPU. ``dialect`` are flags that follow those
     of warnings: where code is emitted in more than C99, or a warning is mistaken.
+    ``runtime_flags`` are those by which gcc finds its own library, where it has none for
+    ``gcc_flags``.
     """
 
     gcc: str
@@ -89,6 +91,7 @@ class Cross:
     gcc_wheel: str | None = None
     zig_flags: tuple[str, ...] = ()
     dialect: tuple[str, ...] = ()
+    runtime_flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

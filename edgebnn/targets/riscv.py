@@ -72,6 +72,7 @@ def _core(extensions: str, zig: str, *, unicorn: bool, **qemu: bool) -> Target:
             gcc_package="gcc-riscv64-unknown-elf",
             gcc_flags=(f"-march=rv32{extensions}", f"-mabi={'ilp32e' if embedded else 'ilp32'}"),
             zig_flags=("-target", "riscv32-freestanding-none", f"-mcpu=generic_rv32{zig}"),
+            runtime_flags=("-march=rv32im", "-mabi=ilp32") if "zbb" in extensions else (),
         ),
         emulators=(*measured, Qemu("qemu-system-riscv32", "qemu-system-misc", _VIRT, options)),
     )
