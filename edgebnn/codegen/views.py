@@ -32,11 +32,11 @@ _LINE = 96
 
 @dataclass(frozen=True, slots=True)
 class ElementView:
-    """The C type of a table's elements, and the one that has their bits as a number from 0 on."""
+    """The C type of a table's elements, and the cast that makes numbers from 0 on of their bits."""
 
     name: str  # "int16"
     ctype: str
-    unsigned: str
+    cast: str  # "" where they are
     bits: int
 
 
@@ -132,7 +132,8 @@ def array_view(op_name: str, table: Table, cpu: Cpu) -> ArrayView:
 
 def _element_view(table: Table) -> ElementView:
     bits = 8 * table.bytes // table.values.size
-    return ElementView(table.ctype.removesuffix("_t"), table.ctype, f"uint{bits}_t", bits)
+    cast = "" if table.ctype.startswith("u") else f"(uint{bits}_t)"
+    return ElementView(table.ctype.removesuffix("_t"), table.ctype, cast, bits)
 
 
 def self_test_view(ops: tuple[OpView, ...]) -> SelfTestView:
