@@ -39,7 +39,7 @@ _HALF = _LANES // 2
 _BOTH = 0x10001  # times a number: in both halves
 _ROWS = {1: ("sum",), 2: ("upper", "lower")}
 _ASSIGN = ("=", "|=", "^=")  # the first one, then the others in turns
-_MOST_ADDITIONS = 3000  # about 16 kB of code on a Cortex-M4, 20 kB on a Cortex-M0 and RV32IMC
+_MOST_ADDITIONS = 3000  # 16 kB of code on a Cortex-M4 or M0, 24 kB in RV32IMC
 
 _Vector = NDArray[np.int64]
 _Places = tuple[int, ...]  # of the taps in the strip, from the first window of a pair on
