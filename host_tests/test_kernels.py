@@ -56,11 +56,12 @@ def reading(what: Layout) -> set[str]:
 
 
 # From these follows what a new kernel has to meet.
-ONLY_BITS = {"dense_columns"}
+ONLY_BITS = {"dense_columns", "conv_delta"}
 ALL_HEADS = for_ops(Dense, Conv) - ONLY_BITS
 WEIGHTED = for_ops(Dense, Conv, DepthwiseConv)
-WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool)
-PADDED = for_ops(Conv, DepthwiseConv)
+DOWN = {"conv_delta"}  # windows one below the other
+WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool) - DOWN
+PADDED = for_ops(Conv, DepthwiseConv) - DOWN
 
 
 # With words of either size; the second has no multiplication either.
@@ -194,6 +195,41 @@ def test_every_window() -> None:
     wanted |= {("places", y, x) for y in (1, 2) for x in (1, 2)}
     pads = {("padding", *pad) for pad in enumeration.PADDINGS}
     check(sizes, {name: wanted | (pads if name in PADDED else set()) for name in WINDOWED})
+
+
+def test_every_window_below_another() -> None:
+    """By columns: each kernel, padding as far as it can be, pools, and masks of these."""
+
+    def sizes(case, step):
+        if step.kernel.name in DOWN:
+            w, view = step.view.window, step.view
+            yield "kernel", w.kernel_height, w.kernel_width
+            yield "stride right", w.stride_x
+            yield "pool", view.pool_height, view.pool_width
+            yield "pad", w.pad_value if w.padded else None, step.source.channels % 32 > 0
+            yield "top", min(w.pad_top, 2), view.relisted > 0
+            yield "bottom", min(w.pad_bottom, 2)
+            yield "sides", min(w.pad_left, 1), min(w.pad_right, 1), view.in_one_piece
+            yield "one column", view.columns == 1
+            yield "dropped", view.rows < w.out_height, view.columns < w.out_width
+            yield "ops", len(step.ops)
+            if len(step.ops) > 1:
+                mask = step.ops[1].all_set
+                kind = "none" if not mask.any() else "all" if mask.all() else "some"
+                yield "mask", kind, view.out_words > 1
+
+    wanted: set[Any] = {("kernel", *size) for size in enumeration.DELTA_KERNELS}
+    wanted |= {("stride right", stride) for stride in (1, 2, 3)}
+    wanted |= {("pool", *size) for size in enumeration.POOLS}
+    wanted |= {("pad", value, tail) for value in (-1, 1, None) for tail in (False, True)}
+    wanted |= {("top", rows, True) for rows in (0, 1, 2)} | {("top", 2, False)}
+    wanted |= {("bottom", rows) for rows in (0, 1, 2)}
+    wanted |= {("sides", *s, p) for s in ((0, 0), (0, 1), (1, 1)) for p in (False, True)}
+    wanted |= {("one column", one) for one in (False, True)}
+    wanted |= {("mask", kind, words) for kind in enumeration.MASKS for words in (False, True)}
+    wanted |= {("ops", 1), ("ops", 2)}
+    wanted |= {("dropped", *some) for some in ((0, 0), (0, 1), (1, 0), (1, 1))}
+    check(sizes, dict.fromkeys(DOWN, wanted))
 
 
 @on_hosts
@@ -452,9 +488,10 @@ def test_every_branch_of_every_template() -> None:
         for target in HOSTS:
             for number in enumeration.meant_for(target):
                 printed |= marked(enumeration.case_library(number, target))
-        # A CPU that finds set bits by an instruction.
-        lists = [n for n, case in enumerate(cases()) if "columns" in case.prefer]
-        printed |= marked(enumeration.case_library(lists[0], get_target("cortex-m4")))
+        # CPUs that find set bits by an instruction, or without a product.
+        for number in (n for n, case in enumerate(cases()) if "columns" in case.prefer):
+            for target in ("cortex-m4", "rv32ec"):
+                printed |= marked(enumeration.case_library(number, get_target(target)))
         # What a library has beside its layers, and a CPU whose tables are in a space of their own.
         for target, options in (("avr", {"self_test": True}), ("host", {"caller_arena": True})):
             planned = enumeration.planned(enumeration.cases()[0], get_target(target))
