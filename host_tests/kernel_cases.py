@@ -461,8 +461,8 @@ def conv_on_bits() -> Iterator[Case]:
         yield chain.case(f"conv 33x33 on 1x{width}x33 bits, pad {pad}", prefer=("rows",))
 
 
-def conv_by_delta() -> Iterator[Case]:
-    """Windows one below the other, with and without the pool behind them."""
+def conv_by_columns() -> Iterator[Case]:
+    """Windows that go one row down, then others; with and without the pool behind them."""
     axes: dict[str, Sequence[Any]] = {
         "channels": (*WIDTHS, *WIDTHS, 16, 32, 96),
         "outputs": (*WIDTHS, *WIDTHS, 32, 100),
@@ -476,19 +476,25 @@ def conv_by_delta() -> Iterator[Case]:
         "kind": ("threshold",),
     }
     for number, row in enumerate(spread(42, 12, **axes)):
-        yield _conv_by_delta(number, row)
+        yield _conv_by_columns(number, row)
+    axes["kernel"] = (*DELTA_KERNELS, (1, 1), (1, 3), (1, 1))
+    axes["stride"] = ((1, 1), (2, 1), (2, 2), (3, 2), (1, 3), (5, 5))
+    axes["pad"] = (0, 0, -1, 1)
+    axes["places"] = ((1, 1), (2, 3), (4, 2), (5, 5), (7, 3), (6, 4))
+    for number, row in enumerate(spread(60, 13, **axes), 300):
+        yield _conv_by_columns(number, row)
     plain = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1), "kind": "threshold"}
     pooled = {"pool": (2, 2), "mask": "none", "pad": -1}
     for number, (channels, outputs) in enumerate(((32, 64), (64, 33), (3, 32)), 100):
         row = {"channels": channels, "outputs": outputs, "places": (8, 8), **plain, **pooled}
-        yield _conv_by_delta(number, row)
+        yield _conv_by_columns(number, row)
     # Weights of one sign, and thresholds at both ends: the widest counters.
-    for number, one in enumerate((False, True), 200):
-        row = {"channels": 32, "outputs": 33, "places": (6, 3), **plain, **pooled}
-        yield _conv_by_delta(number, row, one)
+    for number, (one, pad) in enumerate(product((False, True), (-1, 0)), 200):
+        row = {"channels": 32, "outputs": 33, "places": (6, 3), **plain, **pooled, "pad": pad}
+        yield _conv_by_columns(number, row, one)
 
 
-def _conv_by_delta(number: int, row: dict[str, Any], only: bool | None = None) -> Case:
+def _conv_by_columns(number: int, row: dict[str, Any], only: bool | None = None) -> Case:
     kernel, pool = row["kernel"], row["pool"]
     row["padding"] = tuple(
         min(pad, kernel[side // 2] - 1) for side, pad in enumerate(row["padding"])
@@ -724,7 +730,7 @@ def cases() -> tuple[Case, ...]:
         *dense_by_columns(),
         *conv_on_ints(),
         *conv_on_bits(),
-        *conv_by_delta(),
+        *conv_by_columns(),
         *depthwise(),
         *max_pool(),
         *binarize(),

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.bits import Layout, pack, pixel_words, sum_bits, tail_mask, words
+from edgebnn.bits import Layout, pack, pixel_words, sum_bits, tail_mask
 from edgebnn.ir import (
     Bits,
     BoolArray,
@@ -211,44 +211,6 @@ class BitPixel:
 
 def bit_pixel(source: Bits, cpu: Cpu) -> BitPixel:
     return BitPixel(pixel_words(source, cpu.word_bits), tail_mask(source.channels, cpu.word_bits))
-
-
-# --- columns --------------------------------------------------------------------------------------
-
-#: A column is the weights that so many outputs have for one input, a lane of a word each.
-LANES = 32
-COLUMN_BYTES = LANES // 8
-#: Bytes that what a list says of a column can tell apart.
-OFFSETS = 2**16
-
-
-def in_lanes(rows: BoolArray, min_dot: Int32Array) -> tuple[BoolArray, NDArray[np.int64]]:
-    """Rows and thresholds for all lanes of whole words, those without an output never set.
-
-    Thresholds are dots that there can be, or one more than the largest.
-    """
-    lanes, count = LANES * words(len(rows), LANES), rows.shape[1]
-    weights = np.zeros((lanes, count), bool)
-    weights[: len(rows)] = rows
-    least = np.full(lanes, count + 2, np.int64)
-    least[: len(rows)] = np.clip(min_dot, -count, count + 1)
-    return weights, least + (least + count) % 2
-
-
-def lane_limits(weights: BoolArray, min_dot: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(lanes,) what 2 * a - n has to reach: n columns are listed, and a of their weights are +1."""
-    return np.asarray((min_dot + 2 * weights.sum(axis=1) - weights.shape[1]) // 2)
-
-
-def lane_digits(numbers: NDArray[np.int64], slices: int) -> NDArray[np.unsignedinteger]:
-    """(..., lanes) numbers -> (..., words, slices) of their digits, the least significant first."""
-    digits = (numbers[..., None, :] >> np.arange(slices)[:, None] & 1).astype(bool)
-    return pack(digits, LANES).swapaxes(-1, -2)
-
-
-def column_table(suffix: str, values: NDArray[np.unsignedinteger]) -> Table:
-    """Words of 32 lanes."""
-    return Table(suffix, "uint32_t", np.ascontiguousarray(values), words=True)
 
 
 # --- heads ----------------------------------------------------------------------------------------

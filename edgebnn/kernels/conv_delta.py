@@ -24,23 +24,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgebnn.bits import Layout, pack, words
-from edgebnn.ir import Bits, Conv, MaxPool, Op, Threshold, fan_in, infer
-from edgebnn.kernels.base import (
+from edgebnn.bits import Layout, pack
+from edgebnn.ir import Conv, MaxPool, Op
+from edgebnn.kernels.base import Inputs, Kernel, Table, Window
+from edgebnn.kernels.columns import (
     COLUMN_BYTES,
     LANES,
     OFFSETS,
-    BitPixel,
-    Inputs,
-    Kernel,
-    Table,
-    Window,
-    bit_pixel,
+    Strips,
     column_table,
     in_lanes,
     lane_digits,
     lane_limits,
-    window,
+    strips_conv,
 )
 from edgebnn.targets.base import Cpu
 
@@ -56,116 +52,31 @@ class ConvDelta:
 
     ``columns`` has a row a word of outputs: a column an input of the window, then at the offset
     ``zeros`` those of zeros, of ones, and of odd numbers. ``start`` is what counters begin with,
-    inverted. ``rows`` times ``columns`` windows are computed; what a pool drops is
-    not among them.
+    inverted, and ``ones`` how many bits are set before the first window.
     """
 
     outputs: int
     inputs: int
-    channels: int
-    window: Window
-    pixel: BitPixel
-    pool_height: int
-    pool_width: int
-    rows: int
-    columns: int
-    out_words: int
+    strips: Strips
     slices: int
     ones: int
     tables: tuple[Table, ...]
-    helpers: tuple[str, ...]
     places: bool
     all_set: bool
+    helpers: tuple[str, ...] = ("columns", "leading_zeros", "take_bit", "changes")
+
+    @property
+    def window(self) -> Window:
+        return self.strips.window
 
     @property
     def outside_value(self) -> str:
         return "+1" if self.ones else "-1"
 
     @property
-    def pooled(self) -> bool:
-        return self.pool_height * self.pool_width > 1
-
-    @property
-    def begin_x(self) -> int:
-        return -self.window.pad_left
-
-    @property
-    def end_x(self) -> int:
-        return self.begin_x + self.columns * self.window.stride_x
-
-    @property
-    def begin_y(self) -> int:
-        return -self.window.pad_top
-
-    @property
-    def end_y(self) -> int:
-        return self.begin_y + self.rows
-
-    @property
-    def last_whole(self) -> int:
-        """The last x whose window does not leave the image on the right."""
-        return self.window.width - self.window.kernel_width
-
-    @property
-    def line_words(self) -> int:
-        """From a pixel to the one below it."""
-        return self.window.width * self.pixel.words
-
-    @property
-    def line_out_words(self) -> int:
-        return self.window.out_width // self.pool_width * self.out_words
-
-    @property
-    def pixel_bytes(self) -> int:
-        """From the first column of a pixel to that of the next."""
-        return COLUMN_BYTES * self.channels
-
-    @property
-    def row_bytes(self) -> int:
-        return self.window.kernel_width * self.pixel_bytes
-
-    @property
     def zeros(self) -> int:
         """Bytes from the first column to the one of zeros."""
         return COLUMN_BYTES * self.inputs
-
-    @property
-    def in_one_piece(self) -> bool:
-        """Whether the columns of the words of a row follow each other without a gap."""
-        return self.channels % LANES == 0 or self.window.kernel_width == 1
-
-    @property
-    def words_from_to(self) -> str:
-        """C: words of a row that are in the image."""
-        w = self.window
-        if not w.pad_left and not w.pad_right:
-            return f"{w.kernel_width * self.pixel.words}u"
-        begin, end = "begin" if w.pad_left else "0", "end" if w.pad_right else str(w.kernel_width)
-        pixels = f"(uint32_t)({end} - {begin})" if w.pad_left else f"(uint32_t){end}"
-        return pixels if self.pixel.words == 1 else f"{pixels} * {self.pixel.words}u"
-
-    @property
-    def first_offset(self) -> str:
-        """C: the offset of the first column of a row."""
-        w = self.window
-        y = f"(uint32_t)(y + {w.pad_top})" if w.pad_top else "(uint32_t)y"
-        begin = f" + (uint32_t)begin * {self.pixel_bytes}u" if w.pad_left else ""
-        return f"{y} * {self.row_bytes}u{begin}"
-
-    @property
-    def first_of_pool(self) -> str:
-        """C: whether a window is the first of a pool's."""
-        return self._of_pool("down == 0u", "across == 0u")
-
-    @property
-    def last_of_pool(self) -> str:
-        return self._of_pool(
-            f"down == {self.pool_height - 1}u", f"across == {self.pool_width - 1}u"
-        )
-
-    def _of_pool(self, down: str, across: str) -> str:
-        both = ((self.pool_height, down), (self.pool_width, across))
-        return " && ".join(f"({test})" for size, test in both if size > 1)
 
     @property
     def kept(self) -> int:
@@ -193,7 +104,7 @@ class ConvDelta:
     @property
     def room(self) -> int:
         """Entries that a row may need."""
-        return self.window.kernel_width * self.channels + self._ends
+        return self.window.kernel_width * self.strips.channels + self._ends
 
     @property
     def capacity(self) -> int:
@@ -207,7 +118,7 @@ class ConvDelta:
 
     @property
     def counter_words(self) -> int:
-        return self.out_words * self.slices
+        return self.strips.out_words * self.slices
 
     @property
     def scratch_words(self) -> int:
@@ -215,79 +126,37 @@ class ConvDelta:
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
-    op, source = ops[0], inputs[0]
-    if not isinstance(op, Conv) or not isinstance(source, Bits) or cpu.word_bits != LANES:
+    conv = strips_conv(ops, inputs, cpu)
+    if conv is None:
         return None
-    windows = window(op, source)
-    if not isinstance(op.head, Threshold) or not _goes_down(windows):
+    strips, w = conv.strips, conv.strips.window
+    if w.stride_y > 1 or w.kernel_height == 1 or strips.rows == 1 or w.zero_padded:
         return None
-    rows, columns, pool = windows.out_height, windows.out_width, (1, 1)
-    inverted = np.zeros(len(op.weights), bool)
-    if len(ops) > 1:
-        (_, last) = ops
-        if not isinstance(last, MaxPool) or last.kernel != last.stride:
-            return None
-        pool, inverted = last.kernel, last.all_set
-        pooled = infer(last, infer(op, source))
-        assert isinstance(pooled, Bits)
-        rows, columns = pooled.height * pool[0], pooled.width * pool[1]
-    count = fan_in(op)
-    last_offset = COLUMN_BYTES * (count + 2 + (rows - 1) * count // windows.kernel_height)
-    if rows == 1 or last_offset >= OFFSETS:
+    count = conv.rows.shape[1]
+    if COLUMN_BYTES * (count + 2) + (strips.rows - 1) * strips.row_bytes >= OFFSETS:
         return None
-    min_dot = np.where(inverted, 1 - op.head.min_dot, op.head.min_dot)
-    signs = op.weights.reshape(len(op.weights), -1) ^ inverted[:, None]
-    weights, least = in_lanes(signs, min_dot.astype(np.int32))
+    weights, least = in_lanes(conv.rows, conv.min_dot)
     limits = lane_limits(weights, least)
     # The least and the most that a lane can miss: where dots are count and -count.
     low, high = (((least - dot) // 2 - 1) // 2 for dot in (count, -count))
     slices = max(5, 1 + max(int(high.max()).bit_length(), int(~low.min()).bit_length()))
-    plus = windows.padded and windows.pad_value > 0
+    plus = w.padded and w.pad_value > 0
     start = (limits + (count if plus else 0) - 1) // 2 - (weights.sum(axis=1) if plus else 0)
     lanes = len(weights)
     extra = [np.zeros(lanes, bool), np.ones(lanes, bool), limits % 2 == 0]
-    pixel = bit_pixel(source, cpu)
     tables = [
         column_table("columns", pack(np.concatenate([weights.T, extra]), LANES).T),
         column_table("start", ~lane_digits(start, slices)),
-        _outside(windows.kernel_width, source.channels, plus),
+        _outside(w.kernel_width, strips.channels, plus),
     ]
     places = "clz" not in cpu.features and "mul" in cpu.features
     if places:
         tables.append(_places())
-    if inverted.any():
-        tables.append(column_table("all_set", pack(inverted, LANES)))
-    counting = ("leading_zeros",) if "clz" in cpu.features else ()
-    return ConvDelta(
-        outputs=len(op.weights),
-        inputs=count,
-        channels=source.channels,
-        window=windows,
-        pixel=pixel,
-        pool_height=pool[0],
-        pool_width=pool[1],
-        rows=rows,
-        columns=columns,
-        out_words=words(len(op.weights), LANES),
-        slices=slices,
-        ones=count if plus else 0,
-        tables=tuple(tables),
-        helpers=("columns", *counting, "take_bit", "changes"),
-        places=places,
-        all_set=bool(inverted.any()),
-    )
-
-
-def _goes_down(windows: Window) -> bool:
-    """Whether windows below each other overlap by all rows but one, and none is wholly outside."""
-    pads = (windows.pad_top, windows.pad_bottom), (windows.pad_left, windows.pad_right)
-    return (
-        windows.stride_y == 1
-        and windows.kernel_height > 1
-        and not windows.zero_padded
-        and max(pads[0]) < windows.kernel_height
-        and max(pads[1]) < windows.kernel_width
-    )
+    inverted = bool(conv.all_set.any())
+    if inverted:
+        tables.append(column_table("all_set", pack(conv.all_set, LANES)))
+    ones = count if plus else 0
+    return ConvDelta(len(conv.rows), count, strips, slices, ones, tuple(tables), places, inverted)
 
 
 def _outside(width: int, channels: int, plus: bool) -> Table:
@@ -320,6 +189,6 @@ KERNEL = Kernel(
     ((Conv,), (Conv, MaxPool)),
     frozenset({Layout.ROWS}),
     fit,
-    rank=-1,
+    rank=-2,  # before conv_direct
     pays=pays,
 )

@@ -22,13 +22,11 @@ import numpy as np
 
 from edgebnn.bits import Layout, pack, tail_mask, words
 from edgebnn.ir import Bits, Dense, Op, Threshold, fan_in
-from edgebnn.kernels.base import (
+from edgebnn.kernels.base import Inputs, Kernel, Table
+from edgebnn.kernels.columns import (
     COLUMN_BYTES,
     LANES,
     OFFSETS,
-    Inputs,
-    Kernel,
-    Table,
     column_table,
     in_lanes,
     lane_digits,
@@ -59,7 +57,13 @@ class DenseColumns:
     least: int
     columns: Table
     start: Table
-    helpers: tuple[str, ...]
+    helpers: tuple[str, ...] = (
+        "popcount",
+        "columns",
+        "columns_reach",
+        "leading_zeros",
+        "list_columns",
+    )
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -129,7 +133,6 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
     even = [limit % 2 == 0 for limit in limits]
     columns = pack(np.concatenate([weights.T, np.zeros((1, len(weights)), bool), even]), LANES)
     pixels = 1 if source.channels % LANES == 0 else source.height * source.width
-    counting = ("leading_zeros",) if "clz" in cpu.features else ()
     return DenseColumns(
         inputs=count,
         outputs=len(op.weights),
@@ -141,7 +144,6 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
         least=least,
         columns=column_table("columns", columns.T),
         start=column_table("start", lane_digits(start, slices).reshape(-1, slices)),
-        helpers=("popcount", "columns", "columns_reach", *counting, "list_columns"),
     )
 
 
