@@ -35,7 +35,7 @@ from edgebnn.kernels.columns import (
 from edgebnn.targets.base import Cpu
 
 _BLOCK = 8  # columns: a list has whole blocks
-_LEAST_OUTPUTS = 12
+_LEAST_OUTPUTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,11 @@ def _limits(
 
 
 def pays(view: ConvDirect) -> bool:
-    """Whether rows would take more instructions; docs/kernels.md has what was measured."""
+    """Whether rows would take more instructions.
+
+    A word of outputs costs about as much as 12 rows where a third of the bits are set, and as much
+    as 16 where half of them are; docs/kernels.md has what was measured.
+    """
     return view.outputs >= _LEAST_OUTPUTS
 
 
