@@ -55,6 +55,12 @@ STRIDES = ((1, 1), (2, 1), (1, 2), (3, 2), (2, 3))
 _EQUAL = ((0, 0), (1, 1), (0, 2), (2, 0), (1, 0), (0, 1), (2, 1), (2, 2))
 _UNEQUAL = ((0, 1, 0, 1), (1, 0, 0, 0), (0, 0, 1, 2), (0, 2, 0, 0))
 PADDINGS = (*((y, y, x, x) for y, x in _EQUAL), *_UNEQUAL)  # top, bottom, left, right
+DELTA_KERNELS = ((2, 1), (3, 1), (3, 3), (3, 3), (2, 4), (5, 5), (7, 7), (4, 3))
+DELTA_PADDINGS = (
+    *((0, 0, 0, 0), (1, 1, 1, 1), (1, 1, 1, 1), (2, 2, 2, 2), (1, 1, 0, 0), (0, 0, 1, 1)),
+    *((0, 1, 0, 1), (1, 0, 0, 0), (0, 0, 1, 2), (0, 2, 0, 0), (3, 3, 3, 3), (6, 5, 0, 6)),
+)
+POOLS = ((1, 1), (1, 1), (2, 2), (2, 2), (1, 2), (2, 1), (3, 2))
 PLACES = ((1, 1), (3, 2), (1, 3), (2, 2), (3, 1))
 PAD_VALUES = (-1, 0, 1)
 FORMS = ("plain", "offset", "shift", "shifts", "zero", "all zero", "factors", "wide")
@@ -527,7 +533,8 @@ def conv_on_bits() -> Iterator[Case]:
         chain = Chain((4, number), Ints(height, width, row["channels"], 1))
         chain.bits()
         _add_conv(chain, row, PAD_VALUES[number % 3])
-        yield chain.case(f"conv on bits {_window_label(row)}, pad {PAD_VALUES[number % 3]}")
+        label = f"conv on bits {_window_label(row)}, pad {PAD_VALUES[number % 3]}"
+        yield chain.case(label, prefer=("rows",))
     # Every pad value against every tail of a pixel's last word.
     for number, (channels, pad) in enumerate(
         ((channels, pad) for channels in (1, 31, 32, 33, 64, 65) for pad in PAD_VALUES), 100
@@ -537,7 +544,7 @@ def conv_on_bits() -> Iterator[Case]:
         chain = Chain((4, number), Ints(2, 3, channels, 1))
         chain.bits()
         _add_conv(chain, row, pad)
-        yield chain.case(f"conv on 2x3x{channels} bits, pad {pad}")
+        yield chain.case(f"conv on 2x3x{channels} bits, pad {pad}", prefer=("rows",))
     # Dots of 32 bits: a window much larger than its image.
     for number, (pad, outputs, width) in enumerate(((0, 1, 1), (1, 2, 2)), 200):
         row = {
@@ -550,7 +557,88 @@ def conv_on_bits() -> Iterator[Case]:
         chain = Chain((4, number), Ints(1, width, 33, 1))
         chain.bits()
         _add_conv(chain, row, pad)
-        yield chain.case(f"conv 33x33 on 1x{width}x33 bits, pad {pad}")
+        yield chain.case(f"conv 33x33 on 1x{width}x33 bits, pad {pad}", prefer=("rows",))
+
+
+def conv_by_columns() -> Iterator[Case]:
+    """Windows that go one row down, then others; with and without the pool behind them."""
+    axes: dict[str, Sequence[Any]] = {
+        "channels": (*WIDTHS, *WIDTHS, 16, 32, 96),
+        "outputs": (*WIDTHS, *WIDTHS, 32, 100),
+        "kernel": DELTA_KERNELS,
+        "stride": ((1, 1), (1, 1), (1, 2), (1, 3)),
+        "padding": DELTA_PADDINGS,
+        "places": ((2, 1), (2, 3), (4, 2), (5, 5), (7, 3), (6, 4)),
+        "pool": POOLS,
+        "mask": MASKS,
+        "pad": (-1, 1),
+        "kind": ("threshold",),
+    }
+    for number, row in enumerate(spread(42, 12, **axes)):
+        yield _conv_by_columns(number, row)
+    axes["kernel"] = (*DELTA_KERNELS, (1, 1), (1, 3), (1, 1))
+    axes["stride"] = ((1, 1), (2, 1), (2, 2), (3, 2), (1, 3), (5, 5))
+    axes["pad"] = (0, 0, -1, 1)
+    axes["places"] = ((1, 1), (2, 3), (4, 2), (5, 5), (7, 3), (6, 4))
+    for number, row in enumerate(spread(60, 13, **axes), 300):
+        yield _conv_by_columns(number, row)
+    plain = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1), "kind": "threshold"}
+    pooled = {"pool": (2, 2), "mask": "none", "pad": -1}
+    for number, (channels, outputs) in enumerate(((32, 64), (64, 33), (3, 32)), 100):
+        row = {"channels": channels, "outputs": outputs, "places": (8, 8), **plain, **pooled}
+        yield _conv_by_columns(number, row)
+    # Weights of one sign, and thresholds at both ends: the widest counters.
+    for number, (one, pad) in enumerate(product((False, True), (-1, 0)), 200):
+        row = {"channels": 32, "outputs": 33, "places": (6, 3), **plain, **pooled, "pad": pad}
+        yield _conv_by_columns(number, row, one)
+
+
+def _conv_by_columns(number: int, row: dict[str, Any], only: bool | None = None) -> Case:
+    kernel, pool = row["kernel"], row["pool"]
+    row["padding"] = tuple(
+        min(pad, kernel[side // 2] - 1) for side, pad in enumerate(row["padding"])
+    )
+    if pool != (1, 1):  # and what it drops
+        drop = (number % 2 * (pool[0] - 1), number // 2 % 2 * (pool[1] - 1))
+        sizes = zip(row["places"], pool, drop, strict=True)
+        row["places"] = tuple(places * size + more for places, size, more in sizes)
+    label = _window_label(row)
+    height, width = _image(row, False)
+    chain = Chain((12, number), Ints(height, width, row["channels"], 1))
+    chain.inputs = np.concatenate(
+        [chain.inputs, _in_lines(chain.rng, height, width, row["channels"])]
+    )
+    chain.bits()
+    mask = chain.mask(row["mask"], row["outputs"])
+    _add_conv(chain, row, row["pad"])
+    if only is not None:
+        op = chain.network.ops[-1]
+        assert isinstance(op, Conv)
+        weights = np.full_like(op.weights, only)
+        most = op.weights[0].size
+        limits = np.array([-most, most, *range(-most, most, 2 * most // 31)], np.int32)
+        head = Threshold(np.resize(limits, row["outputs"]))
+        op = replace(op, weights=weights, head=head)
+        chain.network = Network(chain.network.input, (*chain.network.ops[:-1], op))
+    if pool != (1, 1):
+        chain.add(MaxPool("pool", "layer", pool, pool, mask))
+    return chain.case(f"conv by columns: {label}", prefer=("columns",))
+
+
+def _in_lines(
+    rng: np.random.Generator, height: int, width: int, channels: int
+) -> NDArray[np.uint8]:
+    """Lines in turns, opposite to the one above, one alone, some lasting; and densities."""
+    shape = (height, width, channels)
+    lines = np.arange(height)[:, None, None]
+    some = rng.integers(0, 2, (1, width, channels))
+    images = [lines % 2, (lines + 1) % 2, lines // 2 % 2, some ^ (lines % 2), lines == height // 2]
+    images += [lines != height // 2, np.arange(width)[:, None] % 2, np.arange(channels) % 2]
+    images += [rng.random(shape) < eighths / 8 for eighths in (1, 3, 5, 7)]
+    lasting = rng.random((1, width, channels)) < 0.4
+    images.append(lasting ^ (rng.random(shape) < 0.1))
+    images.append(np.where(lines < height // 2, rng.random(shape) < 0.9, rng.random(shape) < 0.1))
+    return np.array([np.broadcast_to(image, shape).ravel() for image in images]).astype(np.uint8)
 
 
 def depthwise() -> Iterator[Case]:
@@ -744,6 +832,7 @@ def cases() -> tuple[Case, ...]:
         *conv_on_ints(),
         *conv_by_tree(),
         *conv_on_bits(),
+        *conv_by_columns(),
         *depthwise(),
         *max_pool(),
         *binarize(),

@@ -56,11 +56,12 @@ def reading(what: Layout) -> set[str]:
 
 
 # From these follows what a new kernel has to meet.
-ONLY_BITS = {"conv_tree", "dense_columns"}
+STRIPS = {"conv_delta", "conv_direct"}
+ONLY_BITS = {"conv_tree", "dense_columns"} | STRIPS
 ALL_HEADS = for_ops(Dense, Conv) - ONLY_BITS
 WEIGHTED = for_ops(Dense, Conv, DepthwiseConv)
-WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool)
-PADDED = for_ops(Conv, DepthwiseConv)
+WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool) - STRIPS
+PADDED = for_ops(Conv, DepthwiseConv) - STRIPS
 
 
 # With words of either size; the second has no multiplication either.
@@ -194,6 +195,55 @@ def test_every_window() -> None:
     wanted |= {("places", y, x) for y in (1, 2) for x in (1, 2)}
     pads = {("padding", *pad) for pad in enumeration.PADDINGS}
     check(sizes, {name: wanted | (pads if name in PADDED else set()) for name in WINDOWED})
+
+
+def test_every_strip() -> None:
+    """Kernels, strides, padding as far as it can be, pools with what they drop, and their masks."""
+
+    def sizes(_case, step):
+        if step.kernel.name not in STRIPS:
+            return
+        w, view, s = step.view.window, step.view, step.view.strips
+        tail = step.source.channels % 32 > 0
+        yield "kernel", w.kernel_height, w.kernel_width
+        yield "stride down", w.stride_y
+        yield "stride right", w.stride_x
+        yield "pool", s.pool_height, s.pool_width
+        yield "pad", w.pad_value if w.padded else None, tail
+        yield "top", min(w.pad_top, 2)
+        yield "bottom", min(w.pad_bottom, 2)
+        yield "sides", min(w.pad_left, 1), min(w.pad_right, 1), s.in_one_piece
+        yield "one column", s.columns == 1
+        yield "one row", s.rows == 1
+        yield "dropped", s.rows < w.out_height, s.columns < w.out_width
+        yield "ops", len(step.ops)
+        if len(step.ops) > 1:
+            mask = step.ops[1].all_set
+            kind = "none" if not mask.any() else "all" if mask.all() else "some"
+            yield "mask", kind, s.out_words > 1
+        if step.kernel.name == "conv_delta":
+            yield "relisted", min(w.pad_top, 2), view.relisted
+        else:
+            yield "overlap", min(view.overlap, 2), w.stride_y > w.kernel_height
+            yield "kinds", min(view.kinds, 10)
+
+    both: set[Any] = {("kernel", *size) for size in enumeration.DELTA_KERNELS}
+    both |= {("stride right", stride) for stride in (1, 2, 3)}
+    both |= {("pool", *size) for size in enumeration.POOLS}
+    both |= {("pad", value, tail) for value in (-1, 1, None) for tail in (False, True)}
+    both |= {(side, rows) for side in ("top", "bottom") for rows in (0, 1, 2)}
+    both |= {("sides", *s, p) for s in ((0, 0), (0, 1), (1, 1)) for p in (False, True)}
+    both |= {("one column", one) for one in (False, True)}
+    both |= {("mask", kind, words) for kind in enumeration.MASKS for words in (False, True)}
+    both |= {("ops", 1), ("ops", 2)}
+    both |= {("dropped", *some) for some in ((0, 0), (0, 1), (1, 0), (1, 1))}
+    delta = both | {("relisted", 0, 1), ("relisted", 0, 2), ("relisted", 1, 1), ("relisted", 2, 0)}
+    direct = both | {("kernel", 1, 1), ("kernel", 1, 3), ("pad", 0, False), ("pad", 0, True)}
+    direct |= {("one row", one) for one in (False, True)}
+    direct |= {("stride down", stride) for stride in (1, 2, 3, 5)}
+    direct |= {("overlap", *some) for some in ((0, False), (0, True), (1, False), (2, False))}
+    direct |= {("kinds", 1), ("kinds", 3), ("kinds", 9), ("kinds", 10)}
+    check(sizes, {"conv_delta": delta, "conv_direct": direct})
 
 
 @on_hosts
@@ -456,9 +506,10 @@ def test_every_branch_of_every_template() -> None:
         for target in HOSTS:
             for number in enumeration.meant_for(target):
                 printed |= marked(enumeration.case_library(number, target))
-        # A CPU that finds set bits by an instruction.
-        lists = [n for n, case in enumerate(cases()) if "columns" in case.prefer]
-        printed |= marked(enumeration.case_library(lists[0], get_target("cortex-m4")))
+        # CPUs that find set bits by an instruction, or without a product.
+        for number in (n for n, case in enumerate(cases()) if "columns" in case.prefer):
+            for target in ("cortex-m4", "rv32ec"):
+                printed |= marked(enumeration.case_library(number, get_target(target)))
         # What a library has beside its layers, and a CPU whose tables are in a space of their own.
         for target, options in (("avr", {"self_test": True}), ("host", {"caller_arena": True})):
             planned = enumeration.planned(enumeration.cases()[0], get_target(target))

@@ -28,9 +28,12 @@ __all__ = [
 ]
 
 
+_SHARED = {"base", "columns"}  # no kernels, but what kernels are made of
+
+
 def _found() -> tuple[Kernel, ...]:
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names if name != "base"]
+    names = sorted({module.name for module in pkgutil.iter_modules(__path__)} - _SHARED)
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
     return tuple(module.KERNEL for module in modules)
 
 

@@ -19,17 +19,22 @@ all are compared with one number.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgebnn.bits import Layout, pack, tail_mask, words
-from edgebnn.ir import Bits, BoolArray, Dense, Int32Array, Op, Threshold, fan_in
+from edgebnn.ir import Bits, Dense, Op, Threshold, fan_in
 from edgebnn.kernels.base import Inputs, Kernel, Table
+from edgebnn.kernels.columns import (
+    COLUMN_BYTES,
+    LANES,
+    OFFSETS,
+    column_table,
+    in_lanes,
+    lane_digits,
+    lane_limits,
+)
 from edgebnn.targets.base import Cpu
 
-_LANES = 32
-_COLUMN_BYTES = _LANES // 8
 _BLOCK = 8  # columns: a list has whole blocks
-_OFFSETS = 2**16  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,13 @@ class DenseColumns:
     least: int
     columns: Table
     start: Table
-    helpers: tuple[str, ...] = ("popcount", "columns")
+    helpers: tuple[str, ...] = (
+        "popcount",
+        "columns",
+        "columns_reach",
+        "leading_zeros",
+        "list_columns",
+    )
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -65,17 +76,17 @@ class DenseColumns:
     @property
     def zeros(self) -> int:
         """Bytes from the first column to the one of zeros."""
-        return _COLUMN_BYTES * self.inputs
+        return COLUMN_BYTES * self.inputs
 
     @property
     def even_set(self) -> int:
         """The offset of the column that is listed beside an even number of set bits."""
-        return self.zeros + _COLUMN_BYTES
+        return self.zeros + COLUMN_BYTES
 
     @property
     def even_clear(self) -> int:
         """And of the one beside an even number of clear bits."""
-        return self.even_set + _COLUMN_BYTES
+        return self.even_set + COLUMN_BYTES
 
     @property
     def half(self) -> int:
@@ -108,11 +119,11 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
     if not isinstance(op, Dense) or not isinstance(source, Bits):
         return None
     count = fan_in(op)
-    last = _COLUMN_BYTES * (count + 2)
-    if not isinstance(op.head, Threshold) or cpu.word_bits != _LANES or last >= _OFFSETS:
+    last = COLUMN_BYTES * (count + 2)
+    if not isinstance(op.head, Threshold) or cpu.word_bits != LANES or last >= OFFSETS:
         return None
-    weights, min_dot = _in_lanes(op.weights.reshape(len(op.weights), -1), op.head.min_dot)
-    limits = [_limits(weights, least_dot) for least_dot in (min_dot, 2 - min_dot)]
+    weights, min_dot = in_lanes(op.weights.reshape(len(op.weights), -1), op.head.min_dot)
+    limits = [lane_limits(weights, least_dot) for least_dot in (min_dot, 2 - min_dot)]
     # With at most 2 * most + 1 columns, limits beyond these are reached always or never.
     most = count // 4
     needed = np.clip([(limit | 1) + 1 for limit in limits], -2 * most, 2 * most + 4) // 2
@@ -120,43 +131,20 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
     start = least - needed
     slices = max(3, int(start.max() + 2 * most + 1).bit_length())
     even = [limit % 2 == 0 for limit in limits]
-    columns = pack(np.concatenate([weights.T, np.zeros((1, len(weights)), bool), even]), _LANES)
-    digits = (start[:, None] >> np.arange(slices)[:, None] & 1).astype(bool)
-    pixels = 1 if source.channels % _LANES == 0 else source.height * source.width
+    columns = pack(np.concatenate([weights.T, np.zeros((1, len(weights)), bool), even]), LANES)
+    pixels = 1 if source.channels % LANES == 0 else source.height * source.width
     return DenseColumns(
         inputs=count,
         outputs=len(op.weights),
         pixels=pixels,
-        pixel_words=words(count // pixels, _LANES),
-        tail_mask=tail_mask(source.channels, _LANES),
+        pixel_words=words(count // pixels, LANES),
+        tail_mask=tail_mask(source.channels, LANES),
         out_words=columns.shape[1],
         slices=slices,
         least=least,
-        columns=_table("columns", columns.T),
-        start=_table("start", pack(digits, _LANES).swapaxes(1, 2).reshape(-1, slices)),
+        columns=column_table("columns", columns.T),
+        start=column_table("start", lane_digits(start, slices).reshape(-1, slices)),
     )
-
-
-def _in_lanes(rows: BoolArray, min_dot: Int32Array) -> tuple[BoolArray, NDArray[np.int64]]:
-    """Rows and thresholds for all lanes of whole words, those without an output never set.
-
-    Thresholds are dots that there can be, or one more than the largest.
-    """
-    lanes, count = _LANES * words(len(rows), _LANES), rows.shape[1]
-    weights = np.zeros((lanes, count), bool)
-    weights[: len(rows)] = rows
-    least = np.full(lanes, count + 2, np.int64)
-    least[: len(rows)] = np.clip(min_dot, -count, count + 1)
-    return weights, least + (least + count) % 2
-
-
-def _limits(weights: BoolArray, min_dot: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(lanes,) what 2 * a - n has to reach."""
-    return np.asarray((min_dot + 2 * weights.sum(axis=1) - weights.shape[1]) // 2)
-
-
-def _table(suffix: str, values: NDArray[np.unsignedinteger]) -> Table:
-    return Table(suffix, "uint32_t", np.ascontiguousarray(values), words=True)
 
 
 def pays(view: DenseColumns) -> bool:

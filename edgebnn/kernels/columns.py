@@ -1,0 +1,205 @@
+"""What kernels share whose weights lie in columns: lanes, limits, and strips of an image.
+
+A column is the weights that :data:`LANES` outputs have for one input, one lane of a word each.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebnn.bits import pack, words
+from edgebnn.ir import Bits, BoolArray, Conv, Int32Array, MaxPool, Op, Threshold, infer
+from edgebnn.kernels.base import BitPixel, Inputs, Table, Window, bit_pixel, window
+from edgebnn.targets.base import Cpu
+
+LANES = 32
+COLUMN_BYTES = LANES // 8
+OFFSETS = 2**16
+"""Bytes that what a list says of a column can tell apart."""
+
+
+def in_lanes(rows: BoolArray, min_dot: Int32Array) -> tuple[BoolArray, NDArray[np.int64]]:
+    """Rows and thresholds for all lanes of whole words, those without an output never set.
+
+    Thresholds are dots that there can be, or one more than the largest.
+    """
+    lanes, count = LANES * words(len(rows), LANES), rows.shape[1]
+    weights = np.zeros((lanes, count), bool)
+    weights[: len(rows)] = rows
+    least = np.full(lanes, count + 2, np.int64)
+    least[: len(rows)] = np.clip(min_dot, -count, count + 1)
+    return weights, least + (least + count) % 2
+
+
+def lane_limits(weights: BoolArray, min_dot: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(lanes,) what 2 * a - n has to reach: n columns are listed, and a of their weights are +1."""
+    return np.asarray((min_dot + 2 * weights.sum(axis=1) - weights.shape[1]) // 2)
+
+
+def lane_digits(numbers: NDArray[np.int64], slices: int) -> NDArray[np.unsignedinteger]:
+    """(..., lanes) numbers -> (..., words, slices) of their digits, the least significant first."""
+    digits = (numbers[..., None, :] >> np.arange(slices)[:, None] & 1).astype(bool)
+    return pack(digits, LANES).swapaxes(-1, -2)
+
+
+def column_table(suffix: str, values: NDArray[np.unsignedinteger]) -> Table:
+    """Words of 32 lanes."""
+    return Table(suffix, "uint32_t", np.ascontiguousarray(values), words=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """How a convolution goes down strips of an image, a window's width each, and what it writes.
+
+    ``rows`` times ``columns`` windows are computed, without those that a pool of ``pool_height``
+    times ``pool_width`` behind it drops. Windows of one pool are next to each other.
+    """
+
+    window: Window
+    pixel: BitPixel
+    channels: int
+    out_words: int
+    pool_height: int
+    pool_width: int
+    rows: int
+    columns: int
+
+    @property
+    def pooled(self) -> bool:
+        return self.pool_height * self.pool_width > 1
+
+    @property
+    def begin_x(self) -> int:
+        return -self.window.pad_left
+
+    @property
+    def end_x(self) -> int:
+        return self.begin_x + self.columns * self.window.stride_x
+
+    @property
+    def begin_y(self) -> int:
+        return -self.window.pad_top
+
+    @property
+    def end_y(self) -> int:
+        return self.begin_y + self.rows * self.window.stride_y
+
+    @property
+    def last_whole(self) -> int:
+        """The last x whose window does not leave the image on the right."""
+        return self.window.width - self.window.kernel_width
+
+    @property
+    def line_words(self) -> int:
+        """From a pixel to the one below it."""
+        return self.window.width * self.pixel.words
+
+    @property
+    def line_out_words(self) -> int:
+        """The same of the result."""
+        return self.columns // self.pool_width * self.out_words
+
+    @property
+    def pixel_bytes(self) -> int:
+        """From the first column of a pixel to that of the next."""
+        return COLUMN_BYTES * self.channels
+
+    @property
+    def row_bytes(self) -> int:
+        return self.window.kernel_width * self.pixel_bytes
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether the columns of the words of a row follow each other without a gap."""
+        return self.channels % LANES == 0 or self.window.kernel_width == 1
+
+    @property
+    def row_words(self) -> str:
+        """C: words of a row of a window that are in the image."""
+        w = self.window
+        if not w.pad_left and not w.pad_right:
+            return f"{w.kernel_width * self.pixel.words}u"
+        begin, end = "begin" if w.pad_left else "", "end" if w.pad_right else str(w.kernel_width)
+        pixels = f"(uint32_t)({end} - {begin})" if begin else f"(uint32_t){end}"
+        return pixels if self.pixel.words == 1 else f"{pixels} * {self.pixel.words}u"
+
+    @property
+    def first_offset(self) -> str:
+        """C: the offset of the first column of a row."""
+        w = self.window
+        y = f"(uint32_t)(y + {w.pad_top})" if w.pad_top else "(uint32_t)y"
+        begin = f" + (uint32_t)begin * {self.pixel_bytes}u" if w.pad_left else ""
+        return f"{y} * {self.row_bytes}u{begin}"
+
+    @property
+    def first_of_pool(self) -> str:
+        """C: whether a window is the first of a pool's."""
+        return self._of_pool("down == 0u", "across == 0u")
+
+    @property
+    def last_of_pool(self) -> str:
+        return self._of_pool(
+            f"down == {self.pool_height - 1}u", f"across == {self.pool_width - 1}u"
+        )
+
+    def _of_pool(self, down: str, across: str) -> str:
+        both = ((self.pool_height, down), (self.pool_width, across))
+        return " && ".join(f"({test})" for size, test in both if size > 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StripsConv:
+    """A convolution by strips, with its pool where there is one.
+
+    ``rows`` (outputs, K) are its weights and ``min_dot`` its thresholds, of inverted outputs in the
+    channels ``all_set`` that take the AND of a pool: an OR inverted again.
+    """
+
+    strips: Strips
+    rows: BoolArray
+    min_dot: Int32Array
+    all_set: BoolArray
+
+
+def strips_conv(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> StripsConv | None:
+    """``ops`` as a convolution by strips; None if they are something else.
+
+    No row and no column of a window's pixels is wholly outside, and windows of a pool do not
+    overlap.
+    """
+    op, source = ops[0], inputs[0]
+    if not isinstance(op, Conv) or not isinstance(source, Bits) or cpu.word_bits != LANES:
+        return None
+    w = window(op, source)
+    too_far = max(w.pad_top, w.pad_bottom) >= w.kernel_height
+    if not isinstance(op.head, Threshold) or too_far:
+        return None
+    if max(w.pad_left, w.pad_right) >= w.kernel_width:
+        return None
+    rows, columns, pool = w.out_height, w.out_width, (1, 1)
+    all_set = np.zeros(len(op.weights), bool)
+    if len(ops) > 1:
+        (_, last) = ops
+        if not isinstance(last, MaxPool) or last.kernel != last.stride:
+            return None
+        result = infer(last, infer(op, source))
+        assert isinstance(result, Bits)
+        pool, all_set = last.kernel, last.all_set
+        rows, columns = result.height * pool[0], result.width * pool[1]
+    strips = Strips(
+        window=w,
+        pixel=bit_pixel(source, cpu),
+        channels=source.channels,
+        out_words=words(len(op.weights), LANES),
+        pool_height=pool[0],
+        pool_width=pool[1],
+        rows=rows,
+        columns=columns,
+    )
+    return StripsConv(
+        strips=strips,
+        rows=op.weights.reshape(len(op.weights), -1) ^ all_set[:, None],
+        min_dot=np.where(all_set, 1 - op.head.min_dot, op.head.min_dot).astype(np.int32),
+        all_set=all_set,
+    )

@@ -1,0 +1,194 @@
+"""Convolutions on bits by columns, from one window to the next below it: 32 outputs in a word.
+
+Vertical neighbours are alike, so going down a column of pixels only the bits that change are
+counted. Let n bits of a window of K be set, a[o] of them where row o of the weights has +1, as
+p[o] of all K weights are. Then dot[o] = K - 2 * n - 2 * p[o] + 4 * a[o]. With t[o] rounded up to a
+dot that there can be, dot[o] >= t[o] is 2 * a[o] - n >= l[o] = (t[o] + 2 * p[o] - K) / 2, or
+
+    floor((l[o] + n - 1) / 2) - a[o] < 0
+
+What stands on the left is what the lanes count, in two's complement: their signs are the output.
+The column of a bit that is set is taken away, that of a bit that is cleared is added. When n
+becomes m, (m >> 1) - (n >> 1) is added to all lanes, as so many columns of ones, and in the lanes
+with an even l[o] one more while the number is odd. Where an image is padded with +1, n = K and
+a = p before the first window, else both are 0; nothing else differs.
+
+The row of a window is compared with the row above it once, for all windows that it is in: where its
+columns lie is linear in y, and tables move up by a row of the kernel from one window to the next.
+
+A max-pool behind it is an OR of what its windows give. In channels that take the AND, the outputs
+are inverted before, which is one of weights and thresholds here, and after it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgebnn.bits import Layout, pack
+from edgebnn.ir import Conv, MaxPool, Op
+from edgebnn.kernels.base import Inputs, Kernel, Table, Window
+from edgebnn.kernels.columns import (
+    COLUMN_BYTES,
+    LANES,
+    OFFSETS,
+    Strips,
+    column_table,
+    in_lanes,
+    lane_digits,
+    lane_limits,
+    strips_conv,
+)
+from edgebnn.targets.base import Cpu
+
+_BLOCK = 16  # columns: a list has whole blocks, and then none, 4 or 8 columns more
+_MOST_HALVES = 16  # columns of ones: more are added as a number
+_LEAST_OUTPUTS = 12
+_DE_BRUIJN = 0x077CB531  # all its 32 runs of five bits differ
+
+
+@dataclass(frozen=True, slots=True)
+class ConvDelta:
+    """What ``conv_delta.c.j2`` prints.
+
+    ``columns`` has a row a word of outputs: a column an input of the window, then at the offset
+    ``zeros`` those of zeros, of ones, and of odd numbers. ``start`` is what counters begin with,
+    inverted, and ``ones`` how many bits are set before the first window.
+    """
+
+    outputs: int
+    inputs: int
+    strips: Strips
+    slices: int
+    ones: int
+    tables: tuple[Table, ...]
+    places: bool
+    all_set: bool
+    helpers: tuple[str, ...] = ("columns", "leading_zeros", "take_bit", "changes")
+
+    @property
+    def window(self) -> Window:
+        return self.strips.window
+
+    @property
+    def outside_value(self) -> str:
+        return "+1" if self.ones else "-1"
+
+    @property
+    def zeros(self) -> int:
+        """Bytes from the first column to the one of zeros."""
+        return COLUMN_BYTES * self.inputs
+
+    @property
+    def kept(self) -> int:
+        """Rows of the first window that are listed as they are: at most one is in the image."""
+        return min(self.window.pad_top + 1, self.window.kernel_height)
+
+    @property
+    def relisted(self) -> int:
+        return self.window.kernel_height - self.kept
+
+    @property
+    def upper_slices(self) -> tuple[int, ...]:
+        """Digits that a block of columns reaches by carries alone."""
+        return tuple(range(3, self.slices))
+
+    @property
+    def sign(self) -> int:
+        return self.slices - 1
+
+    @property
+    def _ends(self) -> int:
+        """Entries that a list ends in, and the other one: ones, an odd number, and twice zeros."""
+        return _MOST_HALVES + 1 + 2 * (_BLOCK // 2 - 1)
+
+    @property
+    def room(self) -> int:
+        """Entries that a row may need."""
+        return self.window.kernel_width * self.strips.channels + self._ends
+
+    @property
+    def capacity(self) -> int:
+        """Entries of both lists; each bit of a window is in one of them at most."""
+        return self.inputs + self._ends + (self.inputs + self._ends) % 2
+
+    @property
+    def carry_words(self) -> int:
+        """Two bits of a block each, and as much of what is left in each list."""
+        return 2 * (self.capacity // _BLOCK + 2)
+
+    @property
+    def counter_words(self) -> int:
+        return self.strips.out_words * self.slices
+
+    @property
+    def scratch_words(self) -> int:
+        return self.carry_words + self.counter_words + self.capacity // 2
+
+
+def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
+    conv = strips_conv(ops, inputs, cpu)
+    if conv is None:
+        return None
+    strips, w = conv.strips, conv.strips.window
+    if w.stride_y > 1 or w.kernel_height == 1 or strips.rows == 1 or w.zero_padded:
+        return None
+    count = conv.rows.shape[1]
+    if COLUMN_BYTES * (count + 2) + (strips.rows - 1) * strips.row_bytes >= OFFSETS:
+        return None
+    weights, least = in_lanes(conv.rows, conv.min_dot)
+    limits = lane_limits(weights, least)
+    # The least and the most that a lane can miss: where dots are count and -count.
+    low, high = (((least - dot) // 2 - 1) // 2 for dot in (count, -count))
+    slices = max(5, 1 + max(int(high.max()).bit_length(), int(~low.min()).bit_length()))
+    plus = w.padded and w.pad_value > 0
+    start = (limits + (count if plus else 0) - 1) // 2 - (weights.sum(axis=1) if plus else 0)
+    lanes = len(weights)
+    extra = [np.zeros(lanes, bool), np.ones(lanes, bool), limits % 2 == 0]
+    tables = [
+        column_table("columns", pack(np.concatenate([weights.T, extra]), LANES).T),
+        column_table("start", ~lane_digits(start, slices)),
+        _outside(w.kernel_width, strips.channels, plus),
+    ]
+    places = "clz" not in cpu.features and "mul" in cpu.features
+    if places:
+        tables.append(_places())
+    inverted = bool(conv.all_set.any())
+    if inverted:
+        tables.append(column_table("all_set", pack(conv.all_set, LANES)))
+    ones = count if plus else 0
+    return ConvDelta(len(conv.rows), count, strips, slices, ones, tuple(tables), places, inverted)
+
+
+def _outside(width: int, channels: int, plus: bool) -> Table:
+    """A row of a window outside the image."""
+    line = np.full((width, channels), plus)
+    return column_table("outside", pack(line, LANES).reshape(-1))
+
+
+def _places() -> Table:
+    """Four times the place of a bit, by what it makes of a de Bruijn sequence."""
+    table = np.zeros(32, np.int32)
+    for place in range(32):
+        table[(_DE_BRUIJN << place) % 2**32 >> 27] = COLUMN_BYTES * place
+    return Table("places", "uint8_t", table)
+
+
+def pays(view: ConvDelta) -> bool:
+    """Whether rows would take more instructions.
+
+    A word of outputs costs about as much as 9 rows where a fifth of the bits change from a row to
+    the next, as in trained networks, and as much as 16 where half of them do. Measured on
+    Cortex-M4, Cortex-M0 and RV32IMC, for 1 to 128 channels; docs/kernels.md has the table.
+    """
+    return view.outputs >= _LEAST_OUTPUTS
+
+
+KERNEL = Kernel(
+    "conv_delta",
+    "columns",
+    ((Conv,), (Conv, MaxPool)),
+    frozenset({Layout.ROWS}),
+    fit,
+    rank=-2,  # before conv_direct
+    pays=pays,
+)

@@ -1,0 +1,202 @@
+"""Convolutions on bits by columns, each window by itself: 32 outputs in a word.
+
+Listed are the set bits of a window; what is said of a list in :mod:`edgebnn.kernels.dense_columns`
+holds here, without its exchange of set for clear bits. A row of the image is listed once for all
+windows of a strip that it is in: where its columns lie is linear in y, and tables move up by the
+rows that a window moves down.
+
+Beyond the image lies -1, a bit that is not set, for which nothing has to be done. Where it is
+0 or +1, the taps out there give each output a number of its own, which depends on how far the
+window leaves the image. Windows that leave it alike are of one kind, and each kind has thresholds:
+with a dot over the taps inside only, dot[o] >= t[o] - pad_value * (2 * p[o] - k), of whose k taps
+outside p[o] have the weight +1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebnn.bits import Layout, pack, words
+from edgebnn.ir import Conv, MaxPool, Op
+from edgebnn.kernels.base import Inputs, Kernel, Table, Window
+from edgebnn.kernels.columns import (
+    COLUMN_BYTES,
+    LANES,
+    OFFSETS,
+    Strips,
+    StripsConv,
+    column_table,
+    in_lanes,
+    lane_digits,
+    lane_limits,
+    strips_conv,
+)
+from edgebnn.targets.base import Cpu
+
+_BLOCK = 8  # columns: a list has whole blocks
+_LEAST_OUTPUTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ConvDirect:
+    """What ``conv_direct.c.j2`` prints.
+
+    ``columns`` has a row a word of outputs: a column an input of the window, one of zeros at the
+    offset ``zeros``, and for each of ``kinds`` of windows the one beside an even number of bits.
+    ``start`` is what lanes begin with, by kinds, and ``least`` what sums have to reach, in
+    ``slices`` digits, if no bit is set. Where there are kinds, those of rows and of columns of
+    windows add up to that of a window.
+    """
+
+    outputs: int
+    inputs: int
+    strips: Strips
+    slices: int
+    least: int
+    kinds: int
+    all_set: bool
+    tables: tuple[Table, ...]
+    helpers: tuple[str, ...] = (
+        "popcount",
+        "columns",
+        "columns_reach",
+        "leading_zeros",
+        "list_columns",
+    )
+
+    @property
+    def window(self) -> Window:
+        return self.strips.window
+
+    @property
+    def zeros(self) -> int:
+        """Bytes from the first column to the one of zeros."""
+        return COLUMN_BYTES * self.inputs
+
+    @property
+    def start_row(self) -> str:
+        """C: the row of ``start`` for a word of outputs."""
+        if self.kinds == 1:
+            return "w"
+        return "kind" if self.strips.out_words == 1 else f"kind * {self.strips.out_words}u + w"
+
+    @property
+    def overlap(self) -> int:
+        """Rows that a window shares with the one above it."""
+        return _overlap(self.window)
+
+    @property
+    def shift_bytes(self) -> int:
+        """From the columns of a window to those of the next."""
+        return self.window.stride_y * self.strips.row_bytes
+
+    @property
+    def room(self) -> int:
+        """Entries that a row may need, and the end of a list."""
+        return self.window.kernel_width * self.strips.channels + _BLOCK
+
+    @property
+    def capacity(self) -> int:
+        """Entries of a list: the set bits of a window, one more, and zeros."""
+        return self.inputs + _BLOCK + self.inputs % 2
+
+    @property
+    def carry_words(self) -> int:
+        """Two bits of 16 columns each, and as much behind the last."""
+        return 2 * (words(self.capacity, 16) + 1)
+
+    @property
+    def scratch_words(self) -> int:
+        return self.carry_words + self.capacity // 2
+
+
+def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDirect | None:
+    conv = strips_conv(ops, inputs, cpu)
+    if conv is None:
+        return None
+    strips, w = conv.strips, conv.strips.window
+    down, across = _inside(w, strips)
+    rows, row_kinds = np.unique(down, axis=0, return_inverse=True)
+    lines, line_kinds = np.unique(across, axis=0, return_inverse=True)
+    kinds = len(rows) * len(lines)
+    count = conv.rows.shape[1]
+    shifts = (strips.rows - 1) * w.stride_y * strips.row_bytes if _overlap(w) else 0
+    if COLUMN_BYTES * (count + kinds) + shifts >= OFFSETS or kinds > 255:
+        return None
+    limits = np.array([_limits(conv, row, line) for row in rows for line in lines])
+    # With an odd number of columns up to count + 1, limits beyond these hold always or never.
+    needed = np.clip((limits | 1) + 1, -count - 2, count + 4) // 2
+    least = max(int(needed.max()), 0)
+    start = least - needed
+    slices = max(3, int(start.max() + count + 1).bit_length())
+    weights, _ = in_lanes(conv.rows, conv.min_dot)
+    columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool), limits % 2 == 0])
+    tables = [
+        column_table("columns", pack(columns, LANES).T),
+        column_table("start", lane_digits(start, slices).reshape(-1, slices)),
+    ]
+    if kinds > 1:
+        tables.append(_bytes("row_kinds", row_kinds.reshape(-1) * len(lines)))
+        tables.append(_bytes("column_kinds", line_kinds.reshape(-1)))
+    inverted = bool(conv.all_set.any())
+    if inverted:
+        tables.append(column_table("all_set", pack(conv.all_set, LANES)))
+    return ConvDirect(len(conv.rows), count, strips, slices, least, kinds, inverted, tuple(tables))
+
+
+def _overlap(w: Window) -> int:
+    return max(w.kernel_height - w.stride_y, 0)
+
+
+def _bytes(suffix: str, values: NDArray[np.int64]) -> Table:
+    return Table(suffix, "uint8_t", np.pad(values, (0, -len(values) % 4)).astype(np.int32))
+
+
+def _inside(w: Window, strips: Strips) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(rows, kernel height) and (columns, kernel width): taps inside, all if a bit stands for them.
+
+    Of taps outside that are -1 there is nothing to know.
+    """
+    axes = (
+        (strips.rows, w.stride_y, w.kernel_height, w.pad_top, w.height),
+        (strips.columns, w.stride_x, w.kernel_width, w.pad_left, w.width),
+    )
+    taps = [
+        np.arange(places)[:, None] * stride - pad + np.arange(kernel)
+        for places, stride, kernel, pad, _ in axes
+    ]
+    inside = [(tap >= 0) & (tap < axis[4]) for tap, axis in zip(taps, axes, strict=True)]
+    if w.pad_value < 0:
+        inside = [np.ones_like(tap) for tap in inside]
+    return inside[0], inside[1]
+
+
+def _limits(
+    conv: StripsConv, rows: NDArray[np.bool_], columns: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """(lanes,) what 2 * a - n has to reach in windows with these rows and columns inside."""
+    inside = np.repeat(np.outer(rows, columns).ravel(), conv.strips.channels)
+    outside = conv.rows[:, ~inside]
+    given = conv.strips.window.pad_value * (2 * outside.sum(axis=1) - outside.shape[1])
+    return lane_limits(*in_lanes(conv.rows[:, inside], conv.min_dot - given))
+
+
+def pays(view: ConvDirect) -> bool:
+    """Whether rows would take more instructions.
+
+    A word of outputs costs about as much as 12 rows where a third of the bits are set, and as much
+    as 16 where half of them are; docs/kernels.md has what was measured.
+    """
+    return view.outputs >= _LEAST_OUTPUTS
+
+
+KERNEL = Kernel(
+    "conv_direct",
+    "columns",
+    ((Conv,), (Conv, MaxPool)),
+    frozenset({Layout.ROWS}),
+    fit,
+    rank=-1,
+    pays=pays,
+)
