@@ -199,4 +199,5 @@ KERNEL = Kernel(
     fit,
     rank=-1,
     pays=pays,
+    constant_time=False,
 )

@@ -506,5 +506,11 @@ def _out_word(
 
 
 KERNEL = Kernel(
-    "conv_tree", "tree", ((Conv,), (Conv, MaxPool)), frozenset({Layout.BYTES}), fit, rank=-1
+    "conv_tree",
+    "tree",
+    ((Conv,), (Conv, MaxPool)),
+    frozenset({Layout.BYTES}),
+    fit,
+    rank=-1,
+    constant_time=False,
 )
