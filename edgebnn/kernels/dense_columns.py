@@ -52,7 +52,7 @@ class DenseColumns:
     least: int
     columns: Table
     start: Table
-    helpers: tuple[str, ...] = ("popcount", "columns")
+    helpers: tuple[str, ...]
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -123,6 +123,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
     columns = pack(np.concatenate([weights.T, np.zeros((1, len(weights)), bool), even]), _LANES)
     digits = (start[:, None] >> np.arange(slices)[:, None] & 1).astype(bool)
     pixels = 1 if source.channels % _LANES == 0 else source.height * source.width
+    counting = ("leading_zeros",) if "clz" in cpu.features else ()
     return DenseColumns(
         inputs=count,
         outputs=len(op.weights),
@@ -134,6 +135,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
         least=least,
         columns=_table("columns", columns.T),
         start=_table("start", pack(digits, _LANES).swapaxes(1, 2).reshape(-1, slices)),
+        helpers=("popcount", "columns", "columns_reach", *counting, "list_columns"),
     )
 
 
