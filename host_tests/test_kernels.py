@@ -56,7 +56,7 @@ def reading(what: Layout) -> set[str]:
 
 
 # From these follows what a new kernel has to meet.
-ONLY_BITS = {"dense_columns"}
+ONLY_BITS = {"dense_columns", "dense_planes"}
 ALL_HEADS = for_ops(Dense, Conv) - ONLY_BITS
 WEIGHTED = for_ops(Dense, Conv, DepthwiseConv)
 WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool)
@@ -452,9 +452,11 @@ def test_every_branch_of_every_template() -> None:
         for target in HOSTS:
             for number in enumeration.meant_for(target):
                 printed |= marked(enumeration.case_library(number, target))
-        # A CPU that finds set bits by an instruction.
-        lists = [n for n, case in enumerate(cases()) if "columns" in case.prefer]
-        printed |= marked(enumeration.case_library(lists[0], get_target("cortex-m4")))
+        # CPUs that find set bits by an instruction, by a product, and by neither.
+        for way in ("columns", "digit_columns"):
+            lists = [n for n, case in enumerate(cases()) if way in case.prefer]
+            for name in ("cortex-m4", "cortex-m0", "rv32ec"):
+                printed |= marked(enumeration.case_library(lists[0], get_target(name)))
         # What a library has beside its layers, and a CPU whose tables are in a space of their own.
         for target, options in (("avr", {"self_test": True}), ("host", {"caller_arena": True})):
             planned = enumeration.planned(enumeration.cases()[0], get_target(target))

@@ -37,6 +37,7 @@ KERNELS = _found()
 #: What the first layer with weights can be told to use; ``auto`` leaves it to the kernels.
 FIRST_LAYER: Mapping[str, tuple[str, ...]] = {
     "auto": (),
+    "columns": ("digit_columns",),
     "subset-sums": ("subset_sums",),
     "bit-planes": ("bit_planes",),
 }
