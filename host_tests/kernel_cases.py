@@ -65,7 +65,7 @@ PLACES = ((1, 1), (3, 2), (1, 3), (2, 2), (3, 1))
 PAD_VALUES = (-1, 0, 1)
 FORMS = ("plain", "offset", "shift", "shifts", "zero", "all zero", "factors", "wide")
 MASKS = ("none", "some", "all")
-WAYS_OF_WORDS = ("bit_planes", "columns", "tree")  # of 32 bits
+WAYS_OF_WORDS = ("bit_planes", "columns", "digit_columns", "tree")  # of 32 bits
 UNMOVED: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0)}
 #: This computer as a CPU with words of 8 bits, addresses of 16, and no multiplication of 32.
 NARROW = replace(
@@ -297,6 +297,42 @@ def _again(chain: Chain) -> Chain:
     ops = tuple(op for op in chain.network.ops if op.name not in ("signs", "seen"))
     chain.network, chain.last = Network(chain.network.input, ops), ops[-1].name
     return chain
+
+
+def dense_by_digits() -> Iterator[Case]:
+    """Thresholds on integers with as many digits of both signs as there can be, and less."""
+    inputs = (*WIDTHS, 4, 5, 30, 34, 95, 96, 97, 127, 128, 129, 255, 256, 257, 289, 512, 521)
+    outputs = (*WIDTHS, 100, *WIDTHS, 34, 96)
+    for number, row in enumerate(spread(26, 14, inputs=inputs, outputs=outputs, bits=range(1, 9))):
+        yield _dense_by_digits(number, **row)
+    # Lists that are full several times a digit, with sums above them that grow more and less.
+    sizes = ((784, 256, 8), (1000, 33, 8), (784, 65, 3), (1000, 1, 7), (33, 1000, 8), (1, 1000, 2))
+    for number, (count, wide, bits) in enumerate(sizes, 100):
+        yield _dense_by_digits(number, count, wide, bits)
+    for number, one in enumerate((False, True), 200):  # weights of one sign: sums at both ends
+        yield _dense_by_digits(number, 300, 33, 8, one)
+
+
+def _dense_by_digits(
+    number: int, inputs: int, outputs: int, bits: int, only: bool | None = None
+) -> Case:
+    chain = Chain((14, number), Ints(1, 1, inputs, bits))
+    top = 2**bits - 1
+    # 1, 0, 1, 0 and so on has the most digits of +1, 1, 0, 1, 0, 1, 1 those of -1.
+    most = [0x55 & top, 0xAA & top, 0xAB & top, (0x55 & top >> 1) + 1]
+    rows = [np.full(inputs, value) for value in most]
+    rows += [chain.rng.choice(most, inputs), chain.rng.choice([*most, 0, top], inputs)]
+    for eighths in (1, 3, 5, 7):
+        some = chain.rng.permutation(inputs) < inputs * eighths // 8
+        rows.append(some * chain.rng.integers(0, top + 1, inputs))
+    chain.inputs = np.concatenate([chain.inputs, np.array(rows).astype(np.uint8)])
+    weights = chain.weights(outputs, 1, 1, inputs)
+    if only is not None:
+        weights[:] = only
+    head = chain.head("threshold", Dense("layer", INPUT, weights, Raw()))
+    chain.add(Dense("layer", INPUT, weights, head))
+    label = f"dense {inputs} x {bits} bits -> {outputs} threshold, digits"
+    return chain.case(label, prefer=("digit_columns",))
 
 
 def dense_on_bits() -> Iterator[Case]:
@@ -827,6 +863,7 @@ def cases() -> tuple[Case, ...]:
     """All of them, in an order that does not change."""
     return (
         *dense_on_ints(),
+        *dense_by_digits(),
         *dense_on_bits(),
         *dense_by_columns(),
         *conv_on_ints(),

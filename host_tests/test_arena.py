@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
+from kernel_cases import dense_by_digits
 from networks import random_inputs, random_model
+from numpy.typing import NDArray
 from test_cli import mistake
 from test_equality import device_inputs
 from test_model_files import mlp
@@ -91,6 +93,18 @@ def compile_with(*command: str | Path) -> str:
     return done.stderr if done.returncode else ""
 
 
+def answers(folder: Path, inputs: NDArray[np.uint8], *sanitize: str) -> list[list[int]]:
+    """Class and scores of each call by the ``CALLER`` that is in ``folder``, beside the library."""
+    files = (folder / "main.c", folder / "src" / "net.c", "-o", folder / "net")
+    flags = ("-std=gnu99", "-O1", *sanitize, "-pthread", "-I", folder / "src")
+    assert compile_with("clang", *flags, *files) == ""
+    done = subprocess.run(
+        [folder / "net"], input=inputs.tobytes(), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [[int(word) for word in line.split()] for line in done.stdout.splitlines()]
+
+
 @pytest.mark.parametrize("start", range(0, len(SEEDS), 8))
 def test_calls_with_arenas_of_their_own_run_at_once(start: int, tmp_path: Path) -> None:
     """Two threads compute all inputs; one build looks at memory, the other at races."""
@@ -103,15 +117,21 @@ def test_calls_with_arenas_of_their_own_run_at_once(start: int, tmp_path: Path) 
         wanted = reference.run(lower(model), inputs)
         rows = np.concatenate([wanted.classes[:, None], wanted.scores], axis=1).tolist()
         for sanitize in (SANITIZE, ("-fsanitize=thread",)):
-            files = (folder / "main.c", folder / "src" / "net.c", "-o", folder / "net")
-            flags = ("-std=gnu99", "-O1", *sanitize, "-pthread", "-I", folder / "src")
-            assert compile_with("clang", *flags, *files) == ""
-            done = subprocess.run(
-                [folder / "net"], input=inputs.tobytes(), capture_output=True, check=False
-            )
-            assert done.returncode == 0, done.stderr
-            got = [[int(word) for word in line.split()] for line in done.stdout.splitlines()]
+            got = answers(folder, inputs, *sanitize)
             assert got == [*rows, *rows]
+
+
+@pytest.mark.parametrize("number", [0, 2, 26, 28])
+def test_columns_of_digits_begin_with_any_memory(number: int, tmp_path: Path) -> None:
+    """Sums and planes of zeros are made anew in each call; few words and many of both."""
+    case = list(dense_by_digits())[number]
+    planned = plan(case.network, get_target("host"), case.prefer)
+    api.write(c.generate(planned, "net", caller_arena=True), tmp_path)
+    inputs = case.inputs[-INPUTS:]
+    (tmp_path / "main.c").write_text(CALLER % INPUTS)
+    wanted = reference.run(case.network, inputs)
+    rows = np.concatenate([wanted.classes[:, None], wanted.scores], axis=1).tolist()
+    assert answers(tmp_path, inputs, *SANITIZE) == [*rows, *rows]
 
 
 @pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "rv32ec", "avr"])

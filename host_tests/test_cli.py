@@ -161,7 +161,8 @@ def test_info_shows_layers_accuracy_and_targets(trained: Path, tmp_path: Path) -
 
 
 def test_first_layer_is_a_choice(trained: Path, tmp_path: Path) -> None:
-    for choice, kernel in (("auto", "subset_sums"), ("bit-planes", "bit_planes")):
+    ways = {"auto": "subset_sums", "columns": "digit_columns", "bit-planes": "bit_planes"}
+    for choice, kernel in ways.items():
         option = f"--first-layer={choice}"
         assert re.search(rf"dense1 .* {kernel} ", output_here(tmp_path, "info", trained, option))
         output_here(tmp_path, "generate", trained, "-o", choice, "--name", "net", option)
@@ -534,7 +535,7 @@ def test_unknown_target(model_file: Path, tmp_path: Path) -> None:
 def test_unknown_first_layer(command: str, model_file: Path, tmp_path: Path) -> None:
     where = ("-o", "out") if command == "generate" else ()
     arguments = (command, model_file, "--first-layer", "bit_planes", *where)
-    reason = "unknown first layer 'bit_planes'; pick one of: auto, tree, subset-sums, bit-planes"
+    reason = "unknown first layer 'bit_planes'; pick one of: auto, tree, columns, subset-sums"
     assert reason in mistake(tmp_path, *arguments)
 
 

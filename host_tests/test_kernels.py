@@ -57,7 +57,7 @@ def reading(what: Layout) -> set[str]:
 
 # From these follows what a new kernel has to meet.
 STRIPS = {"conv_delta", "conv_direct"}
-ONLY_BITS = {"conv_tree", "dense_columns"} | STRIPS
+ONLY_BITS = {"conv_tree", "dense_columns", "dense_planes"} | STRIPS
 ALL_HEADS = for_ops(Dense, Conv) - ONLY_BITS
 WEIGHTED = for_ops(Dense, Conv, DepthwiseConv)
 WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool) - STRIPS
@@ -506,10 +506,11 @@ def test_every_branch_of_every_template() -> None:
         for target in HOSTS:
             for number in enumeration.meant_for(target):
                 printed |= marked(enumeration.case_library(number, target))
-        # CPUs that find set bits by an instruction, or without a product.
-        for number in (n for n, case in enumerate(cases()) if "columns" in case.prefer):
-            for target in ("cortex-m4", "rv32ec"):
-                printed |= marked(enumeration.case_library(number, get_target(target)))
+        # CPUs that find set bits by an instruction, by a product, and by neither.
+        for number, case in enumerate(cases()):
+            if {"columns", "digit_columns"} & set(case.prefer):
+                for name in ("cortex-m4", "cortex-m0", "rv32ec"):
+                    printed |= marked(enumeration.case_library(number, get_target(name)))
         # What a library has beside its layers, and a CPU whose tables are in a space of their own.
         for target, options in (("avr", {"self_test": True}), ("host", {"caller_arena": True})):
             planned = enumeration.planned(enumeration.cases()[0], get_target(target))

@@ -43,6 +43,7 @@ KERNELS = _found()
 FIRST_LAYER: Mapping[str, tuple[str, ...]] = {
     "auto": (),
     "tree": ("tree",),
+    "columns": ("digit_columns",),
     "subset-sums": ("subset_sums",),
     "bit-planes": ("bit_planes",),
 }

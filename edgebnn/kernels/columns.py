@@ -17,6 +17,7 @@ LANES = 32
 COLUMN_BYTES = LANES // 8
 OFFSETS = 2**16
 """Bytes that what a list says of a column can tell apart."""
+_DE_BRUIJN = 0x077CB531  # all its 32 runs of five bits differ
 
 
 def in_lanes(rows: BoolArray, min_dot: Int32Array) -> tuple[BoolArray, NDArray[np.int64]]:
@@ -46,6 +47,14 @@ def lane_digits(numbers: NDArray[np.int64], slices: int) -> NDArray[np.unsignedi
 def column_table(suffix: str, values: NDArray[np.unsignedinteger]) -> Table:
     """Words of 32 lanes."""
     return Table(suffix, "uint32_t", np.ascontiguousarray(values), words=True)
+
+
+def bit_places() -> Table:
+    """Four times the place of a bit, where the top five bits of its product by the sequence say."""
+    places = np.zeros(LANES, np.int32)
+    for place in range(LANES):
+        places[(_DE_BRUIJN << place) % 2**32 >> 27] = COLUMN_BYTES * place
+    return Table("places", "uint8_t", places)
 
 
 @dataclass(frozen=True, slots=True)

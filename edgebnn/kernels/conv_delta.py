@@ -32,6 +32,7 @@ from edgebnn.kernels.columns import (
     LANES,
     OFFSETS,
     Strips,
+    bit_places,
     column_table,
     in_lanes,
     lane_digits,
@@ -43,7 +44,6 @@ from edgebnn.targets.base import Cpu
 _BLOCK = 16  # columns: a list has whole blocks, and then none, 4 or 8 columns more
 _MOST_HALVES = 16  # columns of ones: more are added as a number
 _LEAST_OUTPUTS = 12
-_DE_BRUIJN = 0x077CB531  # all its 32 runs of five bits differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     ]
     places = "clz" not in cpu.features and "mul" in cpu.features
     if places:
-        tables.append(_places())
+        tables.append(bit_places())
     inverted = bool(conv.all_set.any())
     if inverted:
         tables.append(column_table("all_set", pack(conv.all_set, LANES)))
@@ -163,14 +163,6 @@ def _outside(width: int, channels: int, plus: bool) -> Table:
     """A row of a window outside the image."""
     line = np.full((width, channels), plus)
     return column_table("outside", pack(line, LANES).reshape(-1))
-
-
-def _places() -> Table:
-    """Four times the place of a bit, by what it makes of a de Bruijn sequence."""
-    table = np.zeros(32, np.int32)
-    for place in range(32):
-        table[(_DE_BRUIJN << place) % 2**32 >> 27] = COLUMN_BYTES * place
-    return Table("places", "uint8_t", table)
 
 
 def pays(view: ConvDelta) -> bool:

@@ -1,0 +1,207 @@
+"""Dense layers on integers by columns, which digits of the inputs add or take away.
+
+An input is written in digits of -1, 0 and 1, x = sum(d[p] << p), of which no two in turn are not 0.
+Random values of 8 bits have three that are not 0, those of images less. Each of them costs a
+column, as in ``dense_columns``, that is added to 32 sums, or taken away, from their digit p on.
+Digits are made of bit planes, the least significant first, for 32 inputs at once.
+Source: Reitwiesner, Binary Arithmetic, 1960 (the non-adjacent form).
+
+With A the sum of the inputs whose weight is +1, and S the sum of all, the dot is 2 * A - S. It is
+no less than t[o] if A >= (S + t[o]) / 2, or, with integers, if
+
+    A + (1 if t[o] and S are even, else 0) >= S // 2 + t[o] // 2 + 1
+
+Lanes are all compared with the same number: A is added to what the t[o] // 2 + 1 of its lane lacks
+of the largest of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgebnn.bits import Layout, pack, words
+from edgebnn.ir import Dense, Ints, Op, Threshold, dot_bound, fan_in
+from edgebnn.kernels.base import Inputs, Kernel, Table
+from edgebnn.kernels.columns import COLUMN_BYTES, LANES, OFFSETS, bit_places, column_table
+from edgebnn.targets.base import Cpu
+
+_BLOCK = 8  # columns: lists have whole blocks
+#: So many columns can be listed before the first are added. With more, sums are touched less often,
+#: and there is more RAM: 784 inputs would take 0.2 kB more for the last 2 % of instructions.
+_LISTED = 92
+#: Entries of two bytes that have to be free before a word of inputs is listed, beside a quarter of
+#: all: its columns, zeros of both last blocks, and three pairs of carries. Each 16 columns have one
+#: pair of 8 bytes, the quarter; both lists may have begun one, and one lies behind the last.
+_SPARE = LANES + 2 * (_BLOCK - 1) + 3 * 4
+
+
+@dataclass(frozen=True, slots=True)
+class DensePlanes:
+    """What ``dense_planes.c.j2`` prints.
+
+    ``columns`` has a row a word of outputs: a column an input, and one of zeros at the offset
+    ``zeros``. ``start`` is what is added to sums before they are compared with ``least`` and half
+    of the total; in lanes of ``even`` it is one more if the total is even. ``places`` say where a
+    bit is, on CPUs that do not count zeros. Sums have ``height`` digits from the listed one on.
+    """
+
+    inputs: int
+    outputs: int
+    bits: int
+    row_words: int
+    out_words: int
+    height: int
+    least: int
+    planes_at: int
+    columns: Table
+    start: Table
+    even: Table
+    places: Table | None
+    helpers: tuple[str, ...]
+    spare: int = _SPARE
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        places = (self.places,) if self.places else ()
+        return (self.columns, self.start, self.even, *places)
+
+    @property
+    def whole_words(self) -> int:
+        """Words of 32 inputs."""
+        return self.inputs // LANES
+
+    @property
+    def whole_inputs(self) -> int:
+        return self.whole_words * LANES
+
+    @property
+    def tail(self) -> int:
+        """Inputs in a word that has less."""
+        return self.inputs % LANES
+
+    @property
+    def swaps(self) -> tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]:
+        """What transposes 8 x 8 bits: by how much to shift, a mask, and pairs of words."""
+        masks = ((4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555))
+        return tuple(
+            (by, mask, tuple((k, k + by) for k in range(8) if not k & by)) for by, mask in masks
+        )
+
+    @property
+    def plane_places(self) -> tuple[int, ...]:
+        """Where planes of bits begin, behind one of zeros."""
+        return tuple(self.row_words * place for place in range(1, self.bits + 1))
+
+    @property
+    def last_place(self) -> int:
+        """And the one of zeros behind them."""
+        return self.row_words * (self.bits + 1)
+
+    @property
+    def zeros(self) -> int:
+        """Bytes from the first column to the one of zeros."""
+        return COLUMN_BYTES * self.inputs
+
+    @property
+    def digit_words(self) -> int:
+        """Of all sums, from the digit on that is listed."""
+        return self.height * self.out_words
+
+    @property
+    def begun_words(self) -> int:
+        """And without the highest digit."""
+        return self.digit_words - self.out_words
+
+    @property
+    def digits(self) -> int:
+        """Of a sum in the end."""
+        return self.bits + self.height
+
+    @property
+    def scratch_words(self) -> int:
+        return max(self.planes_at + self.last_place + self.row_words, self.out_words * self.digits)
+
+
+def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DensePlanes | None:
+    (op,) = ops
+    source = inputs[0]
+    if not isinstance(op, Dense) or not isinstance(source, Ints):
+        return None
+    count = fan_in(op)
+    last = COLUMN_BYTES * count
+    if not isinstance(op.head, Threshold) or cpu.word_bits != LANES or last >= OFFSETS:
+        return None
+    row_words, out_words = words(count, LANES), words(len(op.weights), LANES)
+    # Those without an output have no weights, and a threshold that no dot reaches.
+    weights = np.zeros((count + 1, LANES * out_words), bool)
+    weights[:count, : len(op.weights)] = op.weights.reshape(-1, count).T
+    bound = dot_bound(count, source)
+    min_dot = np.full(LANES * out_words, bound + 1, np.int64)
+    min_dot[: len(op.weights)] = np.clip(op.head.min_dot, -bound, bound + 1)
+    needed = min_dot // 2 + 1
+    least = max(int(needed.max()), 0)
+    start = least - needed
+    height = _height(count, source.bits, int(start.max()))
+    room = words(-(-4 * (_listed(count) + _SPARE) // 3), 2)  # of which a quarter is spare
+    digits = start[:, None] >> np.arange(source.bits + height) & 1
+    by_table = "clz" not in cpu.features and "mul" in cpu.features
+    counting = ("leading_zeros",) if "clz" in cpu.features else ()
+    return DensePlanes(
+        inputs=count,
+        outputs=len(op.weights),
+        bits=source.bits,
+        row_words=row_words,
+        out_words=out_words,
+        height=height,
+        least=least,
+        planes_at=max(
+            out_words * (p + height) + room - row_words * p for p in range(source.bits + 1)
+        ),
+        columns=column_table("columns", pack(weights, LANES).T),
+        start=column_table("start", pack(digits.T.astype(bool), LANES).T),
+        even=column_table("even", pack(min_dot % 2 == 0, LANES)),
+        places=bit_places() if by_table else None,
+        helpers=("columns", *counting, "take_bit", "signed_columns"),
+    )
+
+
+def _listed(count: int) -> int:
+    """Columns of a digit that can be listed before some have to be added."""
+    return min(count, _LISTED)
+
+
+def _height(count: int, bits: int, start: int) -> int:
+    """Digits that sums need, from the listed one on, and in the end together with ``start``.
+
+    A digit adds at most ``count`` to sums, and an excess of up to 15 whenever columns are added: if
+    more than ``_listed`` are there, and at the end. Those before it add less than it does. In the
+    end an input has added 4 / 3 of 2**bits at most, which is the number 10101... in digits, and all
+    excess, of digits up to bits - 2, is less than 8 times 2**bits whenever columns are added.
+    """
+    times = count // _listed(count) + 1
+    height = (count + (2 * _BLOCK - 1) * times - 1).bit_length() + 1
+    most = start + 1 + (4 * count // 3 + 8 * times + 1 << bits)
+    return max(height, most.bit_length() - bits)
+
+
+def pays(view: DensePlanes) -> bool:
+    """Whether subset sums would take more instructions, counted on random inputs.
+
+    A word of outputs costs about as much as 3 * bits - 3 outputs by subset sums, and for each digit
+    as much as 128 products. Measured on Cortex-M4, Cortex-M0 and RV32IMC, for 16 to 784 inputs of 1
+    to 8 bits; docs/kernels.md has a table. Images have less digits than random inputs.
+    """
+    word = 3 * view.bits - 3 + 128 * (view.bits + 1) // view.inputs
+    return view.outputs >= word * view.out_words
+
+
+KERNEL = Kernel(
+    "dense_planes",
+    "digit_columns",
+    ((Dense,),),
+    frozenset({Layout.BYTES}),
+    fit,
+    rank=-1,
+    pays=pays,
+    constant_time=False,
+)
