@@ -5,6 +5,7 @@ has no room for all outputs of a twin, or one would take minutes to run, a part 
 counted and the count is scaled: all outputs cost alike.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from edgebnn.bench.counting import Counted, count
 from edgebnn.bench.programs import Program, float_program, int8_program, kernel_program
 from edgebnn.bench.shapes import Shape, Subject
 from edgebnn.errors import TooLarge
-from edgebnn.ir import INPUT
+from edgebnn.ir import INPUT, Network
 from edgebnn.plan import plan
 from edgebnn.targets import Target
 
@@ -132,6 +133,18 @@ class _Job:
     slow: bool = False
 
 
+def int8_of(network: Network, target: Target, folder: Path, seed: int = 0) -> Counted:
+    """What the layers of ``network`` take in int8 on ``target``, one after the other.
+
+    Raises:
+        EdgebnnError: some layer has no twin; or as :func:`count`.
+        TooLarge: there is no room for them.
+    """
+    layers = twins.twins(network.ops, network.input, seed)
+    program = int8_program(layers, target.name, target.cpu, seed)
+    return count(program, target, folder, "the twin in int8", slow=True)
+
+
 def _jobs(target: Target, shape: Shape, seed: int, only: Sequence[str]) -> Iterator[_Job]:
     empty = Row(target.name, shape.name, "", "", "", False, shape.products, "", (), None)
     layers = twins.twins(shape.ops(INPUT, np.random.default_rng(seed)), shape.source, seed)
@@ -160,20 +173,16 @@ def _parts(
     way: str, layers: tuple[twins.Layer, ...], target: Target, seed: int
 ) -> Iterator[Program]:
     """The twin with as many outputs as may be, then with half of them, and so on."""
-    make, size = (int8_program, 1) if way == "int8" else (float_program, 4)
+    make = int8_program if way == "int8" else float_program
     first, outputs = layers[0], layers[0].out_shape[2]
     some = outputs
-
-    def fits(some: int) -> bool:
-        return size * first.weights.size * some <= outputs * target.cpu.largest_array and (
-            way == "int8" or first.products * some <= _FLOAT_PRODUCTS * outputs
-        )
-
-    while some > 1 and not fits(some):
-        some //= 2  # a number that blocks of outputs divide, if that of all is one
+    # Halves, as blocks of outputs divide them if they divide all.
+    while way == "float" and some > 1 and first.products * some > _FLOAT_PRODUCTS * outputs:
+        some //= 2
     while some:
         part = tuple(layer.first_outputs(some) for layer in layers)
-        yield make(part, target.name, target.cpu, seed, outputs / some)
+        with contextlib.suppress(TooLarge):
+            yield make(part, target.name, target.cpu, seed, outputs / some)
         some //= 2
 
 
