@@ -305,12 +305,25 @@ def test_json_alone(tmp_path: Path) -> None:
 
 
 def test_no_room_is_said() -> None:
-    row = measured.Row("avr", "s", "-", "", "int8", False, 10, "", (), None, note="too large")
+    row = measured.Row("avr", "s", "-", "", "int8", False, 10, "", (), None, note="no room")
     text = results.tables([row, replace(row, way="rows", unit="cycles", counts=(7,), count=7.0)])
     assert "| s | - | int8 | no room | - | - | - |" in text
     assert "| s | - | rows | 7 | 22.4 | - | - |" in text
-    assert results.record([row], [], 0)["rows"][0]["note"] == "too large"
+    assert results.record([row], [], 0)["rows"][0]["note"] == "no room"
     assert results.groups([row]) == []
+
+
+def test_a_compiler_without_float_is_said(tmp_path: Path) -> None:
+    """The ESP8266 has it in ROM. What an AVR has no room for is said as well."""
+    small = measured.measure([get_target("esp8266")], [shapes.shape_of("dense-40-24")], tmp_path)
+    rows = [row for row, _tools in small]
+    assert [row.note for row in rows] == ["no float", "", "", ""]
+    assert [row.count is None for row in rows] == [True, False, False, False]
+    for size, own in (("40x40", ""), ("64x64", "no room")):
+        large = shapes.shape_of(f"conv-{size}x9-2")
+        found = measured.measure([get_target("avr")], [large], tmp_path / size)
+        notes = {row.way: row.note for row, _tools in found}
+        assert notes == {"float": "no room", "int8": "no room", "rows": own}
 
 
 @pytest.mark.parametrize(

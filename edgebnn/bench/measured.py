@@ -17,7 +17,7 @@ from edgebnn.bench import twins
 from edgebnn.bench.counting import Counted, count
 from edgebnn.bench.programs import Program, float_program, int8_program, kernel_program
 from edgebnn.bench.shapes import Shape, Subject
-from edgebnn.errors import TooLarge
+from edgebnn.errors import EdgebnnError, TooLarge
 from edgebnn.ir import INPUT, Network
 from edgebnn.plan import plan
 from edgebnn.targets import Target
@@ -35,8 +35,8 @@ class Row:
 
     ``statistics`` are those of its inputs, ``short`` in a word, "" where there are no others.
     ``way`` is that of a kernel, or "int8" or "float"; ``chosen`` if a plan takes it by itself.
-    ``part`` is how much of a twin was counted, 1 for all of it. ``count`` None: there is no room
-    for it, as ``note`` says.
+    ``part`` is how much of a twin was counted, 1 for all of it. ``count`` None: there is "no room"
+    for it, or "no float" in the compiler's library, as ``note`` says.
     """
 
     target: str
@@ -163,7 +163,8 @@ def _jobs(target: Target, shape: Shape, seed: int, only: Sequence[str]) -> Itera
 
             def program(subject: Subject = subject, way: str = way) -> Iterator[Program]:
                 scheduled = plan(subject.network, target, (way,))
-                yield kernel_program(scheduled, subject.names, subject.source, subject.result)
+                with contextlib.suppress(TooLarge):
+                    yield kernel_program(scheduled, subject.names, subject.source, subject.result)
 
             drawn = replace(empty, statistics=statistics.title, short=statistics.short)
             yield _Job(replace(drawn, way=way, chosen=way == own), program)
@@ -187,14 +188,19 @@ def _parts(
 
 
 def _counted(job: _Job, target: Target, folder: Path) -> tuple[Row, Tools | None]:
-    row, note = job.row, ""
+    row, note = job.row, "no room"
     what = f"{row.way} of {row.shape}"
     for trial, program in enumerate(job.programs()):
         try:
             found: Counted = count(program, target, folder / str(trial), what, slow=job.slow)
-        except TooLarge as error:
-            note = note or str(error)
+        except TooLarge:
             continue
+        except EdgebnnError as error:
+            # An ESP8266 has them in its ROM, which no emulator has.
+            if row.way != "float" or "undefined" not in str(error):
+                raise
+            note = "no float"
+            break
         tools = Tools(target.name, found.compiler, found.emulator, found.unit)
         value = program.scale * found.mean
         return (
@@ -207,4 +213,4 @@ def _counted(job: _Job, target: Target, folder: Path) -> tuple[Row, Tools | None
             ),
             tools,
         )
-    return replace(row, note=note or "does not fit"), None
+    return replace(row, note=note), None
