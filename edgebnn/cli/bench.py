@@ -251,7 +251,7 @@ def bench_kernels(
         write_text(json_file, record)
     drawn = [output / "kernels.png"] if plots.available() else []
     for path in (*drawn, *((plot,) if plot is not None else ())):
-        title = "How many times as many instructions a layer takes in int8"
+        title = "How many times as much a layer takes in int8"
         note = results.head(tools, seed)
         plots.dot_plot(path, results.groups(rows), title=title, axis="times", note=note)
     if str(json_file) == "-":
