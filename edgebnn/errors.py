@@ -14,3 +14,7 @@ class Interrupted(EdgebnnError):
 
 class TooLarge(EdgebnnError):
     """A network that a target has no room for; on another target it may be fine."""
+
+
+class NoTwin(EdgebnnError):
+    """A network that the bench has no twin of in int8."""

@@ -261,6 +261,7 @@ import edgebnn.filters, edgebnn.data, edgebnn.data.transforms, edgebnn.files
 import edgebnn.packages.platformio, edgebnn.importers
 import edgebnn.codegen.c, edgebnn.codegen.cuda, edgebnn.device.host, edgebnn.device.emulator
 import edgebnn.device.wire, edgebnn.device.serial, edgebnn.device.ports
+import edgebnn.bench.measured, edgebnn.bench.results
 """
 
 
@@ -292,6 +293,7 @@ def imports_of(path: Path) -> set[str]:
         ("codegen", ("checkpoint", "lower", "nn", "packages", "device", "api", "cli")),
         ("packages", ("checkpoint", "lower", "nn", "device", "api", "cli")),
         ("study", ("codegen.c", "device", "measure", "cli")),
+        ("bench", ("nn", "train", "checkpoint", "lower", "measure", "report", "packages", "cli")),
         ("targets", ("device", "kernels", "plan", "codegen", "lower", "nn", "cli")),
         ("device", ("nn", "train", "study", "checkpoint", "lower", "measure", "report", "cli")),
     ],

@@ -1,6 +1,7 @@
 """``edgebnn bench kernels``: what it counts, against what is right and what is known otherwise."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,19 @@ from edgebnn.bench import counting, measured, programs, results, shapes, twins
 from edgebnn.cli import app
 from edgebnn.codegen import c
 from edgebnn.device import build, unicorn
-from edgebnn.errors import EdgebnnError
-from edgebnn.ir import INPUT, Bits, Conv, Dense, DepthwiseConv, Ints, MaxPool, Threshold, tensors
+from edgebnn.errors import EdgebnnError, NoTwin
+from edgebnn.ir import (
+    INPUT,
+    Bits,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Ints,
+    MaxPool,
+    Scores,
+    Threshold,
+    tensors,
+)
 from edgebnn.kernels import KERNELS
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
@@ -141,7 +153,7 @@ def test_a_wrong_result_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["dense-64-40", "conv-6x5x33-9"])
 def test_counts_are_those_of_the_layer_in_a_model(name: str, tmp_path: Path) -> None:
     """Unicorn counts layers of a model by themselves; ours have the arguments of the call, too."""
-    target, subject = get_target("cortex-m4"), None
+    target = get_target("cortex-m4")
     shape = shapes.shape_of(name)
     subject = shape.subject(shape.statistics[0], 5, 1)
     for way in measured.ways(subject, target):
@@ -153,6 +165,12 @@ def test_counts_are_those_of_the_layer_in_a_model(name: str, tmp_path: Path) -> 
         found = unicorn.run(model, rows, counted=1)
         own = dict(zip(model.library.layers, found.layer_instructions, strict=True))["net_layer"]
         assert own < spent <= own + 8
+        library = replace(program.library, layers=("bench_run",))
+        image = build.build_firmware(library, target, tmp_path / f"{way}-run")
+        record = np.zeros((1, library.input_bytes), np.uint8)
+        record[0, 0] = 1
+        record[0, programs.HEAD_BYTES :][: program.source.shape[1]] = program.source[0]
+        assert unicorn.run(image, record, counted=1).layer_instructions == (spent,)
 
 
 def test_emulators_count_the_same(tmp_path: Path) -> None:
@@ -287,12 +305,25 @@ def test_json_alone(tmp_path: Path) -> None:
 
 
 def test_no_room_is_said() -> None:
-    row = measured.Row("avr", "s", "-", "", "int8", False, 10, "", (), None, note="too large")
+    row = measured.Row("avr", "s", "-", "", "int8", False, 10, "", (), None, note="no room")
     text = results.tables([row, replace(row, way="rows", unit="cycles", counts=(7,), count=7.0)])
     assert "| s | - | int8 | no room | - | - | - |" in text
     assert "| s | - | rows | 7 | 22.4 | - | - |" in text
-    assert results.record([row], [], 0)["rows"][0]["note"] == "too large"
+    assert results.record([row], [], 0)["rows"][0]["note"] == "no room"
     assert results.groups([row]) == []
+
+
+def test_a_compiler_without_float_is_said(tmp_path: Path) -> None:
+    """The ESP8266 has it in ROM. What an AVR has no room for is said as well."""
+    small = measured.measure([get_target("esp8266")], [shapes.shape_of("dense-40-24")], tmp_path)
+    rows = [row for row, _tools in small]
+    assert [row.note for row in rows] == ["no float", "", "", ""]
+    assert [row.count is None for row in rows] == [True, False, False, False]
+    for size, own in (("40x40", ""), ("64x64", "no room")):
+        large = shapes.shape_of(f"conv-{size}x9-2")
+        found = measured.measure([get_target("avr")], [large], tmp_path / size)
+        notes = {row.way: row.note for row, _tools in found}
+        assert notes == {"float": "no room", "int8": "no room", "rows": own}
 
 
 @pytest.mark.parametrize(
@@ -323,3 +354,60 @@ def test_mistakes_are_one_line(
     assert message in said
     assert "\n" not in said
     assert not (tmp_path / "build").exists()
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def test_models_have_twins(tmp_path: Path) -> None:
+    """Beside what the network takes; nothing where there is no room or no such layer."""
+    model = Path(__file__).resolve().parent.parent / "examples" / "models" / "mnist_tiny.pt"
+    options = ["bench", "models", str(model), "-t", "cortex-m4", "-t", "avr", "--inputs", "2"]
+    found = CliRunner().invoke(app, options)
+    assert found.exception is None
+    head, _, first, second = found.stdout.splitlines()[:4]
+    assert head.endswith("| differ | int8 | x int8 |")
+    assert re.search(r"\| cortex-m4 \| .* \| 0/2 \| [\d ]{9} \| [\d.]+ \|$", first)
+    assert second.endswith("| 0/2 | no room | - |")
+    found = CliRunner().invoke(app, [*options, "--json"])
+    chip, avr = json.loads(found.stdout)
+    assert avr["int8"] == {"error": "no room"}
+    mean = sum(chip["instructions"]) / 2
+    assert chip["int8"]["ratio"] == pytest.approx(chip["int8"]["count"] / mean)
+    assert chip["int8"]["unit"] == "instructions"
+
+
+def test_a_model_without_a_twin() -> None:
+    network = shapes.shape_of("dense-8-4").subject(shapes.INDEPENDENT, 0, 1).network
+    with pytest.raises(NoTwin, match=r"'feed' \(Binarize\) has no twin in int8"):
+        twins.twins(network.ops, network.input, 0)
+
+
+def test_twins_of_whole_networks_equal_numpy(tmp_path: Path) -> None:
+    """Strides, unequal paddings, scores, and layers that one after the other go through memory."""
+    rng = np.random.default_rng(0)
+
+    def signs(*shape: int):
+        return rng.integers(0, 2, shape).astype(bool)
+
+    def head(outputs: int) -> Threshold:
+        return Threshold(np.zeros(outputs, np.int32))
+
+    scores = Scores(np.ones(3, np.int32), np.zeros(3, np.int32), 0)
+    ops = (
+        Conv("a", INPUT, signs(7, 2, 3, 2), (2, 1), (0, 1, 2, 0), 0, head(7)),
+        DepthwiseConv("b", "a", signs(3, 3, 7), (1, 2), (1, 1, 1, 1), -1, head(7)),
+        Conv("c", "b", signs(8, 1, 1, 7), (1, 1), (0, 0, 0, 0), -1, head(8)),
+        MaxPool("d", "c", (2, 1), (1, 1), np.zeros(8, bool)),
+        Dense("e", "d", signs(6, 4, 4, 8), head(6)),
+        Dense("f", "e", signs(3, 1, 1, 6), scores),
+    )
+    layers = twins.twins(ops, Ints(9, 7, 2, 8), 1)
+    assert [layer.out_shape for layer in layers[:4]] == [(5, 7, 7), (5, 4, 7), (5, 4, 8), (4, 4, 8)]
+    image = rng.integers(-128, 128, (9, 7, 2))
+    assert np.array_equal(twins.values(layers, image), plain(layers, image, narrow=True))
+    for name in CPUS:
+        target = get_target(name)
+        for seed in (1, 2):
+            program = programs.int8_program(layers, name, target.cpu, seed)
+            counting.count(program, target, tmp_path / name / str(seed), name)

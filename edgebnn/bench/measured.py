@@ -5,6 +5,7 @@ has no room for all outputs of a twin, or one would take minutes to run, a part 
 counted and the count is scaled: all outputs cost alike.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +17,8 @@ from edgebnn.bench import twins
 from edgebnn.bench.counting import Counted, count
 from edgebnn.bench.programs import Program, float_program, int8_program, kernel_program
 from edgebnn.bench.shapes import Shape, Subject
-from edgebnn.errors import TooLarge
-from edgebnn.ir import INPUT
+from edgebnn.errors import EdgebnnError, TooLarge
+from edgebnn.ir import INPUT, Network
 from edgebnn.plan import plan
 from edgebnn.targets import Target
 
@@ -34,8 +35,8 @@ class Row:
 
     ``statistics`` are those of its inputs, ``short`` in a word, "" where there are no others.
     ``way`` is that of a kernel, or "int8" or "float"; ``chosen`` if a plan takes it by itself.
-    ``part`` is how much of a twin was counted, 1 for all of it. ``count`` None: there is no room
-    for it, as ``note`` says.
+    ``part`` is how much of a twin was counted, 1 for all of it. ``count`` None: there is "no room"
+    for it, or "no float" in the compiler's library, as ``note`` says.
     """
 
     target: str
@@ -132,6 +133,18 @@ class _Job:
     slow: bool = False
 
 
+def int8_of(network: Network, target: Target, folder: Path, seed: int = 0) -> Counted:
+    """What the layers of ``network`` take in int8 on ``target``, one after the other.
+
+    Raises:
+        EdgebnnError: some layer has no twin; or as :func:`count`.
+        TooLarge: there is no room for them.
+    """
+    layers = twins.twins(network.ops, network.input, seed)
+    program = int8_program(layers, target.name, target.cpu, seed)
+    return count(program, target, folder, "the twin in int8", slow=True)
+
+
 def _jobs(target: Target, shape: Shape, seed: int, only: Sequence[str]) -> Iterator[_Job]:
     empty = Row(target.name, shape.name, "", "", "", False, shape.products, "", (), None)
     layers = twins.twins(shape.ops(INPUT, np.random.default_rng(seed)), shape.source, seed)
@@ -150,7 +163,8 @@ def _jobs(target: Target, shape: Shape, seed: int, only: Sequence[str]) -> Itera
 
             def program(subject: Subject = subject, way: str = way) -> Iterator[Program]:
                 scheduled = plan(subject.network, target, (way,))
-                yield kernel_program(scheduled, subject.names, subject.source, subject.result)
+                with contextlib.suppress(TooLarge):
+                    yield kernel_program(scheduled, subject.names, subject.source, subject.result)
 
             drawn = replace(empty, statistics=statistics.title, short=statistics.short)
             yield _Job(replace(drawn, way=way, chosen=way == own), program)
@@ -160,32 +174,33 @@ def _parts(
     way: str, layers: tuple[twins.Layer, ...], target: Target, seed: int
 ) -> Iterator[Program]:
     """The twin with as many outputs as may be, then with half of them, and so on."""
-    make, size = (int8_program, 1) if way == "int8" else (float_program, 4)
+    make = int8_program if way == "int8" else float_program
     first, outputs = layers[0], layers[0].out_shape[2]
     some = outputs
-
-    def fits(some: int) -> bool:
-        return size * first.weights.size * some <= outputs * target.cpu.largest_array and (
-            way == "int8" or first.products * some <= _FLOAT_PRODUCTS * outputs
-        )
-
-    while some > 1 and not fits(some):
-        some //= 2  # a number that blocks of outputs divide, if that of all is one
+    # Halves, as blocks of outputs divide them if they divide all.
+    while way == "float" and some > 1 and first.products * some > _FLOAT_PRODUCTS * outputs:
+        some //= 2
     while some:
         part = tuple(layer.first_outputs(some) for layer in layers)
-        yield make(part, target.name, target.cpu, seed, outputs / some)
+        with contextlib.suppress(TooLarge):
+            yield make(part, target.name, target.cpu, seed, outputs / some)
         some //= 2
 
 
 def _counted(job: _Job, target: Target, folder: Path) -> tuple[Row, Tools | None]:
-    row, note = job.row, ""
+    row, note = job.row, "no room"
     what = f"{row.way} of {row.shape}"
     for trial, program in enumerate(job.programs()):
         try:
             found: Counted = count(program, target, folder / str(trial), what, slow=job.slow)
-        except TooLarge as error:
-            note = note or str(error)
+        except TooLarge:
             continue
+        except EdgebnnError as error:
+            # An ESP8266 has them in its ROM, which no emulator has.
+            if row.way != "float" or "undefined" not in str(error):
+                raise
+            note = "no float"
+            break
         tools = Tools(target.name, found.compiler, found.emulator, found.unit)
         value = program.scale * found.mean
         return (
@@ -198,4 +213,4 @@ def _counted(job: _Job, target: Target, folder: Path) -> tuple[Row, Tools | None
             ),
             tools,
         )
-    return replace(row, note=note or "does not fit"), None
+    return replace(row, note=note), None

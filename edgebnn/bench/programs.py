@@ -18,6 +18,7 @@ from edgebnn.codegen import c, views
 from edgebnn.codegen.env import render
 from edgebnn.codegen.indent import indented
 from edgebnn.codegen.library import Library, header_path, source_path
+from edgebnn.errors import TooLarge
 from edgebnn.ir import Bits, Ints
 from edgebnn.plan import Plan
 from edgebnn.targets.base import Cpu
@@ -120,7 +121,12 @@ def _in_memory(tensor: object, values: NDArray[np.int64], cpu: Cpu) -> NDArray[n
 def int8_program(
     layers: Sequence[twins.Layer], target: str, cpu: Cpu, seed: int, scale: float = 1.0
 ) -> Program:
-    """Layers of int8 on one random image."""
+    """Layers of int8 on one random image.
+
+    Raises:
+        TooLarge: the CPU has no array as large as one of them needs.
+    """
+    _check_arrays(layers, 1, target, cpu)
     image = np.random.default_rng(seed).integers(-128, 128, layers[0].shape)
     result = twins.values(layers, image)
     kind = "<i4" if layers[-1].scores else "<i1"
@@ -133,13 +139,28 @@ def int8_program(
 def float_program(
     layers: Sequence[twins.Layer], target: str, cpu: Cpu, seed: int, scale: float = 1.0
 ) -> Program:
-    """Layers of float on one random image of integers."""
+    """Layers of float on one random image of integers.
+
+    Raises:
+        TooLarge: as :func:`int8_program`.
+    """
+    _check_arrays(layers, 4, target, cpu)
     image = np.random.default_rng(seed).integers(-128, 128, layers[0].shape)
     result = twins.float_values(layers, image)
     drawn = tuple(twins.float_view(layer, cpu) for layer in layers)
     return _twin_program(
         "float", drawn, target, cpu, image.astype("<f4"), result.astype("<f4"), scale
     )
+
+
+def _check_arrays(layers: Sequence[twins.Layer], size: int, target: str, cpu: Cpu) -> None:
+    """Of values of ``size`` bytes, or sums of four."""
+    for layer in layers:
+        (height, width, channels), around = layer.shape, layer.padding
+        image = (height + sum(around[:2])) * (width + sum(around[2:])) * channels
+        result = int(np.prod(layer.out_shape)) * (4 if layer.scores else size)
+        if max(size * layer.weights.size, size * image, result) > cpu.largest_array:
+            raise TooLarge(f"{target} has no array so large as those of '{layer.name}'")
 
 
 def _twin_program(

@@ -62,7 +62,7 @@ def tables(rows: Sequence[Row]) -> str:
         for row in own:
             way = f"**{row.way}**" if row.chosen else row.way
             if row.count is None:
-                lines.append((row.shape, row.statistics, way, "no room", "-", "-", "-"))
+                lines.append((row.shape, row.statistics, way, row.note, "-", "-", "-"))
                 continue
             times = [_times(ratio(row, own, twin)) for twin in TWINS]
             spent = ("" if row.part == 1 else "about ") + spaced(round(row.count))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn.codegen.views import ArrayView, array_view
-from edgebnn.errors import EdgebnnError
+from edgebnn.errors import EdgebnnError, NoTwin
 from edgebnn.ir import (
     INPUT,
     Bits,
@@ -87,14 +87,14 @@ def twins(ops: Sequence[Op], source: Tensor, seed: int) -> tuple[Layer, ...]:
     """The layers of ``ops``, of which each reads what the one before makes, with random weights.
 
     Raises:
-        EdgebnnError: there is no such layer in int8.
+        NoTwin: there is no such layer in int8.
     """
     rng = np.random.default_rng(seed)
     found: list[Layer] = []
     name = ops[0].source if ops else INPUT
     for op in ops:
         if not isinstance(op, Dense | Conv | DepthwiseConv | MaxPool) or op.source != name:
-            raise EdgebnnError(f"'{op.name}' ({type(op).__name__}) has no twin in int8")
+            raise NoTwin(f"'{op.name}' ({type(op).__name__}) has no twin in int8")
         result = infer(op, source)
         found.append(_twin(op, source, result, rng))
         source, name = result, op.name

@@ -3,18 +3,22 @@
 import dataclasses
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgebnn.cli.console import Json, err, out, print_json, progress_on, work_folder
 from edgebnn.cli.inputs import open_model
 from edgebnn.device.serial import Board
-from edgebnn.errors import EdgebnnError, TooLarge
+from edgebnn.errors import EdgebnnError, NoTwin, TooLarge
 from edgebnn.files import write_text
 from edgebnn.kernels import KERNELS
 from edgebnn.targets import TARGETS, get_target
 from edgebnn.wording import markdown
+
+if TYPE_CHECKING:
+    from edgebnn.ir import Network
+    from edgebnn.measure import OnTarget
 
 _INSTRUCTIONS = "Instructions: exact, a whole predict call, counted by the emulator."
 _CYCLES = "Cycles: simulated, a whole predict call, by simavr."
@@ -61,7 +65,11 @@ def bench_models(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure models on emulated CPUs, or one on a board, and print one Markdown table."""
+    """Measure models on emulated CPUs, or one on a board, and print one Markdown table.
+
+    "int8" is what the same layers take in int8 there, "x int8" how many times as many that are;
+    docs/benchmarks.md says how they are written.
+    """
     from edgebnn import measure, records, report
 
     if port is not None and len(models) > 1:
@@ -71,7 +79,8 @@ def bench_models(
     for one in chosen:
         if not one.emulators:
             raise EdgebnnError(f"target '{one.name}' has no emulator")
-    head = ("model", "test accuracy", "target", "instructions", "flash", "RAM", "stack", "differ")
+    head: tuple[str, ...] = ("model", "test accuracy", "target", "instructions")
+    head += ("flash", "RAM", "stack", "differ", "int8", "x int8")
     rows: list[tuple[str, ...]] = [head]
     found: list[records.Record] = []
     compilers, notes, too_large = set(), set(), []
@@ -98,13 +107,22 @@ def bench_models(
                 try:
                     (chip,) = measure.run_on(trial, (one,), place, counted=count)
                 except TooLarge as error:
-                    rows.append((model.stem, known, one.name, "does not fit", *4 * ("-",)))
+                    rows.append((model.stem, known, one.name, "does not fit", *6 * ("-",)))
                     too_large.append(f"{model}: {error}")
                     found.append({**start, "target": one.name, "error": str(error)})
                     continue
                 finally:
                     progress.advance(task)
-                found.append({**start, "differing": chip.differing, **records.on_target(chip)})
+                twin = _int8_twin(network, chip, place / f"{one.name}-int8")
+                known_twin = {"int8": twin}
+                found.append(
+                    {
+                        **start,
+                        "differing": chip.differing,
+                        **records.on_target(chip),
+                        **known_twin,
+                    }
+                )
                 compilers.add(f"{chip.compiler} {chip.flags}")
                 notes.add(_CYCLES if chip.cycles else _INSTRUCTIONS)
                 rows.append(
@@ -117,6 +135,7 @@ def bench_models(
                         report.size(chip.arena_bytes, "B"),
                         report.size(chip.stack_bytes, "B"),
                         f"{chip.differing}/{count}",
+                        *_int8_cells(twin),
                     )
                 )
             if port is not None:
@@ -127,7 +146,9 @@ def bench_models(
                 arena = report.size(there.info.arena_bytes, "B")
                 differ = f"{there.differing}/{count}"
                 spent = report.board_latency(there)
-                rows.append((model.stem, known, there.name, spent, "-", arena, "-", differ))
+                rows.append(
+                    (model.stem, known, there.name, spent, "-", arena, "-", differ, "-", "-")
+                )
                 notes.add(f"On the board: {report.clock(there.info)}; the median.")
                 progress.advance(task)
     if as_json:
@@ -138,6 +159,31 @@ def bench_models(
     given = [f"Mean of {what}: {', '.join(stems)}." for what, stems in inputs_of.items()]
     for line in (*given, *sorted(notes, reverse=True), *sorted(compilers), *too_large):
         out.print(line)
+
+
+def _int8_twin(network: "Network", chip: "OnTarget", folder: Path) -> dict[str, object]:
+    """What the twin of a model takes, and how many times as many; or why there is none."""
+    from edgebnn.bench import measured
+
+    try:
+        twin = measured.int8_of(network, chip.target, folder)
+    except TooLarge:
+        return {"error": "no room"}
+    except NoTwin as error:
+        return {"error": str(error)}
+    counts = chip.cycles or chip.instructions
+    own = sum(counts) / len(counts)
+    return {"count": round(twin.mean), "unit": twin.unit, "ratio": twin.mean / own}
+
+
+def _int8_cells(twin: dict[str, object]) -> tuple[str, str]:
+    """The last two cells of a row."""
+    from edgebnn.codegen.views import spaced
+
+    count, ratio = twin.get("count"), twin.get("ratio")
+    if not isinstance(count, int) or not isinstance(ratio, float):
+        return ("no room" if twin["error"] == "no room" else "-"), "-"
+    return spaced(count), f"{ratio:.3g}"
 
 
 @app.command("kernels")
@@ -218,7 +264,7 @@ def bench_kernels(
         write_text(json_file, record)
     drawn = [output / "kernels.png"] if plots.available() else []
     for path in (*drawn, *((plot,) if plot is not None else ())):
-        title = "How many times as many instructions a layer takes in int8"
+        title = "How many times as much a layer takes in int8"
         note = results.head(tools, seed)
         plots.dot_plot(path, results.groups(rows), title=title, axis="times", note=note)
     if str(json_file) == "-":
