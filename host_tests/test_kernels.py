@@ -452,9 +452,10 @@ def test_every_branch_of_every_template() -> None:
         for target in HOSTS:
             for number in enumeration.meant_for(target):
                 printed |= marked(enumeration.case_library(number, target))
-        # A CPU that finds set bits by an instruction.
+        # CPUs that find set bits by an instruction, and that have assembly.
         lists = [n for n, case in enumerate(cases()) if "columns" in case.prefer]
-        printed |= marked(enumeration.case_library(lists[0], get_target("cortex-m4")))
+        for name in ("cortex-m0", "cortex-m4"):
+            printed |= marked(enumeration.case_library(lists[0], get_target(name)))
         # What a library has beside its layers, and a CPU whose tables are in a space of their own.
         for target, options in (("avr", {"self_test": True}), ("host", {"caller_arena": True})):
             planned = enumeration.planned(enumeration.cases()[0], get_target(target))

@@ -29,7 +29,6 @@ from edgebnn.targets.base import Cpu
 _LANES = 32
 _COLUMN_BYTES = _LANES // 8
 _BLOCK = 8  # columns: a list has whole blocks
-_OFFSETS = 2**16  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +97,13 @@ class DenseColumns:
         return 2 * (words(self.most, 16) + 1)
 
     @property
+    def list_place(self) -> int:
+        """Where the list begins in scratch memory: behind the sums and their carries."""
+        return self.slices + self.carry_words
+
+    @property
     def scratch_words(self) -> int:
-        return self.carry_words + self.most // 2
+        return self.list_place + self.most
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
@@ -108,8 +112,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
     if not isinstance(op, Dense) or not isinstance(source, Bits):
         return None
     count = fan_in(op)
-    last = _COLUMN_BYTES * (count + 2)
-    if not isinstance(op.head, Threshold) or cpu.word_bits != _LANES or last >= _OFFSETS:
+    if not isinstance(op.head, Threshold) or cpu.word_bits != _LANES:
         return None
     weights, min_dot = _in_lanes(op.weights.reshape(len(op.weights), -1), op.head.min_dot)
     limits = [_limits(weights, least_dot) for least_dot in (min_dot, 2 - min_dot)]
