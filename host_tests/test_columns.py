@@ -13,7 +13,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from kernel_cases import cases
 
-from edgebnn.codegen.library import Library, source_path
+from edgebnn.codegen.library import Library, header_path, source_path
 from edgebnn.device import build, elf, qemu, toolchain, unicorn
 from edgebnn.device.run import Run
 from edgebnn.targets import Target, get_target
@@ -89,6 +89,109 @@ def test_assembly_among_other_flags(linked: str, tmp_path: Path) -> None:
         "-O2",
     )
     assert enumeration.differing(qemu.run(image, wanted().records), wanted()) == []
+
+
+# --- the adder alone ------------------------------------------------------------------------------
+
+_MOST_DIGITS = 12
+_MOST_BLOCKS = 9
+_HEADER = """\
+#include <stdint.h>
+#define ADDER_INPUT_BYTES %du
+#define ADDER_NUM_CLASSES %du
+void adder_scores(const uint8_t *input, int32_t *scores);
+int adder_predict(const uint8_t *input);
+"""
+_SOURCE = """\
+#include "adder.h"
+%s
+#include "k%d.c"
+
+static const uint32_t columns[] = { %s };
+static const uint32_t numbers[] = { %s };
+static uint32_t list[%d];
+static uint32_t sums[64];
+
+void adder_scores(const uint8_t *input, int32_t *scores)
+{
+    const uint32_t digits = input[0];
+    const uint32_t *start = numbers;
+
+    for (uint32_t i = 0u; i < 64u; i++) {
+        sums[i] = 0x5a0f33c1u;
+    }
+    if (input[1] != 0u) {
+        for (uint32_t i = 0u; i < digits; i++) {
+            sums[i] = numbers[i];
+        }
+        start = sums;
+    }
+    for (uint32_t i = 0u; i < 8u * input[2]; i++) {
+        list[i] = 4u * input[3u + i];
+    }
+    k%d_add_columns(columns, list, &list[8u * input[2]], start, sums,
+        (struct k%d_pair *)&sums[digits]);
+    for (uint32_t i = 0u; i < ADDER_NUM_CLASSES; i++) {
+        scores[i] = (i < digits) ? (int32_t)sums[i] : 0;
+    }
+}
+
+int adder_predict(const uint8_t *input)
+{
+    int32_t scores[ADDER_NUM_CLASSES];
+
+    adder_scores(input, scores);
+    return (int)(scores[0] & 1);
+}
+"""
+
+
+@pytest.mark.parametrize("assembly", [True, False])
+@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4", "rv32imc"])
+def test_the_adder_alone(target_name: str, assembly: bool, tmp_path: Path) -> None:
+    """Sums of any list, also an empty one, modulo any number of digits, beside and over a start."""
+    rng = np.random.default_rng(0)
+    columns, numbers = rng.integers(0, 2**32, 100), rng.integers(0, 2**32, _MOST_DIGITS)
+    columns[:2] = 0, 2**32 - 1
+    records, wanted_sums = [], []
+    for digits in range(3, _MOST_DIGITS + 1):
+        for in_place in (0, 1):
+            for blocks in range(_MOST_BLOCKS + 1):
+                places = rng.integers(0, len(columns), 8 * _MOST_BLOCKS)
+                if rng.random() < 0.25:
+                    places[:] = rng.integers(0, 2)
+                records.append([digits, in_place, blocks, *places])
+                listed = columns[places[: 8 * blocks]]
+                lanes = np.arange(32)
+                value = ((listed[:, None] >> lanes) & 1).sum(axis=0)
+                for digit in range(digits):
+                    value = value + (((numbers[digit] >> lanes) & 1) << digit)
+                bits = (value >> np.arange(_MOST_DIGITS)[:, None]) & 1
+                sums = (bits << lanes).sum(axis=1)
+                sums[digits:] = 0
+                wanted_sums.append(sums.astype(np.uint32).view(np.int32))
+    target, number = get_target(target_name), NUMBERS[0]
+    off = "" if assembly else f"#define K{number}_NO_ASSEMBLY"
+    words = [", ".join(f"{word:#x}u" for word in table) for table in (columns, numbers)]
+    size = 8 * _MOST_BLOCKS
+    files = {
+        header_path("adder"): _HEADER % (3 + size, _MOST_DIGITS),
+        source_path("adder"): _SOURCE % (off, number, *words, size, number, number),
+    }
+    library = replace(
+        enumeration.case_library(number, target),
+        name="adder",
+        files=enumeration.case_library(number, target).files | files,
+        input_bytes=3 + size,
+        num_classes=_MOST_DIGITS,
+        layers=(),
+    )
+    image = build.build_firmware(library, target, tmp_path)
+    result = unicorn.run(image, np.array(records, np.uint8), counted=0)
+    np.testing.assert_array_equal(result.scores, np.array(wanted_sums))
+
+
+# --- in every language ----------------------------------------------------------------------------
 
 
 def assembly_of(path: Path) -> bytes:
