@@ -63,7 +63,7 @@ class ConvDelta:
     tables: tuple[Table, ...]
     places: bool
     all_set: bool
-    helpers: tuple[str, ...] = ("columns", "leading_zeros", "take_bit", "changes")
+    helpers: tuple[str, ...] = ("pairs", "offsets", "leading_zeros", "take_bit", "changes")
 
     @property
     def window(self) -> Window:

@@ -23,7 +23,6 @@ from edgebnn.kernels.base import Inputs, Kernel, Table, Window
 from edgebnn.kernels.columns import (
     COLUMN_BYTES,
     LANES,
-    OFFSETS,
     Strips,
     StripsConv,
     column_table,
@@ -59,6 +58,7 @@ class ConvDirect:
     tables: tuple[Table, ...]
     helpers: tuple[str, ...] = (
         "popcount",
+        "pairs",
         "columns",
         "columns_reach",
         "leading_zeros",
@@ -99,7 +99,7 @@ class ConvDirect:
     @property
     def capacity(self) -> int:
         """Entries of a list: the set bits of a window, one more, and zeros."""
-        return self.inputs + _BLOCK + self.inputs % 2
+        return self.inputs + _BLOCK
 
     @property
     def carry_words(self) -> int:
@@ -107,8 +107,13 @@ class ConvDirect:
         return 2 * (words(self.capacity, 16) + 1)
 
     @property
+    def list_place(self) -> int:
+        """Where the list begins in scratch memory: behind the sums and their carries."""
+        return self.slices + self.carry_words
+
+    @property
     def scratch_words(self) -> int:
-        return self.carry_words + self.capacity // 2
+        return self.list_place + self.capacity
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDirect | None:
@@ -121,8 +126,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDirect | None:
     lines, line_kinds = np.unique(across, axis=0, return_inverse=True)
     kinds = len(rows) * len(lines)
     count = conv.rows.shape[1]
-    shifts = (strips.rows - 1) * w.stride_y * strips.row_bytes if _overlap(w) else 0
-    if COLUMN_BYTES * (count + kinds) + shifts >= OFFSETS or kinds > 255:
+    if kinds > 255:
         return None
     limits = np.array([_limits(conv, row, line) for row in rows for line in lines])
     # With an odd number of columns up to count + 1, limits beyond these hold always or never.

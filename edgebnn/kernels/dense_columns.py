@@ -26,7 +26,6 @@ from edgebnn.kernels.base import Inputs, Kernel, Table
 from edgebnn.kernels.columns import (
     COLUMN_BYTES,
     LANES,
-    OFFSETS,
     column_table,
     in_lanes,
     lane_digits,
@@ -59,6 +58,7 @@ class DenseColumns:
     start: Table
     helpers: tuple[str, ...] = (
         "popcount",
+        "pairs",
         "columns",
         "columns_reach",
         "leading_zeros",
@@ -109,8 +109,13 @@ class DenseColumns:
         return 2 * (words(self.most, 16) + 1)
 
     @property
+    def list_place(self) -> int:
+        """Where the list begins in scratch memory: behind the sums and their carries."""
+        return self.slices + self.carry_words
+
+    @property
     def scratch_words(self) -> int:
-        return self.carry_words + self.most // 2
+        return self.list_place + self.most
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
@@ -119,8 +124,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
     if not isinstance(op, Dense) or not isinstance(source, Bits):
         return None
     count = fan_in(op)
-    last = COLUMN_BYTES * (count + 2)
-    if not isinstance(op.head, Threshold) or cpu.word_bits != LANES or last >= OFFSETS:
+    if not isinstance(op.head, Threshold) or cpu.word_bits != LANES:
         return None
     weights, min_dot = in_lanes(op.weights.reshape(len(op.weights), -1), op.head.min_dot)
     limits = [lane_limits(weights, least_dot) for least_dot in (min_dot, 2 - min_dot)]

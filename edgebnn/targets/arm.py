@@ -108,11 +108,11 @@ def _core(
 
 
 TARGETS = (
-    _core("m0", _MICROBIT, measured=_ROOMY),
-    _core("m0plus", _MICROBIT, measured=_ROOMY),
-    _core("m3", _MPS2_AN385, "clz", measured=_MPS2_AN385),
-    _core("m4", _MPS2_AN386, "clz", "dsp", measured=_MPS2_AN386),
-    _core("m7", _MPS2_AN500, "clz", "dsp", measured=_MPS2_AN500),
-    _core("m33", _MPS2_AN505, "clz", "dsp", measured=_ROOMY),
-    _core("m55", _MPS3_AN547, "clz", "dsp"),
+    _core("m0", _MICROBIT, "thumb1", measured=_ROOMY),
+    _core("m0plus", _MICROBIT, "thumb1", measured=_ROOMY),
+    _core("m3", _MPS2_AN385, "clz", "thumb2", measured=_MPS2_AN385),
+    _core("m4", _MPS2_AN386, "clz", "thumb2", "dsp", measured=_MPS2_AN386),
+    _core("m7", _MPS2_AN500, "clz", "thumb2", "dsp", measured=_MPS2_AN500),
+    _core("m33", _MPS2_AN505, "clz", "thumb2", "dsp", measured=_ROOMY),
+    _core("m55", _MPS3_AN547, "clz", "thumb2", "dsp"),
 )

@@ -5,14 +5,14 @@
  * accuracy  not recorded
  * target    cortex-m4; C99, no heap, no libc, no float
  * flash     156 bytes of weights and thresholds, plus code
- * RAM       40 bytes of scratch, static (not re-entrant)
+ * RAM       72 bytes of scratch, static (not re-entrant)
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
  */
 #include "columns.h"
 
-#if COLUMNS_INTERFACE != 0x4075CF40u
+#if COLUMNS_INTERFACE != 0x8556FDAFu
 #error "columns.h and columns.c are not of one run of edgebnn generate; copy both again"
 #endif
 
@@ -88,7 +88,7 @@ extern uint32_t COLUMNS_ARENA[];
 #if !defined(COLUMNS_ARENA_ATTRIBUTE)
 #define COLUMNS_ARENA_ATTRIBUTE
 #endif
-static uint32_t columns_arena[10] COLUMNS_ARENA_ATTRIBUTE;
+static uint32_t columns_arena[18] COLUMNS_ARENA_ATTRIBUTE;
 #endif
 
 /* Set bits of each byte of v, side by side. */
@@ -119,17 +119,105 @@ static inline uint32_t columns_carry_save(uint32_t *sum, uint32_t a, uint32_t b)
  * weight of output k, 1 for +1. A list names columns by their offsets in bytes; those of a column of
  * zeros pad it to whole blocks of eight.
  */
-#if defined(__GNUC__)
-typedef uint16_t __attribute__((may_alias)) columns_offset; /* lists lie among words */
-#else
-typedef uint16_t columns_offset;
-#endif
 
 /* Two bits of one weight in each lane: `bit`, and `differ` where the other is not the same. */
 struct columns_pair {
-    uint32_t bit;
     uint32_t differ;
+    uint32_t bit;
 };
+
+/*
+ * add_columns adds the listed columns to `start`: numbers in each lane, a word a binary digit, the
+ * least significant first, of three digits or more. Their sums have as many, in `sums`, which may be
+ * `start`; they end where `carries` begins.
+ *
+ * Sixteen columns, or the eight that are left, leave a pair of weight 8 in `carries`. Then all pairs
+ * of one weight are added to a digit, and leave half as many of twice the weight. `carries` has room
+ * for one pair more than there are.
+ */
+/* Assembly for Cortex-M, unless COLUMNS_NO_ASSEMBLY is defined, and C for all else. */
+#if !defined(COLUMNS_NO_ASSEMBLY) && defined(__ARM_ARCH_PROFILE) && defined(__ARM_ARCH_ISA_THUMB)
+#if (__ARM_ARCH_PROFILE == 'M') && (__ARM_ARCH_ISA_THUMB >= 2)
+#if defined(__clang__) || (defined(__GNUC__) && (__GNUC__ >= 8)) /* has noipa */
+#define COLUMNS_ASSEMBLY
+#endif
+#endif
+#endif
+#if defined(COLUMNS_ASSEMBLY)
+/*
+ * In assembly, because it needs all registers at once; names are those of the C below. A digit takes
+ * up the first of two pairs when it is there, so that only `first` has to wait for the second one.
+ * It calls nothing, keeps no state, and puts 36 bytes on the stack.
+ *
+ *     r0 columns   r1 list   r2 ones   r3 twos   r8 fours   r9 last   r12 end   lr start
+ *     r4-r7 four columns, then pairs   r10, r11 `first` of twos and of fours
+ */
+#define COLUMNS_IN __attribute__((unused)) /* by C */
+static __attribute__((naked)) COLUMNS_LAYER void columns_add_columns(COLUMNS_IN const uint32_t *columns, COLUMNS_IN const uint32_t *list, COLUMNS_IN const uint32_t *end, COLUMNS_IN const uint32_t *start, COLUMNS_IN uint32_t *sums, COLUMNS_IN struct columns_pair *carries)
+{
+    __asm__(
+        ".syntax unified\n"
+        ".macro columns_four_columns\n" /* to ones; leaves a pair, r4 and r7 */
+        "ldmia r1!, {r4-r7}\n"
+        "ldr r4, [r4, r0]; ldr r5, [r5, r0]; ldr r6, [r6, r0]; ldr r7, [r7, r0]\n"
+        "eors r4, r5; eors r6, r7\n" /* a ^ b, c ^ d */
+        "eors r5, r2; eors r2, r4; orrs r4, r5\n" /* half, first */
+        "eors r7, r2; bics r7, r6\n" /* second, as (half ^ d) & ~(c ^ d) */
+        "eors r4, r7; eors r7, r2\n" /* differ, bit */
+        "eors r2, r6\n" /* ones = half ^ c ^ d */
+        ".endm\n"
+
+        ".macro columns_eight_columns\n" /* to ones and twos; leaves a pair, r5 and r7 */
+        "columns_four_columns\n"
+        "eors r7, r3; eors r3, r4; orr r10, r4, r7\n" /* half, first */
+        "columns_four_columns\n"
+        "eors r7, r3; bics r7, r4\n" /* second */
+        "eor r5, r10, r7; eors r7, r3\n" /* differ, bit */
+        "eors r3, r4\n" /* twos */
+        ".endm\n"
+
+        "push {r4-r11, lr}\n"
+        "mov r12, r2\n"
+        "ldmia r3!, {r4-r6}\n" /* the first digits of start */
+        "mov lr, r3; mov r2, r4; mov r3, r5; mov r8, r6\n"
+        "ldr r4, [sp, #40]; mov r9, r4\n" /* last = carries */
+        "mov r4, r12; subs r4, r4, r1; beq 3f\n"
+        "lsls r4, r4, #26; bpl 1f\n" /* bit 5: is there one block more? */
+        "mov r11, r8; b 2f\n" /* what fours leave of a pair of zeros */
+
+        "1:\n" /* sixteen columns */
+        "columns_eight_columns\n"
+        "eor r7, r7, r8; eor r8, r8, r5; orr r11, r5, r7\n" /* half, first */
+        "2:\n"
+        "columns_eight_columns\n"
+        "eor r7, r7, r8; bics r7, r5\n" /* second */
+        "eor r4, r11, r7; eor r7, r7, r8\n" /* differ, bit */
+        "eor r8, r8, r5\n" /* fours */
+        "stmia r9!, {r4, r7}\n" /* *last++ */
+        "cmp r1, r12; bne 1b\n"
+
+        "3: ldr r0, [sp, #36]\n" /* from here on: r0 sums, r1 to, r2 sum, r3 from, r10 carries */
+        "mov r4, r8; stmia r0!, {r2-r4}\n"
+        "ldr r4, [sp, #40]; mov r10, r4; b 7f\n"
+
+        "4: ldr r2, [lr], #4\n" /* sum = *start++ */
+        "movs r4, #0; strd r4, r4, [r9]\n" /* *last = none */
+        "mov r1, r10; mov r3, r10; b 6f\n"
+        "5: ldmia r3!, {r4-r7}\n"
+        "eors r5, r2; eors r2, r4; orrs r4, r5\n" /* half, first */
+        "eors r7, r2; bics r7, r6\n" /* second */
+        "eors r4, r7; eors r7, r2\n" /* differ, bit */
+        "eors r2, r6\n" /* sum */
+        "stmia r1!, {r4, r7}\n" /* *to++ */
+        "6: cmp r3, r9; blo 5b\n"
+        "mov r9, r1; stmia r0!, {r2}\n" /* last = to */
+        "7: cmp r0, r10; bne 4b\n"
+
+        "pop {r4-r11, pc}\n"
+        ".purgem columns_four_columns\n"
+        ".purgem columns_eight_columns\n");
+}
+#else
 
 /*
  * Two full adders in each lane, one behind the other: *sum and four bits of weight 1 become *sum and
@@ -143,75 +231,68 @@ static COLUMNS_INNER struct columns_pair columns_add_pairs(uint32_t *sum, struct
     const uint32_t half = *sum ^ a.differ;
     const uint32_t first = a.differ | (*sum ^ a.bit);
     const uint32_t second = ~b.differ & (half ^ b.bit);
-    const struct columns_pair carries = { half ^ second, first ^ second };
+    const struct columns_pair carries = { first ^ second, half ^ second };
 
     *sum = half ^ b.differ;
     return carries;
 }
 
-/* The first two columns of a list. */
-static COLUMNS_INNER struct columns_pair columns_two_columns(const uint32_t *columns,
-    const columns_offset *list)
+/* The column at an offset. */
+static inline uint32_t columns_column(const uint32_t *columns, uint32_t offset)
 {
-    const uint8_t *const bytes = (const uint8_t *)columns;
-    const uint32_t bit = *(const uint32_t *)&bytes[list[0]];
-    const struct columns_pair pair = { bit, bit ^ *(const uint32_t *)&bytes[list[1]] };
+    return *(const uint32_t *)&((const uint8_t *)columns)[offset];
+}
 
-    return pair;
+/* The same for the first four columns of a list; ~(c ^ d) & (half ^ c) needs no complement here. */
+static COLUMNS_INNER struct columns_pair columns_four_columns(const uint32_t *columns,
+    const uint32_t *list, uint32_t *sum)
+{
+    const uint32_t a = columns_column(columns, list[0]);
+    const uint32_t b = columns_column(columns, list[1]);
+    const uint32_t c = columns_column(columns, list[2]);
+    const uint32_t d = columns_column(columns, list[3]);
+    const uint32_t half = *sum ^ a ^ b;
+    const uint32_t first = (a ^ b) | (*sum ^ a);
+    const uint32_t second = (half ^ c) & (half ^ d);
+    const struct columns_pair carries = { first ^ second, half ^ second };
+
+    *sum = half ^ c ^ d;
+    return carries;
 }
 
 /* Adds the first eight columns of a list to *ones and *twos; returns the bits of weight 4. */
 static COLUMNS_INNER struct columns_pair columns_eight_columns(const uint32_t *columns,
-    const columns_offset *list, uint32_t *ones, uint32_t *twos)
+    const uint32_t *list, uint32_t *ones, uint32_t *twos)
 {
-    const struct columns_pair a = columns_add_pairs(ones, columns_two_columns(columns, list),
-        columns_two_columns(columns, &list[2]));
-    const struct columns_pair b = columns_add_pairs(ones, columns_two_columns(columns, &list[4]),
-        columns_two_columns(columns, &list[6]));
+    const struct columns_pair a = columns_four_columns(columns, list, ones);
+    const struct columns_pair b = columns_four_columns(columns, &list[4], ones);
 
     return columns_add_pairs(twos, a, b);
 }
 
-/*
- * Lanes that are below a number: their digits and its own come one by one, the least significant
- * first, and `below` is what the digits before say.
- */
-static COLUMNS_INNER uint32_t columns_below(uint32_t below, uint32_t digit, uint32_t number)
-{
-    return ((number & 1u) != 0u) ? (below | ~digit) : (below & ~digit);
-}
-
-/*
- * Lanes in which `start` and the listed columns add up to `limit` or more. `start` has `slices`
- * binary digits in each lane, a word a digit, and the sums have no more.
- *
- * Sixteen columns leave two bits of weight 8, in `carries`. Then all bits of one weight are added to
- * a digit of `start`, and leave half as many of twice the weight.
- */
-static COLUMNS_LAYER uint32_t columns_columns_reach(const uint32_t *columns,
-    const columns_offset *list, const columns_offset *end, const uint32_t *start, uint32_t slices,
-    uint32_t limit, struct columns_pair *carries)
+static COLUMNS_INNER void columns_add_columns(const uint32_t *columns, const uint32_t *list,
+    const uint32_t *end, const uint32_t *start, uint32_t *sums, struct columns_pair *carries)
 {
     const struct columns_pair none = { 0u, 0u };
+    struct columns_pair *last = carries;
     uint32_t ones = start[0];
     uint32_t twos = start[1];
     uint32_t fours = start[2];
-    struct columns_pair *last = carries;
 
-    for (; end - list >= 16; list += 16) {
+    if (((end - list) & 8) != 0) {
+        const struct columns_pair a = columns_eight_columns(columns, list, &ones, &twos);
+        *last++ = columns_add_pairs(&fours, none, a);
+        list += 8;
+    }
+    for (; list != end; list += 16) {
         const struct columns_pair a = columns_eight_columns(columns, list, &ones, &twos);
         const struct columns_pair b = columns_eight_columns(columns, &list[8], &ones, &twos);
         *last++ = columns_add_pairs(&fours, a, b);
     }
-    if (list != end) {
-        const struct columns_pair a = columns_eight_columns(columns, list, &ones, &twos);
-        *last++ = columns_add_pairs(&fours, a, none);
-    }
-
-    uint32_t below = columns_below(0u, ones, limit);
-    below = columns_below(below, twos, limit >> 1);
-    below = columns_below(below, fours, limit >> 2);
-    for (uint32_t slice = 3u; slice < slices; slice++) {
+    sums[0] = ones;
+    sums[1] = twos;
+    sums[2] = fours;
+    for (uint32_t slice = 3u; &sums[slice] != (const uint32_t *)carries; slice++) {
         uint32_t sum = start[slice];
         struct columns_pair *to = carries;
 
@@ -220,9 +301,23 @@ static COLUMNS_LAYER uint32_t columns_columns_reach(const uint32_t *columns,
             *to++ = columns_add_pairs(&sum, from[0], from[1]);
         }
         last = to;
-        below = columns_below(below, sum, limit >> slice);
+        sums[slice] = sum;
     }
-    return ~below;
+}
+#endif
+
+/* Lanes in which `start`, of so many digits, and the listed columns add up to `limit` or more. */
+static COLUMNS_LAYER uint32_t columns_columns_reach(const uint32_t *columns, const uint32_t *list,
+    const uint32_t *end, const uint32_t *start, uint32_t digits, uint32_t limit, uint32_t *sums)
+{
+    uint32_t reach = 0xffffffffu; /* for the digits so far */
+
+    columns_add_columns(columns, list, end, start, sums, (struct columns_pair *)&sums[digits]);
+    for (uint32_t digit = 0u; digit < digits; digit++) {
+        reach = ((limit & 1u) != 0u) ? (reach & sums[digit]) : (reach | sums[digit]);
+        limit >>= 1;
+    }
+    return reach;
 }
 
 /* Zeros above the highest set bit; there is one. */
@@ -244,14 +339,14 @@ static inline uint32_t columns_leading_zeros(uint32_t bits)
  * Lists the columns of the bits that are set in a row after an XOR with `flip`; `tail` is the mask of
  * its last word, and `first` the offset of its first column. Returns the end of the list.
  */
-static COLUMNS_LAYER columns_offset *columns_list_columns(columns_offset *list, const uint32_t *row,
+static COLUMNS_LAYER uint32_t *columns_list_columns(uint32_t *list, const uint32_t *row,
     uint32_t words, uint32_t flip, uint32_t tail, uint32_t first)
 {
     for (uint32_t w = 0u; w < words; w++) {
         uint32_t bits = (row[w] ^ flip) & ((w + 1u < words) ? 0xffffffffu : tail);
         while (bits != 0u) {
             const uint32_t zeros = columns_leading_zeros(bits);
-            *list++ = (columns_offset)(first + 124u - 4u * zeros);
+            *list++ = first + 124u - 4u * zeros;
             bits &= ~(0x80000000u >> zeros);
         }
         first += 128u;
@@ -313,9 +408,8 @@ static COLUMNS_LAYER void columns_binarize1(const uint8_t *in, uint32_t *out)
 /* dense1: 12 bits -> 20 bits [columns] */
 static COLUMNS_LAYER void columns_dense1(const uint32_t *in, uint32_t *out, uint32_t *scratch)
 {
-    struct columns_pair *const carries = (struct columns_pair *)scratch;
-    columns_offset *const list = (columns_offset *)&scratch[4]; /* 8 at most */
-    columns_offset *end = list;
+    uint32_t *const list = &scratch[8]; /* 8 at most */
+    uint32_t *end = list;
     const uint32_t ones = columns_byte_sum(columns_byte_counts(in[0]));
     /* The columns of the set bits, or of the clear ones if they are fewer; one more if even. */
     const uint32_t flip = (ones > 6u) ? 0xffffffffu : 0u;
@@ -331,7 +425,7 @@ static COLUMNS_LAYER void columns_dense1(const uint32_t *in, uint32_t *out, uint
 
     const uint32_t *const start = columns_dense1_start[(flip != 0u) ? 1u : 0u];
     *out = flip ^ columns_columns_reach(columns_dense1_columns[0], list, end, start, 4u, limit,
-        carries);
+        scratch);
 }
 
 static int32_t columns_dense2_value(const uint32_t *in, uint32_t o)
@@ -352,9 +446,9 @@ static COLUMNS_LAYER void columns_dense2(const uint32_t *in, int32_t *out)
 void columns_scores(const uint8_t input[COLUMNS_INPUT_BYTES],
     int32_t scores[COLUMNS_NUM_CLASSES])
 {
-    columns_binarize1(input, &columns_arena[8]);
-    columns_dense1(&columns_arena[8], &columns_arena[9], &columns_arena[0]);
-    columns_dense2(&columns_arena[9], scores);
+    columns_binarize1(input, &columns_arena[16]);
+    columns_dense1(&columns_arena[16], &columns_arena[17], &columns_arena[0]);
+    columns_dense2(&columns_arena[17], scores);
 }
 
 int columns_best(const int32_t scores[COLUMNS_NUM_CLASSES])
