@@ -117,7 +117,7 @@ static inline uint32_t columns_carry_save(uint32_t *sum, uint32_t a, uint32_t b)
 /*
  * Columns. Weights lie in words of 32 outputs, the lanes, for one input: bit k of a column is the
  * weight of output k, 1 for +1. A list names columns by their offsets in bytes; those of a column of
- * zeros pad it to whole blocks of eight.
+ * zeros pad it to whole blocks.
  */
 
 /* Two bits of one weight in each lane: `bit`, and `differ` where the other is not the same. */
@@ -125,6 +125,24 @@ struct columns_pair {
     uint32_t differ;
     uint32_t bit;
 };
+
+/*
+ * Two full adders in each lane, one behind the other: *sum and four bits of weight 1 become *sum and
+ * two bits of weight 2. A carry is the sum so far where the two new bits differ, else one of them:
+ *     a.differ ? *sum : a.bit  ==  half ^ (a.differ | (*sum ^ a.bit))
+ *     b.differ ? half : b.bit  ==  half ^ (~b.differ & (half ^ b.bit))
+ */
+static COLUMNS_INNER struct columns_pair columns_add_pairs(uint32_t *sum, struct columns_pair a,
+    struct columns_pair b)
+{
+    const uint32_t half = *sum ^ a.differ;
+    const uint32_t first = a.differ | (*sum ^ a.bit);
+    const uint32_t second = ~b.differ & (half ^ b.bit);
+    const struct columns_pair carries = { first ^ second, half ^ second };
+
+    *sum = half ^ b.differ;
+    return carries;
+}
 
 /*
  * add_columns adds the listed columns to `start`: numbers in each lane, a word a binary digit, the
@@ -218,24 +236,6 @@ static __attribute__((naked)) COLUMNS_LAYER void columns_add_columns(COLUMNS_IN 
         ".purgem columns_eight_columns\n");
 }
 #else
-
-/*
- * Two full adders in each lane, one behind the other: *sum and four bits of weight 1 become *sum and
- * two bits of weight 2. A carry is the sum so far where the two new bits differ, else one of them:
- *     a.differ ? *sum : a.bit  ==  half ^ (a.differ | (*sum ^ a.bit))
- *     b.differ ? half : b.bit  ==  half ^ (~b.differ & (half ^ b.bit))
- */
-static COLUMNS_INNER struct columns_pair columns_add_pairs(uint32_t *sum, struct columns_pair a,
-    struct columns_pair b)
-{
-    const uint32_t half = *sum ^ a.differ;
-    const uint32_t first = a.differ | (*sum ^ a.bit);
-    const uint32_t second = ~b.differ & (half ^ b.bit);
-    const struct columns_pair carries = { first ^ second, half ^ second };
-
-    *sum = half ^ b.differ;
-    return carries;
-}
 
 /* The column at an offset. */
 static inline uint32_t columns_column(const uint32_t *columns, uint32_t offset)

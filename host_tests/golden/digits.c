@@ -88,18 +88,13 @@ static uint32_t digits_arena[58] DIGITS_ARENA_ATTRIBUTE;
 /*
  * Columns. Weights lie in words of 32 outputs, the lanes, for one input: bit k of a column is the
  * weight of output k, 1 for +1. A list names columns by their offsets in bytes; those of a column of
- * zeros pad it to whole blocks of eight.
+ * zeros pad it to whole blocks.
  */
-#if defined(__GNUC__)
-typedef uint16_t __attribute__((may_alias)) digits_offset; /* lists lie among words */
-#else
-typedef uint16_t digits_offset;
-#endif
 
 /* Two bits of one weight in each lane: `bit`, and `differ` where the other is not the same. */
 struct digits_pair {
-    uint32_t bit;
     uint32_t differ;
+    uint32_t bit;
 };
 
 /*
@@ -114,31 +109,38 @@ static DIGITS_INNER struct digits_pair digits_add_pairs(uint32_t *sum, struct di
     const uint32_t half = *sum ^ a.differ;
     const uint32_t first = a.differ | (*sum ^ a.bit);
     const uint32_t second = ~b.differ & (half ^ b.bit);
-    const struct digits_pair carries = { half ^ second, first ^ second };
+    const struct digits_pair carries = { first ^ second, half ^ second };
 
     *sum = half ^ b.differ;
     return carries;
 }
 
-/* The first two columns of a list. */
-static DIGITS_INNER struct digits_pair digits_two_columns(const uint32_t *columns,
+/* Lists of 16 bits, where memory counts more than time. */
+#if defined(__GNUC__)
+typedef uint16_t __attribute__((may_alias)) digits_offset; /* lists lie among words */
+#else
+typedef uint16_t digits_offset;
+#endif
+
+/* The columns of the first two offsets. */
+static DIGITS_INNER struct digits_pair digits_two_offsets(const uint32_t *columns,
     const digits_offset *list)
 {
     const uint8_t *const bytes = (const uint8_t *)columns;
     const uint32_t bit = *(const uint32_t *)&bytes[list[0]];
-    const struct digits_pair pair = { bit, bit ^ *(const uint32_t *)&bytes[list[1]] };
+    const struct digits_pair pair = { bit ^ *(const uint32_t *)&bytes[list[1]], bit };
 
     return pair;
 }
 
-/* Adds the first eight columns of a list to *ones and *twos; returns the bits of weight 4. */
-static DIGITS_INNER struct digits_pair digits_eight_columns(const uint32_t *columns,
+/* Adds the columns of the first eight offsets to *ones and *twos; returns the bits of weight 4. */
+static DIGITS_INNER struct digits_pair digits_eight_offsets(const uint32_t *columns,
     const digits_offset *list, uint32_t *ones, uint32_t *twos)
 {
-    const struct digits_pair a = digits_add_pairs(ones, digits_two_columns(columns, list),
-        digits_two_columns(columns, &list[2]));
-    const struct digits_pair b = digits_add_pairs(ones, digits_two_columns(columns, &list[4]),
-        digits_two_columns(columns, &list[6]));
+    const struct digits_pair a = digits_add_pairs(ones, digits_two_offsets(columns, list),
+        digits_two_offsets(columns, &list[2]));
+    const struct digits_pair b = digits_add_pairs(ones, digits_two_offsets(columns, &list[4]),
+        digits_two_offsets(columns, &list[6]));
 
     return digits_add_pairs(twos, a, b);
 }
@@ -274,14 +276,14 @@ static DIGITS_LAYER void digits_add_signed(const uint32_t *columns,
 
     do {
         for (; end - list >= 16; list += 16) {
-            const struct digits_pair a = digits_eight_columns(columns, list, &ones, &twos);
-            const struct digits_pair b = digits_eight_columns(columns, &list[8], &ones, &twos);
+            const struct digits_pair a = digits_eight_offsets(columns, list, &ones, &twos);
+            const struct digits_pair b = digits_eight_offsets(columns, &list[8], &ones, &twos);
             *last = digits_add_pairs(&fours, a, b);
             last->bit ^= flip;
             last++;
         }
         if (list != end) {
-            const struct digits_pair a = digits_eight_columns(columns, list, &ones, &twos);
+            const struct digits_pair a = digits_eight_offsets(columns, list, &ones, &twos);
             *last = digits_add_pairs(&fours, a, none);
             last->bit ^= flip;
             last++;
