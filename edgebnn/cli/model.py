@@ -29,6 +29,8 @@ from edgebnn.targets import BOARDS, TARGETS, get_target
 from edgebnn.targets.cuda import CUDA
 from edgebnn.wording import counted
 
+_USUAL = "cortex-m4"  # whose kernels info shows
+
 
 def targets() -> None:
     """List the CPUs that edgebnn emits code for, and boards that have them."""
@@ -54,7 +56,7 @@ def info(model: ModelFile, first_layer: FirstLayer = "auto", as_json: Json = Fal
 
     prefer = first_layer_ways(first_layer)
     content, network = open_model(model)
-    scheduled = plan(network, get_target("host"), prefer)
+    scheduled = plan(network, get_target(_USUAL), prefer)
     if as_json:
         found = records.model(model, content, network)
         sizes = {"layers": records.layers(scheduled), "targets": records.targets(network, prefer)}
