@@ -668,6 +668,14 @@ def by_lanes() -> Iterator[Case]:
         head = chain.head("threshold", Dense("layer", INPUT, weights, Raw()))
         chain.add(Dense("layer", INPUT, weights, head))
         yield chain.case(f"dense 40 x 8 bits, weights {one}, lanes", LANES)
+    # Rows of 31, 32 and 64 words that differ from the input in every bit: all that bytes count.
+    for number, count in enumerate((992, 1024, 2048), 60):
+        chain = Chain((12, number), Ints(1, 1, count, 1))
+        chain.bits()
+        weights = np.ones((2, 1, 1, count), bool)
+        weights[1] = False
+        chain.add(Dense("layer", "feed", weights, Raw()))
+        yield chain.case(f"dense {count} bits, weights of one sign, lanes", LANES)
     axes: dict[str, Sequence[Any]] = {
         "channels": WIDTHS,
         "outputs": (*WIDTHS, 16),
