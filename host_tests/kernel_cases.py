@@ -66,10 +66,15 @@ PAD_VALUES = (-1, 0, 1)
 FORMS = ("plain", "offset", "shift", "shifts", "zero", "all zero", "factors", "wide")
 MASKS = ("none", "some", "all")
 WAYS_OF_WORDS = ("bit_planes", "columns", "digit_columns", "tree")  # of 32 bits
+LANES = ("lanes",)  # for what compilers make vectors of
 UNMOVED: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0)}
+#: This computer, whose compiler makes vectors.
+WIDE = get_target("host")
+#: This computer as a CPU of which nothing is known but its words of 32 bits.
+PLAIN = replace(WIDE, name="plain", cpu=replace(WIDE.cpu, features=frozenset({"mul"})))
 #: This computer as a CPU with words of 8 bits, addresses of 16, and no multiplication of 32.
 NARROW = replace(
-    get_target("host"),
+    WIDE,
     name="narrow",
     cpu=Cpu("8-bit words", arch="host", word_bits=8, index="uint16_t"),
 )
@@ -858,6 +863,116 @@ def around_bytes() -> Iterator[Case]:
         yield chain.case(f"binarize 2 x {n} integers, mask {mask}")
 
 
+def by_lanes() -> Iterator[Case]:
+    """Blocks of 16 outputs, one and more, with and without a tail; rows of 31 words and beyond."""
+    inputs = (*WIDTHS, 5, 127, 255, 256, 784, 991, 992, 993, 1984, 1985, 2016, 2017)
+    outputs = (*WIDTHS, 15, 16, 17, 48, *WIDTHS[3:6])
+    rows = spread(28, 12, inputs=inputs, outputs=outputs, bits=range(1, 9), kind=HEADS)
+    for number, row in enumerate(rows):
+        for bits in (1, row["bits"]):
+            chain = Chain((12, number), Ints(1, 1, row["inputs"], bits))
+            if bits == 1:
+                chain.bits()
+            _add_dense(chain, row["outputs"], row["kind"])
+            yield chain.case(f"dense {_window_label(row | {'bits': bits})}, lanes", LANES)
+    # Sums of 32 bits, scores that are dots, and planes of which there is one.
+    sizes = (
+        (129, 1, 8, "sums"),
+        (200, 17, 8, "sums"),
+        (33, 5, 8, "plain"),
+        (40, 3, 1, "threshold"),
+    )
+    for number, (count, heads, bits, kind) in enumerate(sizes, 40):
+        chain = Chain((12, number), Ints(1, 1, count, bits))
+        _add_dense(chain, heads, kind)
+        yield chain.case(f"dense {count} x {bits} bits -> {heads} {kind}, lanes", LANES)
+    # Weights of one sign beside inputs of ones alone: no mismatch, and nothing but mismatches.
+    for number, one in enumerate((False, True)):
+        chain = Chain((12, 50 + number), Ints(1, 1, 40, 8))
+        weights = np.full((3, 1, 1, 40), one)
+        head = chain.head("threshold", Dense("layer", INPUT, weights, Raw()))
+        chain.add(Dense("layer", INPUT, weights, head))
+        yield chain.case(f"dense 40 x 8 bits, weights {one}, lanes", LANES)
+    # Rows of 31, 32 and 64 words that differ from the input in every bit: all that bytes count.
+    for number, count in enumerate((992, 1024, 2048), 60):
+        chain = Chain((12, number), Ints(1, 1, count, 1))
+        chain.bits()
+        weights = np.ones((2, 1, 1, count), bool)
+        weights[1] = False
+        chain.add(Dense("layer", "feed", weights, Raw()))
+        yield chain.case(f"dense {count} bits, weights of one sign, lanes", LANES)
+    axes: dict[str, Sequence[Any]] = {
+        "channels": WIDTHS,
+        "outputs": (*WIDTHS, 16),
+        "kernel": KERNELS,
+        "stride": STRIDES,
+        "padding": PADDINGS,
+        "places": PLACES,
+        "bits": (*range(1, 9), 0, 0),
+        "kind": (*HEADS, "threshold", "sums"),
+    }
+    for number, row in enumerate(spread(36, 13, **axes)):
+        height, width = _image(row, row["kind"] in FORMS)
+        chain, pad = _ints_or_bits((13, number), height, width, row)
+        _add_conv(chain, row, pad)
+        yield chain.case(f"conv {_window_label(row)}, pad {pad}, lanes", LANES)
+    for number, padding in enumerate(PADDINGS, 100):
+        row = {"outputs": 33, "kernel": (3, 3), "stride": (1, 1), "padding": padding}
+        row |= {"channels": 2, "bits": 3, "places": (2, 3), "kind": "threshold"}
+        height, width = _image(row, False)
+        chain, pad = _ints_or_bits((13, number), height, width, row)
+        _add_conv(chain, row, pad)
+        yield chain.case(f"conv {_window_label(row)}, lanes", LANES)
+    wide = {"channels": 65, "outputs": 33, "kernel": (1, 3), "bits": 8, **UNMOVED, "kind": "sums"}
+    for number, places in enumerate(((1, 1), (1, 2)), 150):
+        height, width = _image(wide | {"places": places}, False)
+        chain, pad = _ints_or_bits((13, number), height, width, wide)
+        _add_conv(chain, wide, pad)
+        yield chain.case(f"conv {_window_label(wide)}, lanes", LANES)
+    one = {"channels": 1, "outputs": 3, "kernel": (1, 1), "bits": 8, **UNMOVED, "kind": "threshold"}
+    chain, pad = _ints_or_bits((13, 160), 2, 2, one)
+    _add_conv(chain, one, pad)
+    yield chain.case("conv 1x1 on 2x2x1 x 8 bits, lanes", LANES)
+    yield from _pooled_lanes()
+
+
+def _ints_or_bits(
+    seed: tuple[int, ...], height: int, width: int, row: dict[str, Any]
+) -> tuple[Chain, int]:
+    """A chain of an image of so many bits, where 0 stands for signs, and a value around it."""
+    chain = Chain(seed, Ints(height, width, row["channels"], row["bits"] or 1))
+    if row["bits"]:
+        return chain, 0
+    chain.bits()
+    return chain, PAD_VALUES[seed[-1] % 3]
+
+
+def _pooled_lanes() -> Iterator[Case]:
+    """A convolution and its max-pool in one; one that shares places between windows is not."""
+    pools = (
+        ((2, 2), (2, 2)),
+        ((1, 3), (1, 3)),
+        ((2, 1), (3, 2)),
+        ((3, 3), (3, 4)),
+        ((2, 2), (1, 2)),
+    )
+    axes: dict[str, Sequence[Any]] = {
+        "channels": (1, 3, 33, 64),
+        "outputs": (1, 5, 16, 17, 32, 33, 65),
+        "padding": ((1, 1, 1, 1), (0, 0, 0, 0), (0, 1, 1, 0)),
+        "bits": (0, 8, 0, 3, 0),
+        "pool": pools,
+        "mask": MASKS,
+    }
+    for number, row in enumerate(spread(30, 14, **axes)):
+        chain, pad = _ints_or_bits((14, number), 7, 8, row)
+        row |= {"kernel": (3, 3), "stride": (1, 1 + number % 2), "kind": "threshold"}
+        _add_conv(chain, row, pad)
+        mask = chain.mask(row["mask"], row["outputs"])
+        chain.add(MaxPool("pool", "layer", *row["pool"], mask))
+        yield chain.case(f"conv and max-pool {_window_label(row)}, pad {pad}, lanes", LANES)
+
+
 @functools.cache
 def cases() -> tuple[Case, ...]:
     """All of them, in an order that does not change."""
@@ -876,6 +991,7 @@ def cases() -> tuple[Case, ...]:
         *add(),
         *score(),
         *around_bytes(),
+        *by_lanes(),
     )
 
 
@@ -883,6 +999,7 @@ def meant_for(target: Target) -> list[int]:
     """The numbers of the cases that ask for no way that ``target`` has not, nor for too much."""
     most = target.cpu.largest_array
     lacking = () if target.cpu.word_bits == 32 else WAYS_OF_WORDS
+    lacking += () if "vectors" in target.cpu.features else LANES
     return [
         n
         for n, case in enumerate(cases())

@@ -27,9 +27,9 @@ from edgebnn.codegen.env import resource_dir
 from edgebnn.codegen.library import Library
 from edgebnn.device import build, host, toolchain
 from edgebnn.errors import EdgebnnError
-from edgebnn.targets import Target, get_target
+from edgebnn.targets import Target
 
-TARGETS = (get_target("host"), enumeration.NARROW)
+TARGETS = (enumeration.PLAIN, enumeration.NARROW, enumeration.WIDE)
 COLUMNS = ("survived", "killed", "harmless", "void", "unused")  # the worst first
 FIRST = 20  # cases of a mutant that run before all do
 FOLDERS = ("helpers", "parts", "windows", "heads", "kernels")

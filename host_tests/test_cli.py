@@ -165,7 +165,8 @@ def test_first_layer_is_a_choice(trained: Path, tmp_path: Path) -> None:
     for choice, kernel in ways.items():
         option = f"--first-layer={choice}"
         assert re.search(rf"dense1 .* {kernel} ", output_here(tmp_path, "info", trained, option))
-        output_here(tmp_path, "generate", trained, "-o", choice, "--name", "net", option)
+        where = ("-o", choice, "--name", "net", "--target", "cortex-m4")
+        output_here(tmp_path, "generate", trained, *where, option)
         text = (tmp_path / choice / "src" / "net.c").read_text()
         assert f"[{kernel}]" in text
         proof = ("--images", "5", option)

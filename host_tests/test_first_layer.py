@@ -40,7 +40,7 @@ def dense(bits: int, inputs: int, outputs: int) -> Network:
 def test_planes_take_less_memory_than_tables() -> None:
     """Scratch is what the planes need, and flash is the same but for the words' tails."""
     network = dense(8, 256, 64)
-    tables, planes = (plan(network, get_target("host"), prefer) for prefer in (TABLES, PLANES))
+    tables, planes = (plan(network, get_target("cortex-m4"), way) for way in (TABLES, PLANES))
     assert planes.steps[0].view.scratch_words == 8 * 256 // 32
     assert tables.steps[0].view.scratch_words == 64 + 16 * 8
     assert planes.constant_bytes == tables.constant_bytes
@@ -114,7 +114,7 @@ def test_weights_in_code_are_no_constants() -> None:
 def test_comments_name_the_kernel() -> None:
     model = bnn.Sequential(bnn.Input((40,), bits=4), bnn.BinaryLinear(40, 8))
     for choice, name in (("auto", "subset_sums"), ("bit-planes", "bit_planes")):
-        text = api.generate(model, first_layer=choice).files["src/model.c"]
+        text = api.generate(model, target="cortex-m4", first_layer=choice).files["src/model.c"]
         assert f"/* dense1: 40 x 4 bits -> 8 scores [{name}] */" in text
 
 
@@ -134,7 +134,7 @@ def test_a_choice_without_a_layer_for_it(choice: str) -> None:
         model = bnn.Sequential(*layers)
         api.generate(model)
         with pytest.raises(EdgebnnError, match=r" on integers, and the network has no"):
-            api.generate(model, first_layer=choice)
+            api.generate(model, target="cortex-m4", first_layer=choice)
 
 
 def test_the_papers_mlp_fits_the_largest_target(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ All cases of :mod:`kernel_cases` are one program a target. What the cases meet i
 so that nobody has to trust the enumeration; ``mutants.py`` shows that it finds faults.
 """
 
+import platform
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,8 @@ from edgebnn.bits import Layout, layout
 from edgebnn.codegen import c
 from edgebnn.codegen.env import resource_dir
 from edgebnn.codegen.library import Library
-from edgebnn.device import build, elf, host, qemu, simavr, unicorn
+from edgebnn.device import build, elf, host, qemu, simavr, toolchain, unicorn
+from edgebnn.device.toolchain import Compiler
 from edgebnn.ir import (
     Add,
     Binarize,
@@ -64,8 +66,11 @@ WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool) - STRIPS
 PADDED = for_ops(Conv, DepthwiseConv) - STRIPS
 
 
-# With words of either size; the second has no multiplication either.
-HOSTS = (get_target("host"), enumeration.NARROW)
+BY_LANES = {kernel.name for kernel in KERNELS if kernel.way == "lanes"}
+
+
+# With words of either size, of which the second has no multiplication either; and with vectors.
+HOSTS = (enumeration.PLAIN, enumeration.NARROW, enumeration.WIDE)
 on_hosts = pytest.mark.parametrize("target", HOSTS, ids=lambda target: target.name)
 
 
@@ -83,8 +88,73 @@ def wanted_of(numbers: Sequence[int]) -> batches.Expected:
 def test_on_this_computer(target: Target, tmp_path: Path) -> None:
     """Under sanitizers and as written: optimized code runs on the emulated CPUs."""
     numbers = enumeration.meant_for(target)
+    if target is enumeration.WIDE:  # all else has the same code as without vectors
+        numbers = by_lanes()
     image = build.build_host(program(target, numbers), tmp_path, sanitize=True, optimize="-O0")
     wanted = wanted_of(numbers)
+    assert enumeration.differing(host.run(image, wanted.records), wanted) == []
+
+
+def by_lanes() -> list[int]:
+    """The cases whose layer is computed by vectors."""
+    layers = [
+        (number, step.kernel.name)
+        for number in enumeration.meant_for(enumeration.WIDE)
+        for step in enumeration.planned(cases()[number], enumeration.WIDE).steps
+        if step.op.name == "layer"
+    ]
+    return [number for number, name in layers if name in BY_LANES]
+
+
+LEVELS = {  # of vectors: flags, and what the CPU must have to run what they make
+    "native": (("-march=native",), set()),
+    "x86-64": (("-march=x86-64",), {"sse2"}),
+    "x86-64-v3": (("-march=x86-64-v3",), {"avx2", "bmi2", "fma"}),
+    "avx512": (("-march=x86-64-v4", "-mavx512vpopcntdq"), {"avx512vl", "avx512_vpopcntdq"}),
+}
+
+
+def vectors_differ(flags: Sequence[str], compiler: Compiler, folder: Path, needed: set[str]):
+    """Compiles the cases of lanes; labels of those that differ, if the CPU has what it needs."""
+    numbers = [n for n in by_lanes() if cases()[n].prefer == enumeration.LANES]
+    given = replace(compiler, command=(*compiler.command, *flags))
+    library = program(enumeration.WIDE, numbers)
+    image = build.build_host(library, folder, optimize="-O3", compiler=given)
+    if not needed <= cpu_has():
+        return []
+    wanted = wanted_of(numbers)
+    return enumeration.differing(host.run(image, wanted.records), wanted)
+
+
+def cpu_has() -> set[str]:
+    """What this computer's CPU says that it has, in Linux's words; nothing where it is no x86."""
+    if platform.machine() != "x86_64":
+        return set()
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    return set(re.search(r"^flags\s*:(.*)$", text, re.M)[1].split())
+
+
+@pytest.mark.parametrize("level", LEVELS if platform.machine() == "x86_64" else ["native"])
+def test_vectors_of_every_width(level: str, tmp_path: Path) -> None:
+    """One source, the same numbers; what this CPU cannot run compiles clean at least."""
+    flags, needed = LEVELS[level]
+    compiler = toolchain.find_compiler(enumeration.WIDE)
+    assert vectors_differ(flags, compiler, tmp_path, needed) == []
+
+
+def test_vectors_of_clang(tmp_path: Path) -> None:
+    compilers = toolchain.find_compilers(enumeration.WIDE)
+    clang = next(one for one in compilers if one.kind == "clang")
+    assert vectors_differ(("-march=native",), clang, tmp_path, set()) == []
+
+
+def test_lanes_without_vectors(tmp_path: Path) -> None:
+    """For a compiler that has none: a lane is a word."""
+    library = program(enumeration.WIDE, by_lanes()[::3])
+    source = {path: text.replace("defined(__GNUC__)", "0") for path, text in library.files.items()}
+    assert source != library.files
+    image = build.build_host(replace(library, files=source), tmp_path, sanitize=True)
+    wanted = wanted_of(by_lanes()[::3])
     assert enumeration.differing(host.run(image, wanted.records), wanted) == []
 
 
@@ -137,14 +207,23 @@ def test_on_an_avr(tmp_path: Path) -> None:
 # --- what the cases meet --------------------------------------------------------------------------
 
 
-def layers(target: Target = HOSTS[0]) -> Iterator[tuple[Case, Step]]:
-    for number in enumeration.meant_for(target):
-        scheduled = enumeration.planned(cases()[number], target)
-        step = next(step for step in scheduled.steps if step.op.name == "layer")
-        yield cases()[number], step
+def layers(target: Target | None = None) -> Iterator[tuple[Case, Step]]:
+    """Of one target, or with words of 32 bits of all kernels that there are."""
+    for one in (enumeration.PLAIN, enumeration.WIDE) if target is None else (target,):
+        for number in enumeration.meant_for(one):
+            scheduled = enumeration.planned(cases()[number], one)
+            step = next(step for step in scheduled.steps if step.op.name == "layer")
+            if target is not None or (one is enumeration.WIDE) == (step.kernel.name in BY_LANES):
+                yield cases()[number], step
 
 
-def met(what, target: Target = HOSTS[0]) -> dict[str, set[Any]]:
+def kernels_on(target: Target) -> set[str]:
+    """Those that a test of one of the ``HOSTS`` asks for all."""
+    every = {kernel.name for kernel in KERNELS}
+    return BY_LANES if target is enumeration.WIDE else every - BY_LANES
+
+
+def met(what, target: Target | None = None) -> dict[str, set[Any]]:
     """For each kernel all that ``what(case, step)`` yields."""
     seen: dict[str, set[Any]] = defaultdict(set)
     for case, step in layers(target):
@@ -152,7 +231,7 @@ def met(what, target: Target = HOSTS[0]) -> dict[str, set[Any]]:
     return seen
 
 
-def check(what, wanted: dict[str, set[Any]], target: Target = HOSTS[0]) -> None:
+def check(what, wanted: dict[str, set[Any]], target: Target | None = None) -> None:
     seen = met(what, target)
     missing = {name: items - seen[name] for name, items in wanted.items() if items - seen[name]}
     assert not missing
@@ -263,7 +342,7 @@ def test_every_pad_value_beside_every_tail(target: Target) -> None:
         for words in ("word", "words")
     }
     seen = met(lambda case, step: pads(case, step) if hasattr(step.view, "window") else (), target)
-    for name in PADDED & reading(Layout.ROWS):
+    for name in PADDED & reading(Layout.ROWS) & kernels_on(target):
         assert wanted <= seen[name]
 
 
@@ -317,8 +396,8 @@ def test_every_head(target: Target) -> None:
         elif name not in ("add", "max_pool"):
             yield head_of(step)
 
-    there = {step.kernel.name for _case, step in layers(target)}
-    absent = {kernel.way for kernel in KERNELS if kernel.name not in there}
+    there = {step.kernel.name for _case, step in layers(target)} & kernels_on(target)
+    absent = {kernel.way for kernel in KERNELS if kernel.name in kernels_on(target) - there}
     assert absent <= set(enumeration.WAYS_OF_WORDS)
     wanted = {name: {"bits", "sums 16", "sums 32"} for name in (WEIGHTED - ONLY_BITS) & there}
     wanted |= {name: {"bits"} for name in ONLY_BITS & there}
@@ -326,6 +405,11 @@ def test_every_head(target: Target) -> None:
         wanted[name] |= SCORES
     if target.cpu.largest_array < 2**16:  # then so many taps take too large a table
         wanted["depthwise_sliced"].remove("sums 32")
+    if target is enumeration.WIDE:
+        for name in there & for_ops(Conv):
+            wanted[name].add("inverted bits")
+        check(heads, wanted, target)
+        return
     wanted["binarize"] = {"bits", "inverted bits"}
     wanted["score"] = {f"{form} of {bits}" for form in SCORES for bits in (16, 32)}
     check(heads, wanted, target)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import NARROW
+from kernel_cases import NARROW, PLAIN
 from networks import random_model, random_residual_model
 
 import edgebnn.nn as bnn
@@ -76,7 +76,7 @@ def test_deep_network_takes_two_layers_of_memory_not_all() -> None:
     for _ in range(12):
         layers += [bnn.BinaryLinear(64, 64), bnn.Sign()]
     network = lower(bnn.Sequential(*layers, bnn.BinaryLinear(64, 2)))
-    scheduled = plan(network, get_target("host"))
+    scheduled = plan(network, PLAIN)
     first, second = (step.view.scratch_words for step in scheduled.steps[:2])
     assert sum(tensor_words(step.result, 32) for step in scheduled.steps) == 12 * 2
     assert scheduled.arena_words == max(2 + first, 4 + second)
@@ -121,7 +121,7 @@ def test_addition_takes_the_place_of_the_sums_it_reads_last() -> None:
     for _ in range(6):
         layers.append(bnn.Residual(bnn.Sign(), bnn.BinaryLinear(64, 64)))
     network = lower(bnn.Sequential(*layers, bnn.Sign(), bnn.BinaryLinear(64, 2)))
-    scheduled = plan(network, get_target("host"))
+    scheduled = plan(network, PLAIN)
     first = scheduled.steps[0]
     for step in scheduled.steps:
         if isinstance(step.op, Add):
@@ -164,7 +164,7 @@ def test_each_helper_is_called_by_some_network() -> None:
         for model in (random_model(seed), random_residual_model(seed)):
             network = lower(model)
             for target, prefer in product(
-                (get_target("host"), NARROW), kernels.FIRST_LAYER.values()
+                (get_target("host"), PLAIN, NARROW), kernels.FIRST_LAYER.values()
             ):
                 with contextlib.suppress(EdgebnnError):
                     steps = plan(network, target, prefer).steps
@@ -192,7 +192,7 @@ def test_the_least_rank_is_taken_and_a_way_to_prefer_before_it() -> None:
         bnn.BinaryLinear(4, 2),
     )
     network = lower(bnn.Sequential(*layers[:2], bnn.Sign(), *layers[2:]))
-    target = get_target("host")
+    target = PLAIN
     ranks = {kernel.way: kernel.rank for kernel in kernels.KERNELS if (Conv,) in kernel.runs}
     assert ranks["tree"] < ranks["subset_sums"] < ranks["bit_planes"]
     assert plan(network, target).steps[0].kernel.way == "tree"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _INSTRUCTIONS = "Instructions: exact, a whole predict call, counted by the emulator."
 _CYCLES = "Cycles: simulated, a whole predict call, by simavr."
+_TIMED = 4  # inputs that take turns
 
 app = typer.Typer(help="Measure; every number in the documentation comes from here.")
 
@@ -328,3 +329,54 @@ def bench_cuda(
         out.print(f"\n{text}\n{output} has this, gpu.json and gpu.png")
     if any(row.note for row in found):
         raise EdgebnnError("some results differ from those of int8; see the table")
+
+
+@app.command("host")
+def bench_host(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Model files.")],
+    flags: Annotated[str, typer.Option(help="The compiler's options.")] = "-O3 -march=native",
+    rounds: Annotated[int, typer.Option(min=10, help="Turns timed of each.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Time the C of models on this computer beside their float twins in torch, in one run.
+
+    One input at a time, one thread each. Prints one Markdown table.
+    """
+    import shlex
+
+    from edgebnn import measure, speed
+    from edgebnn.study.compare import processor
+
+    rows: list[tuple[str, ...]] = [
+        ("model", "C, an input", "torch float32", "times as fast", "differ")
+    ]
+    found: list[dict[str, object]] = []
+    with progress_on(err) as progress, work_folder() as folder:
+        task = progress.add_task("measuring", total=len(models))
+        for number, model in enumerate(models):
+            content, network = open_model(model)
+            pixels = measure.samples(content, network)[:_TIMED]
+            if not len(pixels):
+                pixels = measure.noise(network, _TIMED)
+            trial = measure.trial(content.model, network, pixels)
+            place = folder / str(number)
+            given = tuple(shlex.split(flags))
+            one = speed.against_torch(content.model, trial, place, flags=given, rounds=rounds)
+            found.append({"model": str(model), "cpu": processor(), **dataclasses.asdict(one)})
+            rows.append(
+                (
+                    model.stem,
+                    f"{1e6 * one.c_seconds:.2f} µs",
+                    f"{1e6 * one.torch_seconds:.1f} µs",
+                    f"{one.ratio:.1f}",
+                    f"{one.differing}/{one.inputs}",
+                )
+            )
+            progress.advance(task)
+    if as_json:
+        print_json(found)
+        return
+    out.print(markdown(rows))
+    out.print("")
+    out.print(f"One input at a time, one thread each, in turns; medians of {rounds}.")
+    out.print(f"{processor()}; {one.compiler} {one.flags}; torch {one.torch}, in eval mode.")

@@ -30,6 +30,8 @@ from edgebnn.targets import BOARDS, TARGETS, get_target
 from edgebnn.targets.cuda import CUDA
 from edgebnn.wording import counted
 
+_USUAL = "cortex-m4"  # whose kernels info shows
+
 
 def targets() -> None:
     """List the CPUs that edgebnn emits code for, and boards that have them."""
@@ -60,7 +62,7 @@ def info(
 
     prefer, steady = first_layer_ways(first_layer), constant_time(optimize)
     content, network = open_model(model)
-    scheduled = plan(network, get_target("host"), prefer, constant_time=steady)
+    scheduled = plan(network, get_target(_USUAL), prefer, constant_time=steady)
     if as_json:
         found = records.model(model, content, network)
         found["layers"] = records.layers(scheduled)

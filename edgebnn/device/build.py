@@ -157,18 +157,24 @@ def _write_sources(
 
     Returns the paths of the model's and of the harness's C file.
     """
-    for name, text in library.files.items():
-        path = directory / name
-        if path.suffix in (".c", ".h"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+    model = write_library(library, directory)
     template = f"harness/{target.cpu.arch}/main.c.j2"
     main = directory / "main.c"
     main.write_text(
         render(template, name=library.name, macro=library.name.upper(), **values),
         encoding="utf-8",
     )
-    return directory / source_path(library.name), main
+    return model, main
+
+
+def write_library(library: Library, directory: Path) -> Path:
+    """Write the C files of ``library`` below ``directory``; returns the path of the model's."""
+    for name, text in library.files.items():
+        path = directory / name
+        if path.suffix in (".c", ".h"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return directory / source_path(library.name)
 
 
 def _render_script(target: Target, machine: Machine) -> str:
