@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-_SHARED = {"base", "columns"}  # no kernels, but what kernels are made of
+_SHARED = {"base", "columns", "filter_tree"}  # no kernels, but what kernels are made of
 
 
 def _found() -> tuple[Kernel, ...]:

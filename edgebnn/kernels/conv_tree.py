@@ -23,15 +23,14 @@ less than a third of the instructions of subset sums; docs/kernels.md has the nu
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgebnn.bits import Layout
 from edgebnn.ir import BoolArray, Conv, Ints, MaxPool, Op, Threshold
 from edgebnn.kernels.base import Inputs, Kernel, Table, Window, window
+from edgebnn.kernels.filter_tree import in_order, spanning_tree
 from edgebnn.targets.base import Cpu
 
 _LANES = 32
@@ -41,7 +40,6 @@ _ROWS = {1: ("sum",), 2: ("upper", "lower")}
 _ASSIGN = ("=", "|=", "^=")  # the first one, then the others in turns
 _MOST_ADDITIONS = 3000  # 16 kB of code on a Cortex-M4 or M0, 24 kB in RV32IMC
 
-_Vector = NDArray[np.int64]
 _Places = tuple[int, ...]  # of the taps in the strip, from the first window of a pair on
 
 
@@ -344,104 +342,6 @@ def _cover(w: Window, strip: Strip, places: list[_Places]) -> tuple[int, ...]:
     return tuple(word for word in sorted(words) if word // strip.column in columns)
 
 
-# --- the tree -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """A value: its ``u``, what it has beside u * (x - b), and the output that it is for.
-
-    ``sign`` is s; the total, the sum of all taps, is for none.
-    """
-
-    u: _Vector
-    constant: int
-    output: int
-    sign: int
-
-    @property
-    def name(self) -> str:
-        """For comments."""
-        if self.output < 0:
-            return "all taps"
-        return f"output {self.output}{', inverted' if self.sign < 0 else ''}"
-
-    def to(self, other: "_Value") -> tuple[int, bool, int]:
-        """What it costs to make the other one of it: taps, then a number that is not small."""
-        number = abs(other.constant - self.constant)
-        return int((self.u != other.u).sum()), number > 255, number
-
-
-@dataclass(slots=True)
-class _Node:
-    """A value in the tree and what is made of it; ``levels`` is how many there are at a time."""
-
-    value: _Value
-    parent: "_Node | None"
-    children: list["_Node"]
-    levels: int = 0
-
-    @property
-    def equal(self) -> bool:
-        """Whether it is its parent's value, and not just the total."""
-        above = self.parent
-        return (
-            above is not None and above.parent is not None and not any(above.value.to(self.value))
-        )
-
-    def arrange(self) -> None:
-        """Has the child that takes most values last, because it may take its parent's place."""
-        for child in self.children:
-            child.arrange()
-        self.children.sort(key=lambda child: child.levels)
-        kept = max((1 + child.levels for child in self.children[:-1] if not child.equal), default=0)
-        self.levels = max(1, kept, *(child.levels for child in self.children[-1:]))
-
-
-def _values(op: Conv, largest: int, output: int) -> tuple[_Value, _Value]:
-    """The two values that are good for an output; ``largest`` is the largest input."""
-    assert isinstance(op.head, Threshold)
-    w = np.where(op.weights[output].ravel(), 1, -1).astype(np.int64)
-    low, high = -largest * int((w < 0).sum()), largest * int((w > 0).sum())
-    least = min(max(int(op.head.min_dot[output]), low), high + 1)
-    pads = op.pad_value * int(w.sum())
-    return (
-        _Value(w, 2**15 + pads - least, output, 1),
-        _Value(-w, 2**15 - pads + least - 1, output, -1),
-    )
-
-
-def _tree(op: Conv, largest: int, outputs: range) -> _Node:
-    """The minimum spanning tree over the total and ``outputs``, by Prim's algorithm."""
-    taps = op.weights[0].size
-    added = root = _Node(_Value(np.ones(taps, np.int64), taps * op.pad_value, -1, 1), None, [])
-    left = {output: _values(op, largest, output) for output in outputs}
-    best: dict[int, tuple[tuple[int, bool, int], _Node, _Value]] = {}
-    while left:
-        for output, values in left.items():
-            for value in values:
-                price = added.value.to(value)
-                if output not in best or price < best[output][0]:
-                    best[output] = price, added, value
-        output = min(left, key=lambda one: best[one][0])
-        _, parent, value = best[output]
-        added = _Node(value, parent, [])
-        parent.children.append(added)
-        del left[output]
-    root.arrange()
-    return root
-
-
-def _in_order(node: _Node, level: int) -> Iterator[tuple[_Node, int, int]]:
-    """What is made of ``node``, before what is made of that: with its level and its parent's."""
-    for number, child in enumerate(node.children):
-        own = level
-        if node.parent is not None and number < len(node.children) - 1 and not child.equal:
-            own += 1
-        yield child, own, level
-        yield from _in_order(child, own)
-
-
 def _out_word(
     op: Conv, largest: int, first: int, falls: BoolArray, places: list[_Places], joined: bool
 ) -> tuple[OutWord, int]:
@@ -451,9 +351,9 @@ def _out_word(
     by row; ``joined``: left and right are pooled.
     """
     assert isinstance(op.head, Threshold)
-    root = _tree(op, largest, range(first, min(first + _LANES, len(op.weights))))
+    root = spanning_tree(op, largest, range(first, min(first + _LANES, len(op.weights))))
     inverted, filters, taken = 0, [], Counter[str]()
-    for node, level, above in _in_order(root, 0):
+    for node, level, above in in_order(root, 0):
         assert node.parent is not None
         value, origin = node.value, node.parent.value
         names = tuple(f"{name}{level}" for name in _ROWS[len(places)])
