@@ -68,7 +68,18 @@ def shortcut() -> nn.Sequential:
     return bnn.Sequential(bnn.Input((9,), bits=2), bnn.BinaryLinear(9, 1), block).eval()
 
 
-NETS = (tie, net, image_net, shortcut)
+def coarse() -> nn.Sequential:
+    """Logits so large that a score stands for many: its binary point is behind it."""
+    layers = (bnn.Input((9,), bits=2), bnn.BinaryLinear(9, 1), bnn.OutputNorm(1, bound=27))
+    model = bnn.Sequential(*layers)
+    with torch.no_grad():
+        model[1].latent_weight.copy_(torch.tensor([[1.0, -1.0] * 4 + [1.0]]))
+        model[2].weight.fill_(1e12)
+    assert lower(model).scores.fraction_bits < 0
+    return model.eval()
+
+
+NETS = (tie, net, image_net, shortcut, coarse)
 
 
 def images(model: nn.Module, count: int = 60) -> Tensor:

@@ -48,7 +48,7 @@ def decoded(piece: bytes) -> Frame | None:
 
 def body_of(info: Info) -> bytes:
     numbers = (info.unit, info.hz, info.input_bytes, info.arena_bytes)
-    body = struct.pack("<BIIIHBB", *numbers, info.num_classes, info.input_max, info.fraction_bits)
+    body = struct.pack("<BIIIHBb", *numbers, info.num_classes, info.input_max, info.fraction_bits)
     for text in (info.sha256, info.target, info.name, info.compiler):
         body += bytes([len(text.encode())]) + text.encode()
     return body

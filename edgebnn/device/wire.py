@@ -28,7 +28,7 @@ _ANSWER = 0x80  # set in the kind of an answer
 _HEAD = struct.Struct("<BBH")
 _CRC = struct.Struct("<I")
 _DETAIL = struct.Struct("<I")
-_INFO = struct.Struct("<BIIIHBB")
+_INFO = struct.Struct("<BIIIHBb")
 _TEXTS = 4
 _INFERENCE = struct.Struct("<IH")
 

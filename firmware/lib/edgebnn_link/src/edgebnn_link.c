@@ -135,7 +135,7 @@ static void info(struct edgebnn_link *link)
     to = put(to, model->arena_bytes, 4u);
     to = put(to, model->num_classes, 2u);
     to = put(to, model->input_max, 1u);
-    to = put(to, model->fraction_bits, 1u);
+    to = put(to, (uint32_t)model->fraction_bits, 1u);
     to = put_text(to, model->sha256, end, 3u);
     to = put_text(to, model->target, end, 2u);
     to = put_text(to, model->name, end, 1u);

@@ -38,7 +38,7 @@ struct edgebnn_model {
     uint32_t arena_bytes;
     uint16_t num_classes;
     uint8_t input_max; /* the largest value of an input */
-    uint8_t fraction_bits;
+    int8_t fraction_bits;
     void (*scores)(const uint8_t *input, int32_t *scores);
     int (*best)(const int32_t *scores);
     int (*intact)(void); /* 0 if the weights in memory are damaged; NULL where nobody can tell */
