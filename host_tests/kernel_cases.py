@@ -661,7 +661,7 @@ def _conv_by_columns(number: int, row: dict[str, Any], only: bool | None = None)
         head = Threshold(np.resize(limits, row["outputs"]))
         op = replace(op, weights=weights, head=head)
         chain.network = Network(chain.network.input, (*chain.network.ops[:-1], op))
-    if pool != (1, 1):
+    if pool != (1, 1) or number % 4 == 0:
         chain.add(MaxPool("pool", "layer", pool, pool, mask))
     return chain.case(f"conv by columns: {label}", prefer=("columns",))
 

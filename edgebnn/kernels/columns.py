@@ -194,7 +194,9 @@ def strips_conv(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> StripsConv | N
             return None
         result = infer(last, infer(op, source))
         assert isinstance(result, Bits)
-        pool, all_set = last.kernel, last.all_set
+        pool = last.kernel
+        if pool != (1, 1):  # of a single bit there is neither OR nor AND
+            all_set = last.all_set
         rows, columns = result.height * pool[0], result.width * pool[1]
     strips = Strips(
         window=w,

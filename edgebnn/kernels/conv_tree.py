@@ -169,7 +169,7 @@ class Strip:
 class ConvTree:
     """What ``conv_tree.c.j2`` prints.
 
-    ``common`` are the words that are in the sums of both rows, ``variables`` the names of values.
+    ``common`` are the words that are in the sums of both rows, ``variables`` those for values.
     The words of ``cover`` have all pixels of a pair of windows. ``bias`` makes a sum of all taps of
     what is in the strip. There are ``pairs`` a row of results; a row of windows is ``odd`` if the
     last one has no right place, and ``single`` if none has.
@@ -181,7 +181,7 @@ class ConvTree:
     bias: int
     common: tuple[int, ...]
     totals: tuple[Total, ...]
-    variables: tuple[str, ...]
+    variables: str
     words: tuple[OutWord, ...]
     cover: tuple[int, ...]
     out_height: int
@@ -271,7 +271,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvTree | None:
             Total(f"{name}_total", tuple(word for word in words if word not in common))
             for name, words in zip(names, places, strict=True)
         ),
-        variables=tuple(f"{name}{level}" for level in range(levels) for name in names),
+        variables=", ".join(f"{name}{level}" for level in range(levels) for name in names),
         words=tuple(word for word, _ in made),
         cover=_cover(w, strip, places),
         out_height=w.out_height // pool[0],
