@@ -64,20 +64,22 @@ def build_host(
     *,
     sanitize: bool = False,
     optimize: str = "-O2",
+    compiler: Compiler | None = None,
 ) -> Image:
     """Build ``library`` into a program for this computer.
 
     The program reads records of ``input_bytes`` from standard input until it ends and writes, per
     record, the class and then the scores as little-endian int32 (see :func:`host.run`).
     ``sanitize`` builds it with the address and undefined-behaviour sanitizers, either of which
-    then ends the program. All files go into ``directory``, which is created.
+    then ends the program. ``compiler`` is the first one found unless given. All files go into
+    ``directory``, which is created.
 
     Raises:
         EdgebnnError: no compiler, or the library does not compile clean under
             :data:`toolchain.WARNINGS`.
     """
     target = TARGETS["host"]
-    compiler = find_compiler(target)
+    compiler = find_compiler(target) if compiler is None else compiler
     flags = (optimize, *toolchain.target_flags(compiler, target), *(_SANITIZE if sanitize else ()))
     model, main = _write_sources(library, target, directory)
     objects = (directory / _MODEL_OBJECT, directory / "main.o")
