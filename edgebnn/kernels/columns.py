@@ -153,8 +153,9 @@ class Strips:
         )
 
     def _of_pool(self, down: str, across: str) -> str:
-        both = ((self.pool_height, down), (self.pool_width, across))
-        return " && ".join(f"({test})" for size, test in both if size > 1)
+        if self.pool_height > 1 and self.pool_width > 1:
+            return f"({down}) && ({across})"
+        return down if self.pool_height > 1 else across
 
 
 @dataclass(frozen=True, slots=True)
