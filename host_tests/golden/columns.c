@@ -132,7 +132,10 @@ struct columns_pair {
  *     a.differ ? *sum : a.bit  ==  half ^ (a.differ | (*sum ^ a.bit))
  *     b.differ ? half : b.bit  ==  half ^ (~b.differ & (half ^ b.bit))
  */
-static COLUMNS_INNER struct columns_pair columns_add_pairs(uint32_t *sum, struct columns_pair a,
+#if defined(__GNUC__)
+__attribute__((unused)) /* where the adder of columns is in assembly */
+#endif
+    static COLUMNS_INNER struct columns_pair columns_add_pairs(uint32_t *sum, struct columns_pair a,
     struct columns_pair b)
 {
     const uint32_t half = *sum ^ a.differ;

@@ -103,7 +103,10 @@ struct digits_pair {
  *     a.differ ? *sum : a.bit  ==  half ^ (a.differ | (*sum ^ a.bit))
  *     b.differ ? half : b.bit  ==  half ^ (~b.differ & (half ^ b.bit))
  */
-static DIGITS_INNER struct digits_pair digits_add_pairs(uint32_t *sum, struct digits_pair a,
+#if defined(__GNUC__)
+__attribute__((unused)) /* where the adder of columns is in assembly */
+#endif
+    static DIGITS_INNER struct digits_pair digits_add_pairs(uint32_t *sum, struct digits_pair a,
     struct digits_pair b)
 {
     const uint32_t half = *sum ^ a.differ;
