@@ -126,17 +126,20 @@ struct columns_pair {
     uint32_t bit;
 };
 
+#if defined(__GNUC__)
+#define COLUMNS_SPARE __attribute__((unused)) /* where the adder of columns is in assembly */
+#else
+#define COLUMNS_SPARE
+#endif
+
 /*
  * Two full adders in each lane, one behind the other: *sum and four bits of weight 1 become *sum and
  * two bits of weight 2. A carry is the sum so far where the two new bits differ, else one of them:
  *     a.differ ? *sum : a.bit  ==  half ^ (a.differ | (*sum ^ a.bit))
  *     b.differ ? half : b.bit  ==  half ^ (~b.differ & (half ^ b.bit))
  */
-#if defined(__GNUC__)
-__attribute__((unused)) /* where the adder of columns is in assembly */
-#endif
-    static COLUMNS_INNER struct columns_pair columns_add_pairs(uint32_t *sum, struct columns_pair a,
-    struct columns_pair b)
+static COLUMNS_SPARE COLUMNS_INNER struct columns_pair columns_add_pairs(uint32_t *sum,
+    struct columns_pair a, struct columns_pair b)
 {
     const uint32_t half = *sum ^ a.differ;
     const uint32_t first = a.differ | (*sum ^ a.bit);

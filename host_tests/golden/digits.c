@@ -97,17 +97,20 @@ struct digits_pair {
     uint32_t bit;
 };
 
+#if defined(__GNUC__)
+#define DIGITS_SPARE __attribute__((unused)) /* where the adder of columns is in assembly */
+#else
+#define DIGITS_SPARE
+#endif
+
 /*
  * Two full adders in each lane, one behind the other: *sum and four bits of weight 1 become *sum and
  * two bits of weight 2. A carry is the sum so far where the two new bits differ, else one of them:
  *     a.differ ? *sum : a.bit  ==  half ^ (a.differ | (*sum ^ a.bit))
  *     b.differ ? half : b.bit  ==  half ^ (~b.differ & (half ^ b.bit))
  */
-#if defined(__GNUC__)
-__attribute__((unused)) /* where the adder of columns is in assembly */
-#endif
-    static DIGITS_INNER struct digits_pair digits_add_pairs(uint32_t *sum, struct digits_pair a,
-    struct digits_pair b)
+static DIGITS_SPARE DIGITS_INNER struct digits_pair digits_add_pairs(uint32_t *sum,
+    struct digits_pair a, struct digits_pair b)
 {
     const uint32_t half = *sum ^ a.differ;
     const uint32_t first = a.differ | (*sum ^ a.bit);
