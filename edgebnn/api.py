@@ -19,8 +19,10 @@ from edgebnn.packages import project as whole_project
 from edgebnn.packages import wrap
 from edgebnn.plan import plan
 from edgebnn.proof import prove
+from edgebnn.samples import device_rows
 from edgebnn.targets import board_of, get_target
 from edgebnn.targets.cuda import CUDA
+from edgebnn.wishes import Wishes
 
 __all__ = ["calibrate", "generate", "load", "read", "release", "save", "write"]
 
@@ -32,6 +34,8 @@ def generate(
     name: str | None = None,
     first_layer: str = "auto",
     optimize: str = "speed",
+    ram: int | None = None,
+    flash: int | None = None,
     form: str = "all",
     project: bool = False,
     self_test: bool | None = None,
@@ -52,8 +56,9 @@ def generate(
         name: C prefix; the stem of the file by default, ``model`` for a module.
         first_layer: kernel of the layer on the input, a name from
             :data:`edgebnn.kernels.FIRST_LAYER`.
-        optimize: what kernels are chosen for, a name from :data:`edgebnn.kernels.OPTIMIZE`:
-            "speed", or "constant-time", of which all inputs take the same.
+        optimize: what kernels are chosen for, a name from :data:`edgebnn.wishes.OPTIMIZE`:
+            "speed", "size", or "constant-time", of which all inputs take the same.
+        ram, flash: bytes of static RAM, and of constants in flash, that there are; None: enough.
         form: the files beside the C, a name from :data:`edgebnn.packages.FORMATS`.
         project: instead of that, a whole PlatformIO project: the library and a firmware around it.
         self_test: add ``<name>_intact``, which compares all weights and thresholds in the device's
@@ -73,7 +78,7 @@ def generate(
         EdgebnnError: the file, the model or an argument cannot be used; says why.
     """
     prefer = kernels.first_layer_ways(first_layer)
-    constant_time = kernels.constant_time(optimize)
+    wishes = Wishes(optimize, ram, flash)
     if arena not in ARENAS:
         raise EdgebnnError(f"unknown arena '{arena}'; pick one of: {', '.join(ARENAS)}")
     on_gpu = target == CUDA.name
@@ -85,6 +90,8 @@ def generate(
                 "--arena": arena != "static",
                 "--first-layer": first_layer != "auto",
                 "--optimize": optimize != "speed",
+                "--ram": ram is not None,
+                "--flash": flash is not None,
                 "--self-test": self_test is True,
                 "--image": image is not None,
                 "--test-vector": test_vector,
@@ -95,12 +102,13 @@ def generate(
     if project and arena != "static":
         raise EdgebnnError("the firmware of a project has a static arena; leave out --arena")
     board = board_of(target) if project else None
-    metadata = Metadata()
+    metadata, recorded = Metadata(), None
     if isinstance(model, nn.Module):
         module, stem = model, "model"
     else:
         checkpoint = read(model)
         module, metadata, stem = checkpoint.model, checkpoint.metadata, Path(model).stem
+        recorded = checkpoint.samples
     proof = prove(module)
     network, library_name = proof.network, stem if name is None else name
     if chosen is None:
@@ -115,6 +123,7 @@ def generate(
         )
     if image is not None and not prepare:
         raise EdgebnnError("--no-prepare leaves the preprocessing out; leave out --image")
+    samples = None if recorded is None else device_rows(recorded, network.input.channels)
     before = None
     if prepare:
         before = prepare_of(
@@ -125,7 +134,7 @@ def generate(
             None if image is None else Size(*image),
         )
     library = c.generate(
-        plan(network, chosen, prefer, constant_time=constant_time),
+        plan(network, chosen, prefer, wishes=wishes, samples=samples),
         library_name,
         class_names=metadata.class_names,
         test_accuracy=metadata.test_accuracy,

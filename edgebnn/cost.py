@@ -8,22 +8,30 @@ from edgebnn.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class OpCost:
-    """One op, or a run of ops with one kernel: weights in bits, constants in bytes, products."""
+    """One op, or a run of ops with one kernel: weights in bits, constants in bytes, products.
+
+    ``instructions`` are the mean of those predicted for sample inputs; None where nobody can.
+    """
 
     name: str
     kernel: str
     weight_bits: int
     constant_bytes: int
     macs: int
+    instructions: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Constants in flash and static RAM, both exact; code and stack come on top."""
+    """Constants in flash and static RAM, both exact; code and stack come on top.
+
+    ``instructions`` are predicted, as those of ops, and those of all ops with what calls them.
+    """
 
     constant_bytes: int
     ram_bytes: int  # the arena, and the constants where a CPU has them in RAM
     ops: tuple[OpCost, ...]
+    instructions: float | None = None
 
 
 def cost(plan: Plan) -> Cost:
@@ -41,11 +49,14 @@ def cost(plan: Plan) -> Cost:
                 macs += pixels * outputs * fan_in(op)
         constants = sum(table.bytes for table in step.view.tables)
         name = " + ".join(op.name for op in step.ops)
-        ops.append(OpCost(name, step.kernel.way, weight_bits, constants, macs))
+        known = None if step.instructions is None else float(step.instructions.mean())
+        ops.append(OpCost(name, step.kernel.way, weight_bits, constants, macs, known))
     ram = plan.arena_bytes
     if plan.target.cpu.constants_in_ram:
         ram += plan.constant_bytes
-    return Cost(plan.constant_bytes, ram, tuple(ops))
+    whole = plan.instructions
+    mean = None if whole is None else float(whole.mean())
+    return Cost(plan.constant_bytes, ram, tuple(ops), mean)
 
 
 def weight_bits(network: Network) -> int:

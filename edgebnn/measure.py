@@ -28,7 +28,9 @@ from edgebnn.ir import Network, sha256
 from edgebnn.nn import Input
 from edgebnn.plan import plan
 from edgebnn.reference import Outputs
+from edgebnn.samples import device_rows
 from edgebnn.targets import Target
+from edgebnn.wishes import Wishes
 
 Progress = Callable[[Target, int], None]
 """Told a target and the number of inputs done there."""
@@ -136,6 +138,11 @@ def samples(checkpoint: Checkpoint, network: Network) -> NDArray[np.uint8]:
     """(N, C, H, W) the inputs that a model file brings along; N is 0 where it has none."""
     shape = (network.input.channels, network.input.height, network.input.width)
     return checkpoint.samples.reshape(-1, *shape)
+
+
+def recorded(checkpoint: Checkpoint, network: Network) -> NDArray[np.uint8]:
+    """(N, H * W * C) :func:`samples`, as a device reads them."""
+    return device_rows(checkpoint.samples, network.input.channels)
 
 
 def to_device_layout(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -252,7 +259,8 @@ def run_on(
     folder: Path,
     *,
     prefer: tuple[str, ...] = (),
-    constant_time: bool = False,
+    wishes: Wishes = Wishes(),  # noqa: B008 - frozen
+    samples: NDArray[np.uint8] | None = None,
     counted: int,
     optimize: str = "-O2",
     progress: Progress | None = None,
@@ -260,7 +268,7 @@ def run_on(
     """Emit, compile and run the network on each of ``targets``, below ``folder``.
 
     Args:
-        prefer, constant_time: as :func:`edgebnn.plan.plan` takes them.
+        prefer, wishes, samples: as :func:`edgebnn.plan.plan` takes them.
         counted: so many inputs have their instructions or cycles counted, where something can.
         optimize: the compiler's option.
 
@@ -270,7 +278,7 @@ def run_on(
     """
     for target in targets:
         library = c.generate(
-            plan(given.network, target, prefer, constant_time=constant_time), "model"
+            plan(given.network, target, prefer, wishes=wishes, samples=samples), "model"
         )
         image = _build(library, target, folder / target.name, optimize)
 

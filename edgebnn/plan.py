@@ -8,11 +8,16 @@ writes over a source that no later op reads.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgebnn import kernels
+import numpy as np
+from numpy.typing import NDArray
+
+from edgebnn import choice, kernels
 from edgebnn.bits import tensor_words
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network, Op, Tensor, sources, tensors
+from edgebnn.prices import Counted, network_trips, prices_of
 from edgebnn.targets import Target
+from edgebnn.wishes import Wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,9 @@ class Step:
     """A run of ops with its kernel; offsets into the arena are in words, None where it needs none.
 
     ``sources`` are the tensors that the first op reads, in the order of
-    :func:`edgebnn.ir.sources`; ``result`` is what the last one makes.
+    :func:`edgebnn.ir.sources`; ``result`` is what the last one makes. ``instructions`` are those
+    predicted, one a sample input, None where nobody can; ``reason`` says why the kernel was taken,
+    where that is known.
     """
 
     ops: tuple[Op, ...]
@@ -40,6 +47,8 @@ class Step:
     source_offsets: tuple[int | None, ...]
     result_offset: int | None
     scratch_offset: int | None
+    instructions: Counted | None = None
+    reason: str = ""
 
     @property
     def op(self) -> Op:
@@ -70,6 +79,19 @@ class Plan:
         """Weights, thresholds and scales in flash."""
         return sum(table.bytes for step in self.steps for table in step.view.tables)
 
+    @property
+    def instructions(self) -> Counted | None:
+        """Those predicted of a whole inference, one a sample input; None where nobody can."""
+        prices, found = prices_of(self.target.name), None
+        for step in self.steps:
+            if step.instructions is None or prices is None:
+                return None
+            if found is None:
+                trips = network_trips(len(self.steps), self.network.num_classes)
+                found = prices.sum(trips, len(step.instructions))
+            found = found + step.instructions
+        return found
+
 
 def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
     """Offsets in words for ``buffers``, and the size of the arena that holds them.
@@ -96,20 +118,45 @@ def plan(
     target: Target,
     prefer: tuple[str, ...] = (),
     *,
-    constant_time: bool = False,
+    wishes: Wishes = Wishes(),  # noqa: B008 - frozen
+    samples: NDArray[np.uint8] | None = None,
 ) -> Plan:
     """Choose a kernel for each op and lay out the arena.
 
     Args:
         prefer: ways of kernels to take, wherever they can be, before all others.
-        constant_time: take no kernel whose time depends on the data.
+        wishes: what it is to be best in, and the memory that there is.
+        samples: (N, input bytes) inputs of the network's kind. With them, and prices of the target,
+            the kernels that take the fewest instructions are chosen; else rules decide.
 
     Raises:
-        EdgebnnError: an op has no kernel, or a kernel to prefer takes no op of the network, or none
-            on this target.
+        EdgebnnError: an op has no kernel, no kernels fit the memory, or a kernel to prefer takes no
+            op of the network, or none on this target.
     """
     shapes = tensors(network)
-    chosen = _choices(network, shapes, target, prefer, constant_time)
+    there = choice.options(network, shapes, target, prefer, wishes, samples)
+
+    def ram(path: choice.Path) -> int:
+        return _laid_out(network, target, shapes, path).arena_bytes
+
+    chosen = choice.best(network, there, wishes, ram, target.cpu.constants_in_ram)
+    for way in prefer:
+        if all(one.kernel.way != way for one in chosen):
+            reason = _why_not(way, chosen, target, wishes.constant_time)
+            raise EdgebnnError(f"kernel {way} {reason}; leave the choice to the target")
+    found = _laid_out(network, target, shapes, chosen)
+    places = {op.name: place for place, op in enumerate(network.ops)}
+    steps = tuple(
+        replace(step, reason=choice.reason(one, there[places[one.ops[0].name]]))
+        for step, one in zip(found.steps, chosen, strict=True)
+    )
+    return replace(found, steps=steps)
+
+
+def _laid_out(
+    network: Network, target: Target, shapes: Mapping[str, Tensor], chosen: choice.Path
+) -> Plan:
+    """The plan of these kernels: where everything lies."""
     last_read = {name: step for step, one in enumerate(chosen) for name in sources(one.ops[0])}
     buffers: list[Buffer] = []
     owners: dict[tuple[str, str], int] = {}
@@ -135,10 +182,6 @@ def plan(
         if one.view.scratch_words:
             owners[last, "scratch"] = len(buffers)
             buffers.append(Buffer(one.view.scratch_words, step, step))
-    for way in prefer:
-        if all(one.kernel.way != way for one in chosen):
-            reason = _why_not(way, chosen, target, constant_time)
-            raise EdgebnnError(f"kernel {way} {reason}; leave the choice to the target")
     offsets, arena_words = place(buffers)
 
     def offset(name: str, what: str) -> int | None:
@@ -154,55 +197,14 @@ def plan(
             source_offsets=tuple(offset(name, "result") for name in sources(one.ops[0])),
             result_offset=offset(one.ops[-1].name, "result"),
             scratch_offset=offset(one.ops[-1].name, "scratch"),
+            instructions=one.instructions,
         )
         for one in chosen
     )
     return Plan(network, target, steps, arena_words)
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """The kernel for ``ops``, the first ones of a ``run``."""
-
-    run: tuple[Op, ...]
-    inputs: tuple[Tensor, ...]
-    ops: tuple[Op, ...]
-    kernel: kernels.Kernel
-    view: kernels.View
-
-
-def _choices(
-    network: Network,
-    shapes: Mapping[str, Tensor],
-    target: Target,
-    prefer: tuple[str, ...],
-    constant_time: bool,
-) -> list[_Choice]:
-    """Kernels for all ops, in order."""
-    chosen: list[_Choice] = []
-    place = 0
-    while place < len(network.ops):
-        run = _run(network, place)
-        inputs = tuple(shapes[name] for name in sources(run[0]))
-        found = kernels.choose(run, inputs, target, prefer, constant_time)
-        chosen.append(_Choice(run, inputs, *found))
-        place += len(chosen[-1].ops)
-    return chosen
-
-
-def _run(network: Network, place: int) -> tuple[Op, ...]:
-    """The op at ``place`` and those behind it: each reads what only it reads, and nothing else."""
-    end = place + 1
-    while end < len(network.ops):
-        made = network.ops[end - 1].name
-        readers = [op for op in network.ops for name in sources(op) if name == made]
-        if len(readers) != 1 or sources(network.ops[end]) != (made,):
-            break
-        end += 1
-    return network.ops[place:end]
-
-
-def _why_not(way: str, chosen: Sequence[_Choice], target: Target, constant_time: bool) -> str:
+def _why_not(way: str, chosen: choice.Path, target: Target, constant_time: bool) -> str:
     """Why no layer is computed in that ``way``."""
     known = [kernel for one in chosen for _, kernel in kernels.candidates(one.run, one.inputs)]
     there = [kernel for kernel in known if kernel.way == way]

@@ -17,6 +17,7 @@ from edgebnn.ir import Network, sha256
 from edgebnn.measure import Backend, OnBoard, OnTarget
 from edgebnn.plan import Plan, plan
 from edgebnn.targets import TARGETS
+from edgebnn.wishes import Wishes
 
 Record = dict[str, Any]
 _IMAGE = ("channels", "height", "width")
@@ -59,22 +60,28 @@ def layers(scheduled: Plan) -> list[Record]:
             "weight_bits": op.weight_bits,
             "constant_bytes": op.constant_bytes,
             "macs": op.macs,
+            "instructions": op.instructions,
         }
         for op in cost(scheduled).ops
     ]
 
 
-def targets(network: Network, prefer: tuple[str, ...], constant_time: bool) -> list[Record]:
-    """Flash constants and static RAM on every target that has the kernels."""
+def targets(
+    network: Network,
+    prefer: tuple[str, ...],
+    wishes: Wishes,
+    samples: NDArray[np.uint8] | None = None,
+) -> list[Record]:
+    """Flash constants, static RAM and predicted instructions on targets that have the kernels."""
     found: list[Record] = []
     for target in TARGETS.values():
         try:
-            known = cost(plan(network, target, prefer, constant_time=constant_time))
+            known = cost(plan(network, target, prefer, wishes=wishes, samples=samples))
         except EdgebnnError as error:
             found.append({"target": target.name, "error": str(error)})
             continue
         sizes = {"constant_bytes": known.constant_bytes, "ram_bytes": known.ram_bytes}
-        found.append({"target": target.name, **sizes})
+        found.append({"target": target.name, **sizes, "instructions": known.instructions})
     return found
 
 

@@ -17,6 +17,7 @@ from edgebnn.ir import Network, told_apart
 from edgebnn.measure import Backend, OnBoard, OnTarget
 from edgebnn.plan import plan
 from edgebnn.targets import TARGETS
+from edgebnn.wishes import Wishes
 from edgebnn.wording import counted
 
 _FEW_CLASSES = 20
@@ -75,29 +76,49 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
 
 def layer_table(costs: Cost) -> Table:
     """Every op with its size and kernel."""
-    table = _table("Layers", "op", "weights (bits)", "constants (bytes)", "MACs", "kernel")
+    table = _table(
+        "Layers", "op", "weights (bits)", "constants (bytes)", "MACs", "instructions", "kernel"
+    )
     for op in costs.ops:
         numbers = (op.weight_bits, op.constant_bytes, op.macs)
-        table.add_row(op.name, *(spaced(n) if n else "-" for n in numbers), op.kernel)
+        cells = (spaced(n) if n else "-" for n in numbers)
+        table.add_row(op.name, *cells, _predicted(op.instructions), op.kernel)
     return table
 
 
 def target_table(
-    network: Network, prefer: tuple[str, ...] = (), constant_time: bool = False
+    network: Network,
+    prefer: tuple[str, ...] = (),
+    wishes: Wishes = Wishes(),  # noqa: B008 - frozen
+    samples: NDArray[np.uint8] | None = None,
 ) -> Table:
-    """Flash and RAM on every target, before any compiler runs."""
+    """Flash and RAM on every target, before any compiler runs, and instructions where predicted."""
     table = _table(
-        "Targets (exact; code and stack come on top)", "target", "flash constants", "static RAM"
+        "Targets (exact; code and stack come on top)",
+        *("target", "flash constants", "static RAM", "instructions"),
     )
     for target in TARGETS.values():
         try:
-            known = cost(plan(network, target, prefer, constant_time=constant_time))
+            scheduled = plan(network, target, prefer, wishes=wishes, samples=samples)
         except EdgebnnError:  # of what the target has no kernel for, the others may have
-            table.add_row(target.name, "no such kernel", "-")
+            table.add_row(target.name, _none(wishes), "-", "-")
             continue
+        known = cost(scheduled)
         sizes = (known.constant_bytes, known.ram_bytes)
-        table.add_row(target.name, *(counted(size, "byte") for size in sizes))
+        table.add_row(
+            target.name, *(counted(size, "byte") for size in sizes), _predicted(known.instructions)
+        )
+    if samples is not None and len(samples):
+        table.caption = f"instructions: predicted, the mean of the {len(samples)} recorded samples"
     return table
+
+
+def _none(wishes: Wishes) -> str:
+    return "no such kernel" if wishes.ram is None and wishes.flash is None else "does not fit"
+
+
+def _predicted(count: float | None) -> str:
+    return "-" if count is None else spaced(round(count))
 
 
 def filter_table(layers: Sequence[Repeats]) -> Table:

@@ -49,6 +49,13 @@ def pack(samples: object, shape: tuple[int, ...], bits: int) -> Tensor:
     return torch.from_numpy(np.frombuffer(packed, np.uint8).copy())
 
 
+def device_rows(samples: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """(N, ...) inputs, channels first, as (N, bytes) in the order in which a device reads them."""
+    pixels = math.prod(samples.shape[1:]) // channels
+    images = samples.reshape(len(samples), channels, pixels)
+    return np.ascontiguousarray(images.transpose(0, 2, 1)).reshape(len(samples), channels * pixels)
+
+
 def unpack(content: Any, shape: tuple[int, ...], bits: int) -> NDArray[np.uint8]:
     """The inputs (N, *shape) that :func:`pack` made ``content`` of.
 

@@ -12,7 +12,7 @@ from test_model_files import mlp
 
 import edgebnn
 import edgebnn.nn as bnn
-from edgebnn import kernels, reference
+from edgebnn import reference
 from edgebnn.codegen import c
 from edgebnn.device import build, unicorn
 from edgebnn.errors import EdgebnnError
@@ -20,6 +20,7 @@ from edgebnn.ir import Network
 from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
+from edgebnn.wishes import Wishes
 
 
 def wide(outputs: int = 64) -> bnn.Sequential:
@@ -33,7 +34,7 @@ def wide(outputs: int = 64) -> bnn.Sequential:
 def spread(network: Network, target_name: str, folder: Path, *, constant_time: bool) -> int:
     """The most instructions that an input takes, less the fewest, which compares scores."""
     target = get_target(target_name)
-    scheduled = plan(network, target, constant_time=constant_time)
+    scheduled = plan(network, target, wishes=Wishes("constant-time" if constant_time else "speed"))
     inputs = hostile_inputs(network.input, np.random.default_rng(1))[:10]
     image = build.build_firmware(c.generate(scheduled, "net"), target, folder)
     run = unicorn.run(image, inputs, counted=len(inputs))
@@ -55,14 +56,14 @@ def test_all_inputs_take_the_same(target: str, tmp_path: Path) -> None:
 
 
 def test_no_kernel_that_depends_on_data() -> None:
-    scheduled = plan(lower(wide()), get_target("cortex-m4"), constant_time=True)
+    scheduled = plan(lower(wide()), get_target("cortex-m4"), wishes=Wishes("constant-time"))
     assert all(step.kernel.constant_time for step in scheduled.steps)
     fast = plan(lower(wide()), get_target("cortex-m4"))
     assert not all(step.kernel.constant_time for step in fast.steps)
     with pytest.raises(EdgebnnError, match="columns takes more time for some inputs than for"):
-        plan(lower(wide()), get_target("cortex-m4"), ("columns",), constant_time=True)
-    with pytest.raises(EdgebnnError, match="pick one of: speed, constant-time"):
-        kernels.constant_time("fast")
+        plan(lower(wide()), get_target("cortex-m4"), ("columns",), wishes=Wishes("constant-time"))
+    with pytest.raises(EdgebnnError, match="pick one of: speed, size, constant-time"):
+        Wishes("fast")
 
 
 def test_it_is_an_option(tmp_path: Path) -> None:
@@ -75,5 +76,5 @@ def test_it_is_an_option(tmp_path: Path) -> None:
     text = output_here(tmp_path, "verify", "model.pt", "--random", "20", *steady)
     assert "every output is equal" in text
     edgebnn.save(mlp(), tmp_path / "mlp.pt")
-    message = mistake(tmp_path, "info", "mlp.pt", "--optimize", "size")
-    assert "unknown optimization 'size'; pick one of: speed, constant-time" in message
+    message = mistake(tmp_path, "info", "mlp.pt", "--optimize", "fast")
+    assert "unknown optimization 'fast'; pick one of: speed, size, constant-time" in message

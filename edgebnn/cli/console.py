@@ -20,8 +20,9 @@ from rich.progress import (
 from rich.text import Text
 
 from edgebnn.errors import EdgebnnError
-from edgebnn.kernels import FIRST_LAYER, OPTIMIZE
+from edgebnn.kernels import FIRST_LAYER
 from edgebnn.targets import TARGETS
+from edgebnn.wishes import OPTIMIZE
 
 
 def printable(text: str) -> str:
@@ -96,6 +97,14 @@ Optimize = Annotated[
         help=f"What for kernels are chosen, one of: {', '.join(OPTIMIZE)}, which is the same time "
         "for all inputs.",
     ),
+]
+Ram = Annotated[
+    str | None,
+    typer.Option("--ram", metavar="BYTES", help="Static RAM that there is, as in 20000 or 16k."),
+]
+Flash = Annotated[
+    str | None,
+    typer.Option("--flash", metavar="BYTES", help="Flash that there is for constants; as --ram."),
 ]
 Name = Annotated[
     str | None, typer.Option("--name", help="C prefix of all public names; the file's stem.")

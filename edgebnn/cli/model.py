@@ -12,10 +12,13 @@ from edgebnn.cli.console import (
     DataSetName,
     Download,
     FirstLayer,
+    Flash,
     Json,
     ModelFile,
     Name,
     Optimize,
+    Ram,
+    TargetName,
     err,
     out,
     print_json,
@@ -24,10 +27,11 @@ from edgebnn.cli.inputs import class_names, open_model, read_test_set
 from edgebnn.codegen.library import ARENAS
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import EdgebnnError
-from edgebnn.kernels import constant_time, first_layer_ways
+from edgebnn.kernels import first_layer_ways
 from edgebnn.packages import FORMATS
 from edgebnn.targets import BOARDS, TARGETS, get_target
 from edgebnn.targets.cuda import CUDA
+from edgebnn.wishes import Wishes, size
 from edgebnn.wording import counted
 
 _USUAL = "cortex-m4"  # whose kernels info shows
@@ -53,25 +57,33 @@ def info(
     model: ModelFile,
     first_layer: FirstLayer = "auto",
     optimize: Optimize = "speed",
+    ram: Ram = None,
+    flash: Flash = None,
+    target: TargetName = _USUAL,
     as_json: Json = False,
 ) -> None:
-    """Show layers, bits, accuracy, and flash and RAM on every target."""
+    """Show layers, bits, accuracy, and flash, RAM and instructions on every target.
+
+    Instructions are predicted, for the sample inputs that the model file has and for -O2.
+    """
     from edgebnn import records, report
     from edgebnn.cost import cost
     from edgebnn.plan import plan
+    from edgebnn.samples import device_rows
 
-    prefer, steady = first_layer_ways(first_layer), constant_time(optimize)
+    prefer, wishes = first_layer_ways(first_layer), Wishes(optimize, size(ram), size(flash))
     content, network = open_model(model)
-    scheduled = plan(network, get_target(_USUAL), prefer, constant_time=steady)
+    samples = device_rows(content.samples, network.input.channels)
+    scheduled = plan(network, get_target(target), prefer, wishes=wishes, samples=samples)
     if as_json:
         found = records.model(model, content, network)
         found["layers"] = records.layers(scheduled)
-        found["targets"] = records.targets(network, prefer, steady)
+        found["targets"] = records.targets(network, prefer, wishes, samples)
         print_json(found)
         return
     out.print(report.model_table(str(model), content, network))
     out.print(report.layer_table(cost(scheduled)))
-    out.print(report.target_table(network, prefer, steady))
+    out.print(report.target_table(network, prefer, wishes, samples))
 
 
 def filters(model: ModelFile) -> None:
@@ -166,6 +178,8 @@ def generate(
     ] = "all",
     first_layer: FirstLayer = "auto",
     optimize: Optimize = "speed",
+    ram: Ram = None,
+    flash: Flash = None,
     self_test: Annotated[
         bool | None,
         typer.Option(
@@ -220,6 +234,8 @@ def generate(
         name=name,
         first_layer=first_layer,
         optimize=optimize,
+        ram=size(ram),
+        flash=size(flash),
         form=form,
         project=project is not None,
         self_test=self_test,
@@ -242,14 +258,19 @@ def generate(
         )
         return
     chosen = get_target(target)
-    ram = library.arena_bytes + (library.constant_bytes if chosen.cpu.constants_in_ram else 0)
+    taken = library.arena_bytes + (library.constant_bytes if chosen.cpu.constants_in_ram else 0)
     out.print(
         f"flash {counted(library.constant_bytes, 'byte')} of constants plus code, "
-        f"static RAM {counted(ram, 'byte')}"
+        f"static RAM {counted(taken, 'byte')}"
     )
+    if library.instructions is not None:
+        out.print(
+            f"{spaced(round(library.instructions))} instructions an inference are predicted, the "
+            "mean of the model's sample inputs"
+        )
     sizes = (
         ("flash", chosen.flash, library.constant_bytes),
-        ("RAM", chosen.ram, ram),
+        ("RAM", chosen.ram, taken),
     )
     for memory, there_is, needed in sizes:
         if there_is is not None and needed > there_is:

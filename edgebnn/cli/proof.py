@@ -13,10 +13,12 @@ from edgebnn.cli.console import (
     DataSetName,
     Download,
     FirstLayer,
+    Flash,
     ImageCount,
     Json,
     ModelFile,
     Optimize,
+    Ram,
     RandomCount,
     TargetName,
     err,
@@ -28,8 +30,9 @@ from edgebnn.cli.console import (
 from edgebnn.cli.inputs import open_model, read_test_set
 from edgebnn.cli.train import train
 from edgebnn.errors import EdgebnnError
-from edgebnn.kernels import constant_time, first_layer_ways
+from edgebnn.kernels import first_layer_ways
 from edgebnn.targets import get_target
+from edgebnn.wishes import Wishes, size
 
 
 def verify(
@@ -41,6 +44,8 @@ def verify(
     random: RandomCount = None,
     first_layer: FirstLayer = "auto",
     optimize: Optimize = "speed",
+    ram: Ram = None,
+    flash: Flash = None,
     download: Download = False,
     confusion: Annotated[
         bool, typer.Option("--confusion", help="Show which classes are taken for which.")
@@ -56,7 +61,7 @@ def verify(
         images=images,
         random=random,
         first_layer=first_layer,
-        optimize=optimize,
+        wishes=Wishes(optimize, size(ram), size(flash)),
         download=download,
         confusion=confusion,
         as_json=as_json,
@@ -72,6 +77,8 @@ def simulate(
     random: RandomCount = None,
     first_layer: FirstLayer = "auto",
     optimize: Optimize = "speed",
+    ram: Ram = None,
+    flash: Flash = None,
     counted: Annotated[
         int, typer.Option(min=1, help="Inputs whose instructions are counted (exactly).")
     ] = 20,
@@ -93,7 +100,7 @@ def simulate(
         random=random,
         first_layer=first_layer,
         counted=counted,
-        optimize=optimize,
+        wishes=Wishes(optimize, size(ram), size(flash)),
         opt_level=opt_level,
         download=download,
         as_json=as_json,
@@ -132,7 +139,7 @@ def _prove(
     random: int | None = None,
     first_layer: str = "auto",
     counted: int = 20,
-    optimize: str = "speed",
+    wishes: Wishes = Wishes(),  # noqa: B008 - frozen
     opt_level: str = "-O2",
     download: bool = False,
     confusion: bool = False,
@@ -151,7 +158,7 @@ def _prove(
         raise EdgebnnError("random inputs have no classes to confuse; leave out one of the two")
     chosen = [get_target(name) for name in target_names]
     # A wrong name, or a target that nothing runs, is said before the data are read.
-    prefer, steady = first_layer_ways(first_layer), constant_time(optimize)
+    prefer = first_layer_ways(first_layer)
     for target in chosen:
         measure.runner_of(target)
     content, network = open_model(model)
@@ -178,7 +185,8 @@ def _prove(
                 chosen,
                 folder,
                 prefer=prefer,
-                constant_time=steady,
+                wishes=wishes,
+                samples=measure.recorded(content, network),
                 counted=counted,
                 optimize=opt_level,
                 progress=lambda target, done: advance(target.name, done),

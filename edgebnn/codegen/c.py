@@ -14,6 +14,7 @@ from edgebnn.codegen.vector import class_names_path, class_names_view, vector_pa
 from edgebnn.data.columns import Column
 from edgebnn.errors import TooLarge
 from edgebnn.plan import Plan
+from edgebnn.prices import prices_of
 
 
 def generate(
@@ -89,6 +90,7 @@ def generate(
         else "",
         constant_bytes=views.spaced(plan.constant_bytes),
         ram=_ram(plan, caller_arena),
+        time=_time(plan),
         reentrant=_reentrant(caller_arena),
     )
     files = {
@@ -115,6 +117,7 @@ def generate(
         prepare=before is not None,
         self_test=self_test,
         caller_arena=caller_arena,
+        instructions=None if plan.instructions is None else float(plan.instructions.mean()),
     )
 
 
@@ -136,6 +139,15 @@ def _check_addresses(plan: Plan) -> None:
 def _ram(plan: Plan, caller_arena: bool) -> str:
     owner = "the caller's (re-entrant)" if caller_arena else "static (not re-entrant)"
     return f"{views.spaced(plan.arena_bytes)} bytes of scratch, {owner}"
+
+
+def _time(plan: Plan) -> str:
+    """What an inference takes; "" where nobody can say it."""
+    found, prices = plan.instructions, prices_of(plan.target.name)
+    if found is None or prices is None:
+        return ""
+    mean = views.spaced(round(float(found.mean())))
+    return f"{mean} instructions, predicted for sample inputs and {prices.compiler}"
 
 
 def _reentrant(caller_arena: bool) -> str:

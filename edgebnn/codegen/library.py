@@ -15,7 +15,8 @@ class Library:
     :func:`header_path` and defined in :func:`source_path`, which are in ``files`` whatever package
     the library is in. ``constant_bytes`` and ``arena_bytes`` are what the plan says the linked
     constants and the static scratch memory come to. ``layers`` are the C functions of the plan's
-    steps, in order. With ``prepare`` there is ``<name>_prepare``, with ``self_test``
+    steps, in order. ``instructions`` are the mean of those predicted for sample inputs, None where
+    nobody can. With ``prepare`` there is ``<name>_prepare``, with ``self_test``
     ``<name>_intact``, too; with ``caller_arena`` the caller gives the scratch memory.
     """
 
@@ -30,6 +31,7 @@ class Library:
     prepare: bool = False
     self_test: bool = False
     caller_arena: bool = False
+    instructions: float | None = None
 
 
 def header_path(name: str) -> str:

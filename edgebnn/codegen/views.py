@@ -55,7 +55,10 @@ class ArrayView:
 
 @dataclass(frozen=True, slots=True)
 class OpView:
-    """One layer: its name in C, its comment, its kernel's view, and the call that runs it."""
+    """One layer: its name in C, its comment, its kernel's view, and the call that runs it.
+
+    ``reason`` is why it has this kernel; "" where the rules have it so.
+    """
 
     name: str
     comment: str
@@ -64,6 +67,7 @@ class OpView:
     view: View
     out_type: str
     call: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class LibraryView:
     arena_parameter: str  # behind the others; "" where it is static
     constant_bytes: str
     ram: str
+    time: str  # "" where it is not known
     reentrant: str  # a sentence
 
 
@@ -179,6 +184,7 @@ def op_view(step: Step, prefix: str, arena: str, cpu: Cpu) -> OpView:
         view=step.view,
         out_type="int32_t" if isinstance(step.result, ScoreVector) else cpu.word,
         call=f"{name}({', '.join(places)});",
+        reason=step.reason,
     )
 
 

@@ -14,17 +14,23 @@ class Run(Outputs):
     """Outputs, and what was measured beside them where the runner can.
 
     ``instructions`` are exact counts of one ``<name>_predict`` call each, from its first
-    instruction to its return, for the first inputs in order; ``layer_instructions`` is the part of
-    each of the library's layers in the first of them. ``cycles`` and ``layer_cycles`` are the same
-    where an emulator knows how long instructions take. ``stack_bytes`` is how far below the
-    caller's stack pointer those calls wrote; None: not measured.
+    instruction to its return, for the first inputs in order; ``each_layer_instructions`` has for
+    each of them the part of each of the library's layers. ``cycles`` are the same where an emulator
+    knows how long instructions take, ``layer_cycles`` those of each layer for the first input.
+    ``stack_bytes`` is how far below the caller's stack pointer those calls wrote; None: not
+    measured.
     """
 
     instructions: tuple[int, ...] = ()
-    layer_instructions: tuple[int, ...] = ()
+    each_layer_instructions: tuple[tuple[int, ...], ...] = ()
     cycles: tuple[int, ...] = ()
     layer_cycles: tuple[int, ...] = ()
     stack_bytes: int | None = None
+
+    @property
+    def layer_instructions(self) -> tuple[int, ...]:
+        """Those of each layer for the first input."""
+        return next(iter(self.each_layer_instructions), ())
 
 
 def check_inputs(inputs: NDArray[np.uint8], input_bytes: int | None = None) -> None:

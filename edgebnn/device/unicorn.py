@@ -54,13 +54,13 @@ def run(
     counting = _Cpu(image, seconds, count_blocks=True)
     counting.paint_stack()
     instructions: list[int] = []
-    layer_instructions: tuple[int, ...] = ()
+    each_layer: list[tuple[int, ...]] = []
     counted_classes: list[int] = []
     for row in inputs[: max(counted, 1)]:
         counted_classes.append(counting.call(predict, row))
         by_layer = counting.take_instructions()
         instructions.append(sum(by_layer.values()))
-        layer_instructions = layer_instructions or tuple(by_layer[n] for n in library.layers)
+        each_layer.append(tuple(by_layer[name] for name in library.layers))
     stack_bytes = counting.painted_over()
 
     cpu = _Cpu(image, seconds, count_blocks=False)
@@ -80,7 +80,7 @@ def run(
         classes=classes,
         scores=scores,
         instructions=tuple(instructions[:counted]),
-        layer_instructions=layer_instructions if counted else (),
+        each_layer_instructions=tuple(each_layer[:counted]),
         stack_bytes=stack_bytes,
     )
 

@@ -17,18 +17,23 @@ from edgebnn.targets import Target
 __all__ = [
     "FIRST_LAYER",
     "KERNELS",
-    "OPTIMIZE",
     "Kernel",
     "Table",
     "View",
     "candidates",
     "choose",
-    "constant_time",
     "first_layer_ways",
+    "fitting",
 ]
 
 
-_SHARED = {"base", "columns", "filter_tree"}  # no kernels, but what kernels are made of
+_SHARED = {
+    "base",
+    "columns",
+    "filter_tree",
+    "trips",
+    "tree_trips",
+}  # no kernels, but what kernels are made of
 
 
 def _found() -> tuple[Kernel, ...]:
@@ -49,22 +54,6 @@ FIRST_LAYER: Mapping[str, tuple[str, ...]] = {
 }
 
 
-#: What for kernels are chosen: "constant-time" leaves out those that take longer for some inputs.
-OPTIMIZE = ("speed", "constant-time")
-
-
-def constant_time(optimize: str) -> bool:
-    """What ``optimize``, one of :data:`OPTIMIZE`, means for the kernels.
-
-    Raises:
-        EdgebnnError: no such choice; the message lists those there are.
-    """
-    if optimize not in OPTIMIZE:
-        known = ", ".join(OPTIMIZE)
-        raise EdgebnnError(f"unknown optimization '{optimize}'; pick one of: {known}")
-    return optimize == "constant-time"
-
-
 def first_layer_ways(choice: str) -> tuple[str, ...]:
     """The ways to prefer for a ``choice`` out of :data:`FIRST_LAYER`.
 
@@ -78,16 +67,17 @@ def first_layer_ways(choice: str) -> tuple[str, ...]:
         raise EdgebnnError(f"unknown first layer '{choice}'; pick one of: {known}") from None
 
 
-def choose(
+def fitting(
     run: tuple[Op, ...],
     inputs: Inputs,
     target: Target,
     prefer: tuple[str, ...] = (),
     constant_time: bool = False,
-) -> tuple[tuple[Op, ...], Kernel, View]:
-    """The kernel for the first ops of ``run``: one that goes a way to ``prefer``, else the best.
+) -> list[tuple[tuple[Op, ...], Kernel, View]]:
+    """Kernels for the first ops of ``run``, by the rules: the best first, that they pay or not.
 
-    One for more ops is better than one for less, then the rank decides.
+    One for more ops is better than one for less, then the rank decides; those that do not pay are
+    behind the others. Where some go a way to ``prefer``, the first of these is alone.
 
     Args:
         run: ops of which each reads what the one before makes, and nothing else does.
@@ -95,7 +85,7 @@ def choose(
         constant_time: none whose time depends on what it computes with.
 
     Returns:
-        The ops that it computes, the kernel, and its view of them.
+        The ops that each computes, the kernel, and its view of them.
 
     Raises:
         EdgebnnError: no kernel of the target takes the first op.
@@ -105,14 +95,28 @@ def choose(
         ops, kernel = candidate
         return kernel.way not in prefer, -len(ops), kernel.rank, kernel.name
 
+    pay: list[tuple[tuple[Op, ...], Kernel, View]] = []
+    rest: list[tuple[tuple[Op, ...], Kernel, View]] = []
     for ops, kernel in sorted(candidates(run, inputs), key=order):
         if constant_time and not kernel.constant_time:
             continue
         view = kernel.fit(ops, inputs, target.cpu)
-        if view is not None and (kernel.way in prefer or kernel.pays(view)):
-            return ops, kernel, view
-    what = f"{type(run[0]).__name__} on {type(inputs[0]).__name__}"
-    raise EdgebnnError(f"target '{target.name}' has no kernel for '{run[0].name}' ({what})")
+        if view is None:
+            continue
+        if kernel.way in prefer:
+            return [(ops, kernel, view)]
+        (pay if kernel.pays(view) else rest).append((ops, kernel, view))
+    if not pay:
+        what = f"{type(run[0]).__name__} on {type(inputs[0]).__name__}"
+        raise EdgebnnError(f"target '{target.name}' has no kernel for '{run[0].name}' ({what})")
+    return pay + rest
+
+
+def choose(
+    run: tuple[Op, ...], inputs: Inputs, target: Target, prefer: tuple[str, ...] = ()
+) -> tuple[tuple[Op, ...], Kernel, View]:
+    """The first of :func:`fitting`: what is taken where nothing is counted."""
+    return fitting(run, inputs, target, prefer)[0]
 
 
 def candidates(run: tuple[Op, ...], inputs: Inputs) -> tuple[tuple[tuple[Op, ...], Kernel], ...]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, pixel_words, sum_bits, tensor_words
 from edgebnn.ir import Add, Op, Sums, infer
-from edgebnn.kernels.base import Inputs, Kernel, Table, load, store
+from edgebnn.kernels.base import Inputs, Kernel, Table, Trips, Values, load, store
 from edgebnn.targets.base import Cpu
 
 
@@ -65,6 +65,17 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> AddView | None:
     )
 
 
+def trips(view: AddView, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    if view.by_words:
+        return {"add": 1, f"add.word{view.bits}": view.words}
+    kind = f"[{view.source_bits} + {view.other_bits} to {view.bits}]"
+    return {
+        "add": 1,
+        f"add.pixel{kind}": view.pixels,
+        f"add.value{kind}": view.pixels * view.channels,
+    }
+
+
 KERNEL = Kernel(
     "add",
     "direct",
@@ -72,4 +83,5 @@ KERNEL = Kernel(
     frozenset({Layout.SUMS16, Layout.SUMS32}),
     fit,
     in_place=True,
+    trips=trips,
 )

@@ -39,6 +39,10 @@ from edgebnn.ir import (
 from edgebnn.targets.base import Cpu
 
 Inputs = tuple[Tensor, ...]
+Values = NDArray[np.int64]
+"""(N, height, width, channels): what a tensor is for each of N inputs of the network."""
+Trips = dict[str, Any]
+"""How often parts of a kernel run, by their names: a number, or (N,) one an input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,10 @@ class Kernel:
     write its result over a source of the same size. Of kernels that fit, one for more ops is taken,
     then the one of the least ``rank``. One that is only sometimes better says of its view whether
     it ``pays``; where its way is preferred nobody asks. All inputs take the same time where it is
-    ``constant_time``: no branch and no trip of a loop depends on them.
+    ``constant_time``: no branch and no trip of a loop depends on them. ``trips`` takes a view, the
+    values of the tensors that the ops read, and the CPU; :mod:`edgebnn.kernels.trips` says what it
+    gives. None: nobody knows what the kernel takes. ``code`` says of a view how many bytes of code
+    stand for what others have in tables, about.
     """
 
     name: str
@@ -97,6 +104,8 @@ class Kernel:
     rank: int = 0
     pays: Callable[[Any], bool] = lambda _view: True
     constant_time: bool = True
+    trips: Callable[[Any, tuple[Values, ...], Cpu], Trips] | None = None
+    code: Callable[[Any], int] = lambda _view: 0
 
 
 # --- tables ---------------------------------------------------------------------------------------

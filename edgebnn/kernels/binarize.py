@@ -4,7 +4,18 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, pixel_words, sum_bits
 from edgebnn.ir import Binarize, Bits, Ints, Op, ScoreVector, Sums, infer
-from edgebnn.kernels.base import BitsHead, Inputs, Kernel, Table, load, packed, smallest
+from edgebnn.kernels import trips as parts
+from edgebnn.kernels.base import (
+    BitsHead,
+    Inputs,
+    Kernel,
+    Table,
+    Trips,
+    Values,
+    load,
+    packed,
+    smallest,
+)
 from edgebnn.targets.base import Cpu
 
 
@@ -64,10 +75,19 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> BinarizeView | None:
     )
 
 
+def trips(view: BinarizeView, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    return parts.total(
+        {"binarize": 1, "binarize.pixel": view.pixels * (view.pixels > 1)},
+        {f"binarize.value{view.bits}": view.pixels * view.head.outputs},
+        parts.times(parts.head(view.head), view.pixels),
+    )
+
+
 KERNEL = Kernel(
     "binarize",
     "direct",
     ((Binarize,),),
     frozenset({Layout.BYTES, Layout.SUMS16, Layout.SUMS32}),
     fit,
+    trips=trips,
 )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgebnn.bits import pack, words
 from edgebnn.ir import Bits, BoolArray, Conv, Int32Array, MaxPool, Op, Threshold, infer
-from edgebnn.kernels.base import BitPixel, Inputs, Table, Window, bit_pixel, window
+from edgebnn.kernels.base import BitPixel, Inputs, Table, Trips, Window, bit_pixel, window
 from edgebnn.targets.base import Cpu
 
 LANES = 32
@@ -215,3 +215,32 @@ def strips_conv(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> StripsConv | N
         min_dot=np.where(all_set, 1 - op.head.min_dot, op.head.min_dot).astype(np.int32),
         all_set=all_set,
     )
+
+
+def in_strips(counts: NDArray[np.int64], strips: Strips) -> NDArray[np.int64]:
+    """(N, height, width) counts of pixels -> (N, strips, rows): of a row of each strip.
+
+    Rows begin with those that pads have; outside nothing is counted.
+    """
+    w = strips.window
+    sides = ((0, 0), (w.pad_top, w.pad_bottom), (w.pad_left, w.pad_right))
+    padded = np.pad(counts, sides)
+    lefts = [w.stride_x * column for column in range(strips.columns)]
+    rows = [padded[:, :, left : left + w.kernel_width].sum(axis=2) for left in lefts]
+    return np.stack(rows, axis=1)
+
+
+def result_trips(strips: Strips, all_set: bool, name: str) -> Trips:
+    """The trips of the words of results, for all windows of all strips."""
+    windows = strips.rows * strips.columns
+    kind = "word" if strips.out_words == 1 else "words"
+    found: Trips = {f"{name}.result": windows * strips.out_words}
+    found[f"{name}.result[{kind}]"] = windows * strips.out_words
+    if strips.pooled:
+        kind = f"{min(strips.pool_height, 2)}x{min(strips.pool_width, 2)}"
+        found[f"{name}.pooled"] = windows * strips.out_words
+        found[f"{name}.pooled[{kind}]"] = windows * strips.out_words
+        found[f"{name}.down"] = windows * (strips.pool_height > 1)
+    if all_set:
+        found[f"{name}.all_set"] = windows * strips.out_words
+    return found

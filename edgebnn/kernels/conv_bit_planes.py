@@ -4,17 +4,21 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout
 from edgebnn.ir import Conv, Ints, Op, infer
+from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
     HeadView,
     Inputs,
     Kernel,
     Table,
+    Trips,
+    Values,
     Window,
     dot_limits,
     head_view,
     window,
 )
-from edgebnn.kernels.dense_bit_planes import Planes, fits, planes
+from edgebnn.kernels.conv_subset_sums import int_windows
+from edgebnn.kernels.dense_bit_planes import Planes, fits, planes, planes_trips
 from edgebnn.targets.base import Cpu
 
 
@@ -56,4 +60,16 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvBitPlanes | None:
     return ConvBitPlanes(source.channels, window(op, source), planes(op, source, cpu), head)
 
 
-KERNEL = Kernel("conv_bit_planes", "bit_planes", ((Conv,),), frozenset({Layout.BYTES}), fit, rank=1)
+def trips(view: ConvBitPlanes, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    w = view.window
+    windows = w.out_height * w.out_width
+    return parts.total(
+        {"conv_bit_planes": 1},
+        int_windows(w, view.channels),
+        parts.times(planes_trips(view.planes, view.head), windows),
+    )
+
+
+KERNEL = Kernel(
+    "conv_bit_planes", "bit_planes", ((Conv,),), frozenset({Layout.BYTES}), fit, rank=1, trips=trips
+)

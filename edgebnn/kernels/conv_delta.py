@@ -20,13 +20,14 @@ A max-pool behind it is an OR of what its windows give. In channels that take th
 are inverted before, which is one of weights and thresholds here, and after it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgebnn.bits import Layout, pack
 from edgebnn.ir import Conv, MaxPool, Op
-from edgebnn.kernels.base import Inputs, Kernel, Table, Window
+from edgebnn.kernels import trips as parts
+from edgebnn.kernels.base import Inputs, Kernel, Table, Trips, Values, Window
 from edgebnn.kernels.columns import (
     COLUMN_BYTES,
     LANES,
@@ -35,10 +36,13 @@ from edgebnn.kernels.columns import (
     bit_places,
     column_table,
     in_lanes,
+    in_strips,
     lane_digits,
     lane_limits,
+    result_trips,
     strips_conv,
 )
+from edgebnn.kernels.trips import Counts
 from edgebnn.targets.base import Cpu
 
 _BLOCK = 16  # columns: a list has whole blocks, and then none, 4 or 8 columns more
@@ -175,6 +179,111 @@ def pays(view: ConvDelta) -> bool:
     return view.outputs >= _LEAST_OUTPUTS
 
 
+def trips(view: ConvDelta, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    s, w = view.strips, view.window
+    tall = w.kernel_height
+    bits = parts.is_set(values[0])
+    sides = ((0, 0), (w.pad_top, w.pad_bottom), (0, 0), (0, 0))
+    rows = np.pad(bits, sides, constant_values=bool(view.ones))
+    above = np.pad(rows, ((0, 0), (1, 0), (0, 0), (0, 0)), constant_values=bool(view.ones))[:, :-1]
+    inner = replace(s, window=replace(w, pad_top=0, pad_bottom=0))
+    added = in_strips((above & ~rows).sum(axis=3), inner)
+    taken = in_strips((rows & ~above).sum(axis=3), inner)
+    first_added = in_strips((~rows & bool(view.ones)).sum(axis=3), inner)[:, :, :tall]
+    first_taken = in_strips((rows & (not view.ones)).sum(axis=3), inner)[:, :, :tall]
+    pixels = int(in_strips(np.ones((1, 1, w.width), np.int64), inner).sum())  # of a row
+
+    listed = s.rows - 1 + tall + view.relisted  # rows of each strip
+    calls = s.columns if s.in_one_piece else pixels
+    number, low, high = np.full(added.shape[:2], view.ones), 0, view.capacity
+    # Ends of the lists, as places in the memory that they share.
+    a, a_end = np.zeros_like(number), first_added.sum(axis=2)
+    t, t_end = high - first_taken.sum(axis=2), np.full_like(number, high)
+    found: Trips = {}
+    bits_listed = parts.per_input(first_added) + parts.per_input(first_taken)
+    moved = np.zeros(len(bits), np.int64)
+    for row in range(s.rows):
+        if row:
+            old = row - 1
+            a, t_end = a + added[:, :, old], t_end - taken[:, :, old]
+            full = t - a_end < view.room
+            moved += parts.per_input((a_end - a + t_end - t) * full)
+            a, a_end = np.where(full, low, a), np.where(full, low + a_end - a, a_end)
+            t, t_end = np.where(full, high - (t_end - t), t), np.where(full, high, t_end)
+            new = row + tall - 1
+            a_end, t = a_end + added[:, :, new], t - taken[:, :, new]
+            bits_listed += parts.per_input(added[:, :, new] + taken[:, :, new])
+        before, number = number, number + (t_end - t) - (a_end - a)
+        found = parts.total(found, _window_trips(view, a_end - a, t_end - t, before, number))
+        if not row:
+            kept = slice(0, view.kept)
+            again = slice(view.kept, tall)
+            a_end = a + added[:, :, kept].sum(axis=2) + added[:, :, again].sum(axis=2)
+            t = t_end - taken[:, :, kept].sum(axis=2) - taken[:, :, again].sum(axis=2)
+            bits_listed += parts.per_input(added[:, :, again] + taken[:, :, again])
+    windows = s.rows * s.columns
+    kind = "[word]" if s.out_words == 1 else "[words]"
+    return parts.total(
+        {
+            "conv_delta": 1,
+            "conv_delta.strip": s.columns,
+            "conv_delta.relisted": s.columns * view.relisted,
+            "conv_delta.window": windows,
+            f"conv_delta{kind}": windows,
+            parts.special("conv_delta.first", tall): s.columns * tall,
+            "conv_delta.row": s.columns * listed,
+            "conv_delta.outside": s.columns * (w.pad_top + w.pad_bottom),
+            "conv_delta.pixel": 0 if s.in_one_piece else pixels * listed,
+            "begin_counters": s.columns,
+            "begin_counters.word": s.columns * view.counter_words,
+            "list_changes": calls * listed,
+            "list_changes.word": pixels * s.pixel.words * listed,
+            "list_changes.bit": bits_listed,
+            "drop_row": s.columns * (s.rows - 1),
+            "drop_row.moved": moved,
+        },
+        found,
+        result_trips(s, view.all_set, "conv_delta"),
+    )
+
+
+def _window_trips(
+    view: ConvDelta, added: Counts, taken: Counts, before: Counts, number: Counts
+) -> Trips:
+    """Of one window of each strip, with so many entries in its lists and so many set bits."""
+    words = view.strips.out_words
+    halves = (number >> 1) - (before >> 1)
+    large = abs(halves) > _MOST_HALVES
+    halves = np.where(large, 0, halves)
+    odd = np.where((number ^ before) & 1, np.where(number & 1, 1, -1), 0)
+    ends = [
+        added + np.maximum(halves, 0) + (odd > 0),
+        taken + np.maximum(-halves, 0) + (odd < 0),
+    ]
+    pads = [-end % 4 + 4 * ((end + -end % 4) % 16 == 12) for end in ends]
+    lists = [end + pad for end, pad in zip(ends, pads, strict=True)]
+    moves = (lists[0] > 0) | (lists[1] > 0)
+    pairs = [one // 16 + (one % 16 > 0) for one in lists]
+    found: Trips = {
+        "end_lists": moves[0].size,
+        "end_lists.half": parts.per_input(abs(halves)),
+        "end_lists.odd": parts.per_input(abs(odd)),
+        "end_lists.pad": parts.per_input(pads[0] + pads[1]),
+        "add_number": parts.per_input(large & (number >> 1 != before >> 1)) * words,
+        "add_number.digit": parts.per_input(large) * words * view.slices,
+        "conv_delta.move": parts.per_input(moves) * words,
+        f"conv_delta.move[{view.slices}]": parts.per_input(moves) * words,
+        "add_changes": parts.per_input(moves) * words,
+        "add_changes.block16": words * sum(parts.per_input(one // 16) for one in lists),
+        "add_changes.block8": words * sum(parts.per_input(one % 16 == 8) for one in lists),
+        "add_changes.block4": words * sum(parts.per_input(one % 16 == 4) for one in lists),
+        "conv_delta.carry": words * parts.per_input(pairs[0]),
+        "conv_delta.borrow": words * parts.per_input(pairs[1]),
+        "conv_delta.digit": words * (view.slices - 5) * parts.per_input(pairs[0] + pairs[1]),
+    }
+    return found
+
+
 KERNEL = Kernel(
     "conv_delta",
     "columns",
@@ -184,4 +293,5 @@ KERNEL = Kernel(
     rank=-2,  # before conv_direct
     pays=pays,
     constant_time=False,
+    trips=trips,
 )

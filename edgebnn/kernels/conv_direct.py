@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from edgebnn.bits import Layout, pack, words
 from edgebnn.ir import Conv, MaxPool, Op
-from edgebnn.kernels.base import Inputs, Kernel, Table, Window
+from edgebnn.kernels import trips as parts
+from edgebnn.kernels.base import Inputs, Kernel, Table, Trips, Values, Window
 from edgebnn.kernels.columns import (
     COLUMN_BYTES,
     LANES,
@@ -27,8 +28,10 @@ from edgebnn.kernels.columns import (
     StripsConv,
     column_table,
     in_lanes,
+    in_strips,
     lane_digits,
     lane_limits,
+    result_trips,
     strips_conv,
 )
 from edgebnn.targets.base import Cpu
@@ -195,6 +198,76 @@ def pays(view: ConvDirect) -> bool:
     return view.outputs >= _LEAST_OUTPUTS
 
 
+def trips(view: ConvDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    s, w = view.strips, view.window
+    bits = parts.is_set(values[0])
+    set_bits = in_strips(bits.sum(axis=3), s)
+    fours = in_strips(parts.nibbles(parts.in_words(bits)), s)
+    pixels = in_strips(np.ones((1, w.height, w.width), np.int64), s)
+    inside = (np.arange(-w.pad_top, w.height + w.pad_bottom) >= 0) & (
+        np.arange(-w.pad_top, w.height + w.pad_bottom) < w.height
+    )
+    slots = np.zeros((w.kernel_height, *set_bits.shape[:2]), np.int64)
+    begin, end = np.zeros_like(slots[0]), np.zeros_like(slots[0])
+    found: Trips = {}
+    columns, limits = [], []
+    moved, slot = np.zeros(len(bits), np.int64), 0
+    for row in range(s.rows):
+        top = row * w.stride_y
+        if not view.overlap:
+            end = np.zeros_like(end)
+        for ky in range(view.overlap if row else 0, w.kernel_height):
+            if view.overlap:
+                if row:
+                    begin = begin + slots[slot]
+                full = view.capacity - end < view.room
+                moved += parts.per_input((end - begin) * full)
+                begin, end = np.where(full, 0, begin), np.where(full, end - begin, end)
+                slots[slot] = set_bits[:, :, top + ky]
+                slot = (slot + 1) % w.kernel_height
+            end = end + set_bits[:, :, top + ky]
+            y = int(inside[top + ky])
+            calls = s.columns if s.in_one_piece else int(pixels[0, :, top + ky].sum())
+            found = parts.total(
+                found,
+                {"conv_direct.row": s.columns, "conv_direct.inside": s.columns * y},
+                {"conv_direct.pixel": 0 if s.in_one_piece else calls * y},
+                parts.list_columns(
+                    calls * y,
+                    int(pixels[0, :, top + ky].sum()) * s.pixel.words,
+                    parts.per_input(set_bits[:, :, top + ky]),
+                    parts.per_input(fours[:, :, top + ky]),
+                    cpu,
+                ),
+            )
+        listed = end - begin
+        columns.append(listed)
+        limits.append(view.least + listed // 2)
+    listed = np.stack(columns, axis=1).reshape(len(bits), -1)
+    whole = listed + (listed % 2 == 0)
+    pads = -whole % _BLOCK
+    reach = parts.columns_reach(
+        whole + pads, view.slices, np.stack(limits, 1).reshape(len(bits), -1)
+    )
+    kind = "[overlap]" if view.overlap else "[apart]"
+    windows = s.rows * s.columns
+    return parts.total(
+        {
+            "conv_direct": 1,
+            "conv_direct.strip": s.columns,
+            "conv_direct.window": windows,
+            f"conv_direct{kind}": windows,
+            "conv_direct.kinds": windows * (view.kinds > 1),
+            "conv_direct.even": parts.per_input(listed % 2 == 0),
+            "conv_direct.pad": parts.per_input(pads),
+            "conv_direct.moved": moved,
+        },
+        found,
+        parts.times(reach, s.out_words),
+        result_trips(s, view.all_set, "conv_direct"),
+    )
+
+
 KERNEL = Kernel(
     "conv_direct",
     "columns",
@@ -204,4 +277,5 @@ KERNEL = Kernel(
     rank=-1,
     pays=pays,
     constant_time=False,
+    trips=trips,
 )

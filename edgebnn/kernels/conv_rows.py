@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout
 from edgebnn.ir import Bits, Conv, Op, fan_in, infer
+from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
     BitPixel,
     HeadView,
     Inputs,
     Kernel,
     Table,
+    Trips,
+    Values,
     Window,
     bit_pixel,
     counts,
@@ -80,4 +83,24 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvRows | None:
     )
 
 
-KERNEL = Kernel("conv_rows", "rows", ((Conv,),), frozenset({Layout.ROWS}), fit)
+def trips(view: ConvRows, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    w, outputs = view.window, view.head.outputs
+    windows = w.out_height * w.out_width
+    taps = sum(parts.taps(w)) * (view.pixel.words > 1)
+    kind = f"conv_rows[{'zero' if w.zero_padded else w.pad_value if w.padded else 'whole'}]"
+    few = parts.special("conv_rows.words", view.pixel.words)
+    rows = parts.times(parts.mismatches(view.row_words, "[window]"), windows * outputs)
+    if w.zero_padded:
+        high = parts.times(parts.mismatches(view.row_words, "[high]"), parts.crossing(w) * outputs)
+        rows = parts.total(rows, high, {"conv_rows.crosses": windows * outputs})
+    return parts.total(
+        {"conv_rows": 1, "conv_rows.words": taps, "conv_rows.word": taps * view.pixel.words},
+        {f"{kind}.window": windows, f"{kind}.words": taps, f"{few}": taps},
+        {f"{kind}.tap": sum(parts.taps(w)), f"{kind}.word": taps * view.pixel.words},
+        rows,
+        parts.times(parts.head(view.head), windows),
+        parts.window_loops(w, "conv_rows"),
+    )
+
+
+KERNEL = Kernel("conv_rows", "rows", ((Conv,),), frozenset({Layout.ROWS}), fit, trips=trips)

@@ -4,17 +4,20 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, words
 from edgebnn.ir import Conv, Ints, Op, fan_in, infer
+from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
     HeadView,
     Inputs,
     Kernel,
     Table,
+    Trips,
+    Values,
     Window,
     dot_limits,
     head_view,
     window,
 )
-from edgebnn.kernels.dense_subset_sums import SubsetSums, subset_sums
+from edgebnn.kernels.dense_subset_sums import SubsetSums, subset_sums, sums_trips
 from edgebnn.targets.base import Cpu
 
 
@@ -63,4 +66,29 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvSubsetSums | None:
     )
 
 
-KERNEL = Kernel("conv_subset_sums", "subset_sums", ((Conv,),), frozenset({Layout.BYTES}), fit)
+def trips(view: ConvSubsetSums, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    w = view.window
+    windows = w.out_height * w.out_width
+    return parts.total(
+        {"conv_subset_sums": 1},
+        int_windows(w, view.channels),
+        parts.times(sums_trips(view.sums), windows),
+        parts.times(parts.head(view.head), windows),
+    )
+
+
+def int_windows(w: Window, channels: int) -> Trips:
+    """The trips of copies of windows of integers."""
+    taps = sum(parts.taps(w))
+    pads = "whole" if not w.padded else "zeros" if w.pad_value == 0 else "others"
+    return parts.total(
+        parts.window_loops(w, "ints"),
+        {"ints.value": (channels > 1) * taps * channels, f"ints[{pads}]": taps},
+        {f"ints[{pads}].value": (channels > 1) * taps * channels},
+        {parts.special("ints.channels", channels): taps},
+    )
+
+
+KERNEL = Kernel(
+    "conv_subset_sums", "subset_sums", ((Conv,),), frozenset({Layout.BYTES}), fit, trips=trips
+)

@@ -31,6 +31,7 @@ from edgebnn.bits import Layout
 from edgebnn.ir import BoolArray, Conv, Ints, MaxPool, Op, Threshold
 from edgebnn.kernels.base import Inputs, Kernel, Table, Window, window
 from edgebnn.kernels.filter_tree import in_order, spanning_tree
+from edgebnn.kernels.tree_trips import trips
 from edgebnn.targets.base import Cpu
 
 _LANES = 32
@@ -38,6 +39,7 @@ _HALF = _LANES // 2
 _BOTH = 0x10001  # times a number: in both halves
 _ROWS = {1: ("sum",), 2: ("upper", "lower")}
 _ASSIGN = ("=", "|=", "^=")  # the first one, then the others in turns
+_ADDITION_BYTES = 6  # of code, 5 to 8
 _MOST_ADDITIONS = 3000  # 16 kB of code on a Cortex-M4 or M0, 24 kB in RV32IMC
 
 _Places = tuple[int, ...]  # of the taps in the strip, from the first window of a pair on
@@ -413,4 +415,6 @@ KERNEL = Kernel(
     fit,
     rank=-1,
     constant_time=False,
+    trips=trips,
+    code=lambda view: _ADDITION_BYTES * view.additions,
 )

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout
 from edgebnn.ir import Conv, Dense, Ints, Op, fan_in, infer
-from edgebnn.kernels.base import HeadView, Inputs, Kernel, Table, dot_limits, head_view, packed
+from edgebnn.kernels import trips as parts
+from edgebnn.kernels.base import (
+    HeadView,
+    Inputs,
+    Kernel,
+    Table,
+    Trips,
+    Values,
+    dot_limits,
+    head_view,
+    packed,
+)
 from edgebnn.targets.base import Cpu
 
 
@@ -67,6 +78,37 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseBitPlanes | None:
     return DenseBitPlanes(planes(op, source, cpu), head)
 
 
+def trips(view: DenseBitPlanes, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    return parts.total({"dense_bit_planes": 1}, planes_trips(view.planes, view.head))
+
+
+def planes_trips(planes: Planes, head: HeadView) -> Trips:
+    """The trips of the planes of one row of inputs, and of the outputs."""
+    blocks, left = divmod(planes.row_words, 8)
+    fours, rows = 8 * planes.row_words, head.outputs * planes.bits
+    return parts.total(
+        {
+            "bit_planes": 1,
+            "bit_planes.four": fours,
+            "bit_planes.missing": 32 * planes.row_words - planes.inputs,
+            "bit_planes.plane": fours * planes.bits,
+            "masked_sum": head.outputs,
+            "masked_sum.plane": rows,
+            "masked_sum.word": rows * left,
+            "masked_sum.block": rows * blocks,
+            f"masked_sum[{left} beside {'blocks' if blocks > 1 else blocks}]": rows,
+            parts.special("masked_sum.planes", planes.bits): rows,
+        },
+        parts.head(head),
+    )
+
+
 KERNEL = Kernel(
-    "dense_bit_planes", "bit_planes", ((Dense,),), frozenset({Layout.BYTES}), fit, rank=1
+    "dense_bit_planes",
+    "bit_planes",
+    ((Dense,),),
+    frozenset({Layout.BYTES}),
+    fit,
+    rank=1,
+    trips=trips,
 )

@@ -22,7 +22,8 @@ import numpy as np
 
 from edgebnn.bits import Layout, pack, tail_mask, words
 from edgebnn.ir import Bits, Dense, Op, Threshold, fan_in
-from edgebnn.kernels.base import Inputs, Kernel, Table
+from edgebnn.kernels import trips as parts
+from edgebnn.kernels.base import Inputs, Kernel, Table, Trips, Values
 from edgebnn.kernels.columns import (
     COLUMN_BYTES,
     LANES,
@@ -162,6 +163,33 @@ def pays(view: DenseColumns) -> bool:
     return view.outputs >= rows * (view.out_words + 1)
 
 
+def trips(view: DenseColumns, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    bits = parts.is_set(values[0]).reshape(len(values[0]), view.pixels, -1)
+    flip = bits.sum(axis=(1, 2)) > view.half
+    row_words = parts.in_words(bits ^ flip[:, None, None])
+    listed = row_words.sum(axis=(1, 2, 3))
+    columns = listed + (listed % 2 == 0)
+    whole = columns + -columns % _BLOCK
+    several = view.pixels > 1
+    return parts.total(
+        {
+            "dense_columns": 1,
+            f"dense_columns[{'pixels' if several else 'row'}]": 1,
+            "dense_columns.in_word": view.in_words * (view.in_words > 1),
+            "dense_columns.pixel": view.pixels * several,
+            "dense_columns.pad": whole - columns,
+            "dense_columns.word": view.out_words * (view.out_words > 1),
+        },
+        parts.list_columns(
+            view.pixels, view.in_words, listed, parts.nibbles(row_words).sum(axis=1), cpu
+        ),
+        parts.times(
+            parts.columns_reach(whole[:, None], view.slices, view.least + listed[:, None] // 2),
+            view.out_words,
+        ),
+    )
+
+
 KERNEL = Kernel(
     "dense_columns",
     "columns",
@@ -171,4 +199,5 @@ KERNEL = Kernel(
     rank=-1,
     pays=pays,
     constant_time=False,
+    trips=trips,
 )

@@ -15,13 +15,16 @@ Lanes are all compared with the same number: A is added to what the t[o] // 2 + 
 of the largest of them.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgebnn.bits import Layout, pack, words
 from edgebnn.ir import Dense, Ints, Op, Threshold, dot_bound, fan_in
-from edgebnn.kernels.base import Inputs, Kernel, Table
+from edgebnn.kernels import trips as parts
+from edgebnn.kernels.base import Inputs, Kernel, Table, Trips, Values
 from edgebnn.kernels.columns import COLUMN_BYTES, LANES, OFFSETS, bit_places, column_table
 from edgebnn.targets.base import Cpu
 
@@ -33,6 +36,13 @@ _LISTED = 92
 #: all: its columns, zeros of both last blocks, and three pairs of carries. Each 16 columns have one
 #: pair of 8 bytes, the quarter; both lists may have begun one, and one lies behind the last.
 _SPARE = LANES + 2 * (_BLOCK - 1) + 3 * 4
+
+#: What differs between inputs, by the names of trips.
+_GO = (
+    *("list_digits", "list_digits.word", "list_digits.bit", "end_digits", "end_digits.pad"),
+    *("dense_planes.add", "add_signed", "add_signed.block16", "add_signed.block8"),
+    *("add_signed.digit", "add_signed.carry"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +205,72 @@ def pays(view: DensePlanes) -> bool:
     return view.outputs >= word * view.out_words
 
 
+def trips(view: DensePlanes, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    rows = values[0].reshape(len(values[0]), -1)
+    each = [_input_trips(view, row) for row in rows]
+    found: Trips = {name: np.array([one[name] for one in each]) for name in each[0]}
+    tail = view.tail > 0
+    return parts.total(
+        found,
+        {
+            "dense_planes": 1,
+            "dense_planes.transpose": view.whole_words * (view.whole_words > 1) + tail,
+            "dense_planes.single": view.whole_words == 1,
+            "dense_planes.plane": view.bits * view.row_words,
+            "dense_planes.tail": tail,
+            "dense_planes.tail_input": view.tail,
+            "dense_planes.zero": view.begun_words,
+            "dense_planes.digit": view.bits + 1,
+            "dense_planes.digit_word": (view.bits + 1) * view.out_words,
+            "sums_reach": view.out_words,
+            "sums_reach.digit": view.out_words * view.digits,
+        },
+    )
+
+
+def _input_trips(view: DensePlanes, values: NDArray[np.int64]) -> dict[str, int]:
+    """What one input lists: digits one after the other, in as many goes as memory asks for."""
+    found = Counter[str]()
+    left = np.pad(values, (0, LANES * view.row_words - len(values)))
+    for p in range(view.bits + 1):
+        odd, above = left & 1, left >> 1 & 1
+        digits = odd * (1 - 2 * above) if p < view.bits else odd
+        left = (left - digits) >> 1
+        plus = (digits > 0).reshape(-1, LANES).sum(axis=1)
+        minus = (digits < 0).reshape(-1, LANES).sum(axis=1)
+        room = 2 * (view.planes_at + p * view.row_words - p * view.out_words - view.digit_words)
+        spare, word = view.spare + room // 4, 0
+        while word < view.row_words:
+            added = taken = 0
+            found["list_digits"] += 1
+            while word < view.row_words and room - added - taken >= spare:
+                added, taken, word = added + int(plus[word]), taken + int(minus[word]), word + 1
+            _go(view, found, added, taken)
+        found["list_digits.word"] += view.row_words
+        found["list_digits.bit"] += int(plus.sum() + minus.sum())
+    return {name: found[name] for name in _GO}
+
+
+def _go(view: DensePlanes, found: Counter[str], added: int, taken: int) -> None:
+    """Adds what ends one go."""
+    words = view.out_words
+    found["end_digits"] += 1
+    found["end_digits.pad"] += -added % _BLOCK + -taken % _BLOCK
+    if not added + taken:
+        return
+    found["dense_planes.add"] += 1
+    found["add_signed"] += words
+    pairs = 0
+    for columns in (added + -added % _BLOCK, taken + -taken % _BLOCK):
+        found["add_signed.block16"] += words * (columns // 16)
+        found["add_signed.block8"] += words * (columns % 16 > 0)
+        pairs += columns // 16 + (columns % 16 > 0)
+    while pairs > 1:
+        pairs = (pairs + 1) // 2
+        found["add_signed.digit"] += words
+        found["add_signed.carry"] += words * pairs
+
+
 KERNEL = Kernel(
     "dense_planes",
     "digit_columns",
@@ -204,4 +280,5 @@ KERNEL = Kernel(
     rank=-1,
     pays=pays,
     constant_time=False,
+    trips=trips,
 )

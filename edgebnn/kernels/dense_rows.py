@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout
 from edgebnn.ir import Bits, Dense, Op, fan_in, infer
+from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
     HeadView,
     Inputs,
     Kernel,
     Table,
+    Trips,
+    Values,
     counts,
     head_view,
     mismatch_limits,
@@ -50,4 +53,9 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseRows | None:
     return DenseRows(count, weights.values.shape[1], weights, head, f"const {cpu.word} *in")
 
 
-KERNEL = Kernel("dense_rows", "rows", ((Dense,),), frozenset({Layout.ROWS}), fit)
+def trips(view: DenseRows, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    rows = parts.times(parts.mismatches(view.row_words), view.head.outputs)
+    return parts.total({"dense_rows": 1}, rows, parts.head(view.head))
+
+
+KERNEL = Kernel("dense_rows", "rows", ((Dense,),), frozenset({Layout.ROWS}), fit, trips=trips)

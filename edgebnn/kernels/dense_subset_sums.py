@@ -7,11 +7,14 @@ from numpy.typing import NDArray
 
 from edgebnn.bits import Layout, pack, pixel_words
 from edgebnn.ir import BoolArray, Conv, Dense, Ints, Op, Sums, dot_bound, fan_in, infer
+from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
     HeadView,
     Inputs,
     Kernel,
     Table,
+    Trips,
+    Values,
     dot_limits,
     head_view,
     load,
@@ -128,4 +131,27 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseSubsetSums | None
     return DenseSubsetSums(subset_sums(op, source, cpu), head, parameters)
 
 
-KERNEL = Kernel("dense_subset_sums", "subset_sums", ((Dense,),), frozenset({Layout.BYTES}), fit)
+def trips(view: DenseSubsetSums, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    return parts.total({"dense_subset_sums": 1}, sums_trips(view.sums), parts.head(view.head))
+
+
+def sums_trips(sums: SubsetSums) -> Trips:
+    """The trips of the sums of one row of inputs, and of reading them."""
+    blocks = (sums.inputs - sums.first_block) // sums.block
+    fours = sums.first_lookups + blocks * sums.block_lookups
+    return {
+        "subset_sums": 1 + blocks,
+        "subset_sums.four": fours,
+        "subset_sums.missing": -sums.first_block % 4,
+        "subset_sums.first": sums.outputs,
+        "subset_sums.lookup": sums.outputs * sums.first_lookups,
+        f"subset_sums[{sums.first_lookups}]": sums.outputs,
+        "subset_sums.block": blocks,
+        "subset_sums.sum": blocks * sums.outputs,
+        "subset_sums.value": sums.outputs,
+    }
+
+
+KERNEL = Kernel(
+    "dense_subset_sums", "subset_sums", ((Dense,),), frozenset({Layout.BYTES}), fit, trips=trips
+)

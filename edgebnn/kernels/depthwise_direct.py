@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout
 from edgebnn.ir import DepthwiseConv, Ints, Op, fan_in, infer
+from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
     HeadView,
     Inputs,
     Kernel,
     Table,
+    Trips,
+    Values,
     Window,
     dot_limits,
     head_view,
@@ -50,4 +53,18 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseDirect | None
     return DepthwiseDirect(source.channels, window(op, source), weights, head, parameters)
 
 
-KERNEL = Kernel("depthwise_direct", "direct", ((DepthwiseConv,),), frozenset({Layout.BYTES}), fit)
+def trips(view: DepthwiseDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    w = view.window
+    windows = w.out_height * w.out_width
+    name = "depthwise_direct"
+    return parts.total(
+        {name: 1, f"{name}.inside": parts.taps(w)[0] * view.channels},
+        {f"{parts.special(name + '.channels', view.channels, 1)}": windows * view.channels},
+        parts.times(parts.window_loops(w, name), view.channels),
+        parts.times(parts.head(view.head), windows),
+    )
+
+
+KERNEL = Kernel(
+    "depthwise_direct", "direct", ((DepthwiseConv,),), frozenset({Layout.BYTES}), fit, trips=trips
+)

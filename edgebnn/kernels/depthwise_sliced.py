@@ -7,12 +7,15 @@ from numpy.typing import NDArray
 
 from edgebnn.bits import Layout, pack
 from edgebnn.ir import Bits, DepthwiseConv, Int32Array, Op, Sums, fan_in, infer
+from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
     BitPixel,
     Inputs,
     Kernel,
     SumsHead,
     Table,
+    Trips,
+    Values,
     Window,
     bit_pixel,
     mismatch_limits,
@@ -75,6 +78,43 @@ def _slices(values: Int32Array, bits: int, cpu: Cpu) -> NDArray[np.unsignedinteg
     return np.ascontiguousarray(pack(planes, cpu.word_bits).T)
 
 
+def trips(view: DepthwiseSliced, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    w, words = view.window, view.pixel.words
+    windows = w.out_height * w.out_width
+    taps = sum(parts.taps(w)) * words
+    name = "depthwise_sliced"
+    pads = f"{name}[{'zero' if w.zero_padded else w.pad_value if w.padded else 'whole'}]"
+    several = f"{name}[{'words' if words > 1 else 'word'}]"
+    found: Trips = {
+        name: 1,
+        f"{name}.pixel": windows,
+        f"{name}.plane": taps * view.planes,
+        f"{pads}.tap": taps,
+        f"{pads}.row": windows * words * w.kernel_height,
+        f"{several}.row": windows * words * w.kernel_height,
+        f"{several}.tap": taps,
+        f"{name}.tap[{view.planes}]": taps,
+        **parts.times(parts.window_loops(w, name), words),
+    }
+    if view.sums is None:
+        found[f"{name}.reach"] = windows * words * view.planes
+        found[f"{name}.reach[{view.planes}]"] = windows * words
+        return found
+    few = parts.special(f"{name}.sum", view.outputs)
+    return found | {
+        f"{name}.sums": windows * words,
+        f"{name}.sum": windows * view.outputs,
+        f"{name}.digit": windows * view.outputs * view.planes,
+        f"{few}": windows * view.outputs,
+        f"{name}.sum{view.sums.bits}": windows * view.outputs,
+    }
+
+
 KERNEL = Kernel(
-    "depthwise_sliced", "bit_sliced", ((DepthwiseConv,),), frozenset({Layout.ROWS}), fit
+    "depthwise_sliced",
+    "bit_sliced",
+    ((DepthwiseConv,),),
+    frozenset({Layout.ROWS}),
+    fit,
+    trips=trips,
 )

@@ -4,7 +4,19 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout
 from edgebnn.ir import Bits, MaxPool, Op
-from edgebnn.kernels.base import BitPixel, Inputs, Kernel, Table, Window, bit_pixel, packed, window
+from edgebnn.kernels import trips as parts
+from edgebnn.kernels.base import (
+    BitPixel,
+    Inputs,
+    Kernel,
+    Table,
+    Trips,
+    Values,
+    Window,
+    bit_pixel,
+    packed,
+    window,
+)
 from edgebnn.targets.base import Cpu
 
 
@@ -37,4 +49,19 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> MaxPoolWords | None:
     return MaxPoolWords(window(op, source), pixel, inverts, int(masks.values[0]), tables)
 
 
-KERNEL = Kernel("max_pool", "direct", ((MaxPool,),), frozenset({Layout.ROWS}), fit)
+def trips(view: MaxPoolWords, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    w, words = view.window, view.pixel.words
+    windows = w.out_height * w.out_width
+    several = f"max_pool[{'words' if words > 1 else 'word'}{', inverted' * view.inverts}]"
+    shape = f"{several}[{w.kernel_height}x{w.kernel_width}]"
+    return {
+        "max_pool": 1,
+        "max_pool.pixel": windows,
+        several: windows * words,
+        f"{several}.tap": windows * words * w.taps,
+        shape: windows * words,
+        **parts.times(parts.window_loops(w, "max_pool"), words),
+    }
+
+
+KERNEL = Kernel("max_pool", "direct", ((MaxPool,),), frozenset({Layout.ROWS}), fit, trips=trips)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, sum_bits
 from edgebnn.ir import Op, Score, Sums
-from edgebnn.kernels.base import Inputs, Kernel, ScoresHead, Table, load, scores_head
+from edgebnn.kernels import trips as parts
+from edgebnn.kernels.base import Inputs, Kernel, ScoresHead, Table, Trips, Values, load, scores_head
 from edgebnn.targets.base import Cpu
 
 
@@ -37,4 +38,12 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ScoreView | None:
     return ScoreView(sum_bits(source), load(source, cpu), head, f"const {cpu.word} *in")
 
 
-KERNEL = Kernel("score", "direct", ((Score,),), frozenset({Layout.SUMS16, Layout.SUMS32}), fit)
+def trips(view: ScoreView, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    return parts.total(
+        {"score": 1, f"score.value{view.bits}": view.head.outputs}, parts.head(view.head)
+    )
+
+
+KERNEL = Kernel(
+    "score", "direct", ((Score,),), frozenset({Layout.SUMS16, Layout.SUMS32}), fit, trips=trips
+)
