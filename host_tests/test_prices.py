@@ -16,6 +16,7 @@ from edgebnn.lower import lower
 from edgebnn.plan import Plan, plan
 from edgebnn.prices import fit, prices_of
 from edgebnn.prices.networks import subject
+from edgebnn.samples import device_rows
 from edgebnn.targets import get_target
 from edgebnn.wishes import Wishes, size
 
@@ -40,8 +41,9 @@ def test_predicted_is_counted(target: str, tmp_path: Path) -> None:
         assert abs(found.error) < 0.03, found
     for seed in SEEDS:
         model = random_model(seed)
-        inputs = measure.to_device_layout(random_inputs(model, 4, seed).numpy())
-        scheduled = plan(lower(model), chosen)
+        network = lower(model)
+        inputs = device_rows(random_inputs(model, 4, seed).numpy(), network.input.channels)
+        scheduled = plan(network, chosen)
         off.append(abs(fit.check(f"{seed}", scheduled, inputs, tmp_path / f"{seed}").error))
     assert np.median(off) < 0.015, off
 

@@ -30,7 +30,8 @@ TARGETS = ("cortex-m4", "cortex-m0", "rv32imc")
 NETWORKS = 240
 _FIRST_CHECKED = 100_000  # numbers of networks that no price is fitted on
 _ROUNDS, _OFF = 8, 0.03  # rows that are off by so much count half
-_USUAL, _SPECIAL = 1e-4, 1e-2  # how much prices are drawn to 0
+_NOISE = 0.03  # of a count, that no trip explains
+_USUAL, _SPECIAL = 60.0, 4.0  # instructions of a trip, about: prices are drawn to 0 from there
 _LIGHT = 60  # instructions: a layer of less may be off by as much of a part
 
 
@@ -108,7 +109,8 @@ def solve(rows: Sequence[Row]) -> dict[str, float]:
         at += len(row.counts)
     scale: NDArray[Any] = np.linalg.norm(matrix, axis=0)
     matrix = matrix / scale
-    drawn = np.array([_SPECIAL if "[" in name else _USUAL for name in names])
+    usual = np.array([_SPECIAL if "[" in name else _USUAL for name in names])
+    drawn = (_NOISE / usual / scale) ** 2
     trust = np.ones(height)
     x = np.zeros(len(names))
     for _ in range(_ROUNDS):
