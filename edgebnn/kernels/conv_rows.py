@@ -87,7 +87,7 @@ def trips(view: ConvRows, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     w, outputs = view.window, view.head.outputs
     windows = w.out_height * w.out_width
     taps = sum(parts.taps(w)) * (view.pixel.words > 1)
-    kind = f"conv_rows[{'zero' if w.zero_padded else ('+' if w.pad_value > 0 else '-') if w.padded else 'whole'}]"
+    kind = f"conv_rows[{'-0+'[w.pad_value + 1] if w.padded else 'whole'}]"
     few = parts.special("conv_rows.words", view.pixel.words)
     rows = parts.times(parts.mismatches(view.row_words, "[window]"), windows * outputs)
     if w.zero_padded:
