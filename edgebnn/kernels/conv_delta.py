@@ -201,13 +201,14 @@ def trips(view: ConvDelta, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     t, t_end = high - first_taken.sum(axis=2), np.full_like(number, high)
     found: Trips = {}
     bits_listed = parts.per_input(first_added) + parts.per_input(first_taken)
-    moved = np.zeros(len(bits), np.int64)
+    moved, moves = np.zeros(len(bits), np.int64), np.zeros(len(bits), np.int64)
     for row in range(s.rows):
         if row:
             old = row - 1
             a, t_end = a + added[:, :, old], t_end - taken[:, :, old]
             full = t - a_end < view.room
             moved += parts.per_input((a_end - a + t_end - t) * full)
+            moves += parts.per_input(full)
             a, a_end = np.where(full, low, a), np.where(full, low + a_end - a, a_end)
             t, t_end = np.where(full, high - (t_end - t), t), np.where(full, high, t_end)
             new = row + tall - 1
@@ -222,6 +223,8 @@ def trips(view: ConvDelta, values: tuple[Values, ...], cpu: Cpu) -> Trips:
             t = t_end - taken[:, :, kept].sum(axis=2) - taken[:, :, again].sum(axis=2)
             bits_listed += parts.per_input(added[:, :, again] + taken[:, :, again])
     windows = s.rows * s.columns
+    edges = f"{'left' * bool(w.pad_left)}{'right' * bool(w.pad_right)}"
+    edges += "pieces" * (not s.in_one_piece)
     kind = "[word]" if s.out_words == 1 else "[words]"
     return parts.total(
         {
@@ -232,6 +235,7 @@ def trips(view: ConvDelta, values: tuple[Values, ...], cpu: Cpu) -> Trips:
             f"conv_delta{kind}": windows,
             parts.special("conv_delta.first", tall): s.columns * tall,
             "conv_delta.row": s.columns * listed,
+            f"conv_delta[{edges}].row": s.columns * listed,
             "conv_delta.outside": s.columns * (w.pad_top + w.pad_bottom),
             "conv_delta.pixel": 0 if s.in_one_piece else pixels * listed,
             "begin_counters": s.columns,
@@ -240,6 +244,7 @@ def trips(view: ConvDelta, values: tuple[Values, ...], cpu: Cpu) -> Trips:
             "list_changes.word": pixels * s.pixel.words * listed,
             "list_changes.bit": bits_listed,
             "drop_row": s.columns * (s.rows - 1),
+            "drop_row.move": moves,
             "drop_row.moved": moved,
         },
         found,

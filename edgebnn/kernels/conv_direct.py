@@ -209,9 +209,12 @@ def trips(view: ConvDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     )
     slots = np.zeros((w.kernel_height, *set_bits.shape[:2]), np.int64)
     begin, end = np.zeros_like(slots[0]), np.zeros_like(slots[0])
+    kind = ".overlap" if view.overlap else ".apart"
+    sides = f"{'left' * bool(w.pad_left)}{'right' * bool(w.pad_right)}"
+    sides += "pieces" * (not s.in_one_piece)
     found: Trips = {}
     columns, limits = [], []
-    moved, slot = np.zeros(len(bits), np.int64), 0
+    moved, moves, slot = np.zeros(len(bits), np.int64), np.zeros(len(bits), np.int64), 0
     for row in range(s.rows):
         top = row * w.stride_y
         if not view.overlap:
@@ -222,6 +225,7 @@ def trips(view: ConvDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
                     begin = begin + slots[slot]
                 full = view.capacity - end < view.room
                 moved += parts.per_input((end - begin) * full)
+                moves += parts.per_input(full)
                 begin, end = np.where(full, 0, begin), np.where(full, end - begin, end)
                 slots[slot] = set_bits[:, :, top + ky]
                 slot = (slot + 1) % w.kernel_height
@@ -231,6 +235,7 @@ def trips(view: ConvDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
             found = parts.total(
                 found,
                 {"conv_direct.row": s.columns, "conv_direct.inside": s.columns * y},
+                {f"conv_direct{kind}.row": s.columns, f"conv_direct[{sides}].row": s.columns},
                 {"conv_direct.pixel": 0 if s.in_one_piece else calls * y},
                 parts.list_columns(
                     calls * y,
@@ -249,7 +254,6 @@ def trips(view: ConvDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     reach = parts.columns_reach(
         whole + pads, view.slices, np.stack(limits, 1).reshape(len(bits), -1)
     )
-    kind = "[overlap]" if view.overlap else "[apart]"
     windows = s.rows * s.columns
     return parts.total(
         {
@@ -260,6 +264,7 @@ def trips(view: ConvDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
             "conv_direct.kinds": windows * (view.kinds > 1),
             "conv_direct.even": parts.per_input(listed % 2 == 0),
             "conv_direct.pad": parts.per_input(pads),
+            "conv_direct.move": moves,
             "conv_direct.moved": moved,
         },
         found,

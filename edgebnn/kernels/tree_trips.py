@@ -79,7 +79,7 @@ def _window_trips(view: "ConvTree") -> Trips:
     """The code of all filters, once."""
     filters = [one for word in view.words for one in word.filters]
     sums = [one for each in filters for one in each.sums]
-    rows = f"conv_tree[{len(view.totals)}]"
+    rows = f"conv_tree.rows{len(view.totals)}"
     form = f"conv_tree[{len(view.totals)}, {'joined' if view.joined else 'apart'}]"
     words = len(view.words)
     counts = {

@@ -27,7 +27,7 @@ from edgebnn.prices.networks import Subject, subject
 from edgebnn.targets import Target
 
 TARGETS = ("cortex-m4", "cortex-m0", "rv32imc")
-NETWORKS = 240
+NETWORKS = 420
 _FIRST_CHECKED = 100_000  # numbers of networks that no price is fitted on
 _ROUNDS, _OFF = 8, 0.03  # rows that are off by so much count half
 _NOISE = 0.03  # of a count, that no trip explains
