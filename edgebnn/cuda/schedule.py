@@ -25,6 +25,7 @@ from edgebnn.ir import (
     ScoreVector,
     Sums,
     Tensor,
+    infer,
     sources,
     tensors,
 )
@@ -80,6 +81,12 @@ def layer_of(op: Op, inputs: tuple[Tensor, ...]) -> Layer:
     Raises:
         EdgebnnError: there are none for GPUs.
     """
+    values = (*inputs, infer(op, *inputs))
+    if any(isinstance(tensor, Bits) and tensor.planes > 1 for tensor in values):
+        raise EdgebnnError(
+            f"layer {op.name} has activations of several levels, which the code for GPUs cannot; "
+            f"choose another target than cuda"
+        )
     match op, inputs[0]:
         case Dense(), Bits() | Ints():
             return product(op, inputs[0])
