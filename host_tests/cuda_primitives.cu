@@ -218,6 +218,43 @@ template <bool BITS> static bool mma_equal(bool)
     return equal;
 }
 
+/* One word of a row of A, one of a column of B, and two sums a lane. */
+__global__ void small_mma(run r)
+{
+    const unsigned *in = r.in + (blockIdx.x * 32 + threadIdx.x) * 4;
+    int c[2];
+    std::memcpy(c, in + 2, sizeof c);
+    mma_xor(c[0], c[1], in[0], in[1]);
+    std::memcpy(r.out + (blockIdx.x * 32 + threadIdx.x) * 2, c, sizeof c);
+}
+
+static bool small_mma_equal(bool)
+{
+    const unsigned trials = 20, k = 128;
+    const Words in = random_words(trials * 128), out = launched({small_mma, trials, 32, 0, true}, in, trials * 64);
+    bool equal = true;
+    for (unsigned trial = 0; trial < trials; trial++) {
+        std::vector<unsigned> a(8 * k), b(k * 8);
+        for (unsigned lane = 0; lane < 32; lane++) {
+            const unsigned *words = &in[(trial * 32 + lane) * 4];
+            for (unsigned i = 0; i < 32; i++) {
+                a[lane / 4 * k + lane % 4 * 32 + i] = words[0] >> i & 1u;
+                b[(lane % 4 * 32 + i) * 8 + lane / 4] = words[1] >> i & 1u;
+            }
+        }
+        for (unsigned lane = 0; lane < 32; lane++) {
+            for (unsigned i = 0; i < 2; i++) {
+                unsigned sum = in[(trial * 32 + lane) * 4 + 2 + i];
+                for (unsigned j = 0; j < k; j++) {
+                    sum += a[lane / 4 * k + j] ^ b[j * 8 + lane % 4 * 2 + i];
+                }
+                equal = equal && out[(trial * 32 + lane) * 2 + i] == sum;
+            }
+        }
+    }
+    return equal;
+}
+
 /* --- blocks ------------------------------------------------------------------------------------ */
 
 /* Reverses pieces of 64 words; as many blocks as multiprocessors loop over all. */
@@ -472,6 +509,7 @@ static const struct {
     {"matrices", matrices_equal},
     {"mma_and", mma_equal<true>},
     {"mma_bytes", mma_equal<false>},
+    {"mma_xor", small_mma_equal},
     {"reverse", reverse_equal},
     {"leftovers", leftovers_equal},
     {"halves", halves_equal},

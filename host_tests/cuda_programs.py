@@ -11,10 +11,11 @@ from edgebnn import api, reference
 from edgebnn.codegen import cuda
 from edgebnn.codegen.env import resource_dir
 from edgebnn.codegen.library import Library
+from edgebnn.cuda.layers import LEVELS as NAMES
 from edgebnn.cuda.schedule import schedule
 from edgebnn.ir import Network
 
-LEVELS = (0, 1, 2)
+LEVELS = tuple(range(len(NAMES)))
 CXX = (
     *("g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
     *("-U_FORTIFY_SOURCE", "-x", "c++"),

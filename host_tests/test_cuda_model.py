@@ -14,7 +14,7 @@ FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-U_F
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 COMPILERS = {"g++": ("g++",), "clang++": ("clang++",), "sanitizers": ("g++", *SANITIZERS)}
 
-WORDS = ("words", "shuffles", "matrices", "mma_and", "mma_bytes")
+WORDS = ("words", "shuffles", "matrices", "mma_and", "mma_bytes", "mma_xor")
 WITH_WAITS = ("reverse", *(f"copy_{n}" for n in (4, 8, 16)), "bulk")
 GROUPS = tuple(f"group_{columns}" for columns in (64, 128, 256))
 EQUAL = (*WORDS, "leftovers", "halves", *WITH_WAITS, *GROUPS)

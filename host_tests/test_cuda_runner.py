@@ -25,7 +25,7 @@ from edgebnn.lower import lower
 from edgebnn.train.networks import build
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "models"
-LEVELS = pytest.mark.parametrize("level", range(3), ids=NAMES)
+LEVELS = pytest.mark.parametrize("level", range(len(NAMES)), ids=NAMES)
 
 
 def on(gpu: ModelGpu, network: ir.Network) -> runner._OnGpu:
@@ -40,7 +40,7 @@ def small_network(notation: str = "100FC-64FC") -> ir.Network:
 
 def test_launches_of_few_and_of_many() -> None:
     network = small_network()
-    gpu = ModelGpu(2, multiprocessors=132, runs=False)
+    gpu = ModelGpu(NAMES.index("wgmma"), multiprocessors=132, runs=False)
     there = on(gpu, network)
     for batch, names in (
         (1, ("dense1_one", "dense2_one", "dense3_one")),
@@ -304,8 +304,14 @@ def test_without_cuda_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_architectures() -> None:
-    levels = {(7, 5): 0, (8, 0): 1, (8, 6): 1, (8, 9): 1, (9, 0): 2, (10, 0): 0, (12, 0): 0}
-    assert {each: gpus.architecture(each)[1] for each in levels} == levels
+    levels = {
+        "xor": ((7, 5),),
+        "mma": ((8, 0), (8, 6), (8, 9)),
+        "wgmma": ((9, 0),),
+        "bytes": ((10, 0), (10, 3), (11, 0), (12, 0), (12, 1)),
+    }
+    for level, capabilities in levels.items():
+        assert {NAMES[gpus.architecture(each)[1]] for each in capabilities} == {level}
     assert gpus.architecture((9, 0))[0] == "sm_90a"
     assert gpus.architecture((12, 0))[0] == "sm_120"
     with pytest.raises(EdgebnnError, match=r"compute capability 7\.0; edgebnn\.cuda needs"):

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edgebnn.cuda.layers import Grid
+from edgebnn.cuda.layers import LEVELS, Grid
 from edgebnn.errors import EdgebnnError
 
 WORDS = 6
@@ -44,8 +44,9 @@ def architecture(capability: tuple[int, int]) -> tuple[str, int]:
             f"the GPU has compute capability {major}.{minor}; edgebnn.cuda needs 7.5 or later"
         )
     if capability == (9, 0):
-        return "sm_90a", 2
-    return f"sm_{major}{minor}", 1 if major in (8, 9) else 0
+        return "sm_90a", LEVELS.index("wgmma")
+    best = "xor" if major == 7 else "mma" if major < 10 else "bytes"
+    return f"sm_{major}{minor}", LEVELS.index(best)
 
 
 def compiled(source: str, arch: str, level: int) -> bytes:

@@ -238,18 +238,21 @@ def _rows(unit: Units, planes: int) -> _Windows:
     return _Windows(1, 1, (1, 1), (1, 1), (0, 0, 0, 0), -1, 1, 1, unit, planes)
 
 
-def _grids(pixels: int, tiles: _Tiles) -> tuple[Grid, Grid, Grid]:
+def _grids(pixels: int, tiles: _Tiles) -> tuple[Grid, Grid, Grid, Grid, Grid]:
     """One for each of :data:`edgebnn.cuda.layers.LEVELS`, as the kernels have their sizes."""
     tile, stage, columns = tiles.tile, tiles.stage, tiles.columns
+    both = 16 * (_ROWS + tile)  # bytes of a chunk of rows and columns
     width = min(tile, _POPC_WIDTH)
     popc_shared = (2 * 4 + 6) * 16 * (_ROWS + width)  # two stages as they are, one in forms
     popc = Grid(pixels, _ROWS, 256, columns * tile // width, popc_shared, together=2)
     mma_stage = 4 if stage % 4 == 0 else 2
-    mma = Grid(pixels, _ROWS, 256, columns, 4 * mma_stage * 16 * (_ROWS + tile))
-    if not tiles.wgmma:
-        return popc, mma, mma
-    ring = tiles.depth * stage * 16 * (_ROWS + tile)
-    return popc, mma, Grid(pixels, _ROWS, 384, columns, ring, resident=True)
+    xor = Grid(pixels, _ROWS, 256, columns, 2 * mma_stage * both)
+    mma = Grid(pixels, _ROWS, 256, columns, 4 * mma_stage * both)
+    wgmma = mma
+    if tiles.wgmma:
+        ring = tiles.depth * stage * both
+        wgmma = Grid(pixels, _ROWS, 384, columns, ring, resident=True)
+    return popc, xor, mma, mma, wgmma
 
 
 def _borders(windows: _Windows) -> tuple[BoolArray, Int32Array, Int32Array]:

@@ -23,16 +23,27 @@
 /* --- on the GPU ------------------------------------------------------------------------------- */
 
 /*
- * What the GPU has for products of bits: 0 population counts, 1 tensor cores by mma.sync, 2 those of
- * Hopper by wgmma. From sm_100 on tensor cores have no bits, and mma.sync is slower than counting.
+ * What products of bits are made with: 0 population counts; tensor cores by mma.sync, 1 on bits with xor, 2 on
+ * bytes that are 0 or 1, 3 on bits with and; 4 those of Hopper by wgmma. Turing's have xor alone, and from
+ * sm_100 on they have no bits: instructions for bits are slow there, or none.
  */
 #if !defined(EDGEBNN_LEVEL)
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define EDGEBNN_LEVEL 2
-#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800 && __CUDA_ARCH__ < 1000
-#define EDGEBNN_LEVEL 1
-#else
+#if !defined(__CUDA_ARCH__)
 #define EDGEBNN_LEVEL 0
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define EDGEBNN_LEVEL 4
+#elif __CUDA_ARCH__ >= 1000
+#define EDGEBNN_LEVEL 2
+#elif __CUDA_ARCH__ >= 800
+#define EDGEBNN_LEVEL 3
+#else
+#define EDGEBNN_LEVEL 1
+#endif
+#elif defined(__CUDA_ARCH__)
+#if EDGEBNN_LEVEL > 1 && __CUDA_ARCH__ < 800
+#error "EDGEBNN_LEVEL 2 and 3 are for sm_80 and later"
+#elif EDGEBNN_LEVEL > 3 && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#error "EDGEBNN_LEVEL 4 is for sm_90a"
 #endif
 #endif
 
@@ -325,7 +336,7 @@ struct grid { /* blocks for so many items an image, times columns */
     bool resident; /* no more blocks than multiprocessors */
 };
 
-/* Where a kernel has three, they are for the levels of products of bits. */
+/* Where a kernel has several, they are for the levels of products of bits. */
 /* dense1: 16 x 8 bits -> 8 bits [product_one, planes, product_few, product] */
 constexpr grid mlp_dense1_one_grids[] = {
     { 1, 1, 1, 256, 0, false },
@@ -338,6 +349,8 @@ constexpr grid mlp_dense1_few_grids[] = {
 };
 constexpr grid mlp_dense1_grids[] = {
     { 1, 128, 1, 256, 35840, false },
+    { 1, 128, 1, 256, 10240, false },
+    { 1, 128, 1, 256, 20480, false },
     { 1, 128, 1, 256, 20480, false },
     { 1, 128, 1, 256, 20480, false },
 };
@@ -350,6 +363,8 @@ constexpr grid mlp_dense2_few_grids[] = {
 };
 constexpr grid mlp_dense2_grids[] = {
     { 1, 128, 1, 256, 35840, false },
+    { 1, 128, 1, 256, 10240, false },
+    { 1, 128, 1, 256, 20480, false },
     { 1, 128, 1, 256, 20480, false },
     { 1, 128, 1, 256, 20480, false },
 };

@@ -734,6 +734,38 @@ inline void multiply_bytes(Warp &warp)
     });
 }
 
+/* Of a warp's mma on one word of a row and of a column each. */
+struct SmallFragments {
+    int *c[2];
+    unsigned a, b;
+};
+
+/*
+ * "Matrix Fragments for mma.m8n8k128": a row of A and a column of B are 4 words. Lane 4g + t has word t of row
+ * g and of column g, and of row g of the result columns 2t and 2t + 1.
+ */
+inline void multiply_differing(Warp &warp)
+{
+    unsigned a[8][4], b[8][4];
+    for (unsigned lane = 0; lane < WARP_SIZE; lane++) {
+        const SmallFragments &each = operand<SmallFragments>(warp, lane);
+        a[lane / 4][lane % 4] = each.a;
+        b[lane / 4][lane % 4] = each.b;
+    }
+    for (unsigned lane = 0; lane < WARP_SIZE; lane++) {
+        for (unsigned i = 0; i < 2; i++) {
+            int &c = *operand<SmallFragments>(warp, lane).c[i];
+            unsigned sum = static_cast<unsigned>(c);
+            for (unsigned word = 0; word < 4; word++) {
+                const unsigned both = a[lane / 4][word] ^ b[lane % 4 * 2 + i][word];
+                sum += static_cast<unsigned>(__builtin_popcount(both));
+            }
+            c = static_cast<int>(sum);
+        }
+    }
+    wake_lanes(warp);
+}
+
 struct Rows {
     const void *row;
     unsigned *words;
@@ -841,6 +873,13 @@ inline void mma_and(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b
     cuda_model::meet("mma_and", here, &mine, cuda_model::multiply_bits);
 }
 
+inline void mma_xor(int &c0, int &c1, unsigned a, unsigned b, cuda_model::Here here = cuda_model::Here::now())
+{
+    cuda_model::need(75, "mma_xor", here);
+    cuda_model::SmallFragments mine{{&c0, &c1}, a, b};
+    cuda_model::meet("mma_xor", here, &mine, cuda_model::multiply_differing);
+}
+
 inline void mma_bytes(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
                       cuda_model::Here here = cuda_model::Here::now())
 {
@@ -855,13 +894,16 @@ void copy_async(void *shared, const void *global, bool valid, cuda_model::Here h
 {
     using namespace cuda_model;
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16);
-    need(80, "copy_async", here);
     check_aligned(shared, BYTES, "copy_async", here);
     check_aligned(global, BYTES, "copy_async", here);
     check_shared(shared, BYTES, "copy_async", here);
     Copy copy{shared, BYTES, this_thread().groups, {}};
     if (valid) {
         std::memcpy(copy.data, global, BYTES);
+    }
+    if (settings.capability < 80) { /* which has none: there it is a load and a store */
+        std::memcpy(shared, copy.data, BYTES);
+        return;
     }
     this_thread().copies.push_back(copy);
     std::memset(shared, GARBAGE, BYTES);
