@@ -11,12 +11,14 @@ from edgebnn.cuda.gpu import WORDS
 from edgebnn.cuda.layers import Grid
 
 _START = """
-extern "C" int start_{name}(unsigned blocks, unsigned threads, size_t shared, void **arguments)
+extern "C" int start_{name}(
+    unsigned blocks, unsigned threads, size_t shared, void **arguments, bool cooperative)
 {{
     cudaError_t status = cudaFuncSetAttribute(
         {name}, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
 
     return status ? status
+        : cooperative ? cudaLaunchCooperativeKernel({name}, dim3(blocks), dim3(threads), arguments, shared)
         : cudaLaunchKernel({name}, dim3(blocks), dim3(threads), arguments, shared);
 }}
 """
@@ -24,13 +26,14 @@ extern "C" int start_{name}(unsigned blocks, unsigned threads, size_t shared, vo
 
 @dataclass(frozen=True)
 class Launched:
-    """What a GPU was told: six words of arguments among it."""
+    """What a GPU was told: six words of arguments among it, of the first layer where it is all."""
 
     name: str
     grid: Grid
     blocks: int
     arguments: tuple[int, ...]
     stream: int
+    cooperative: bool = False
 
 
 @dataclass(eq=False)
@@ -39,6 +42,7 @@ class ModelGpu:
 
     level: int
     multiprocessors: int = 3
+    cooperative: bool = True
     runs: bool = True  # else it only notes
     launched: list[Launched] = field(default_factory=list)
 
@@ -68,15 +72,25 @@ class ModelGpu:
             loaded = ctypes.CDLL(str(library))
         return {name: (name, getattr(loaded, f"start_{name}")) for name in grids}
 
-    def launch(self, kernel: object, grid: Grid, blocks: int, arguments: int, stream: int) -> None:
+    def launch(
+        self,
+        kernel: object,
+        grid: Grid,
+        blocks: int,
+        arguments: int,
+        stream: int,
+        *,
+        cooperative: bool = False,
+    ) -> None:
         name, start = kernel  # type: ignore[misc]
         words = ctypes.cast(arguments, ctypes.POINTER(ctypes.POINTER(ctypes.c_int64 * WORDS)))[0][0]
-        self.launched.append(Launched(name, grid, blocks, tuple(words), stream))
+        self.launched.append(Launched(name, grid, blocks, tuple(words), stream, cooperative))
         if start is not None:
             status = start(
                 ctypes.c_uint(blocks),
                 ctypes.c_uint(grid.threads),
                 ctypes.c_size_t(grid.shared),
                 ctypes.c_void_p(arguments),
+                ctypes.c_bool(cooperative),
             )
             assert status == 0, f"{name}: CUDA error {status}"
