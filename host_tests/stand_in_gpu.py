@@ -17,9 +17,11 @@ extern "C" int start_{name}(
     cudaError_t status = cudaFuncSetAttribute(
         {name}, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
 
+    const auto launch = cooperative ? cudaLaunchCooperativeKernel<{argument}>
+                                    : cudaLaunchKernel<{argument}>;
+
     return status ? status
-        : cooperative ? cudaLaunchCooperativeKernel({name}, dim3(blocks), dim3(threads), arguments, shared)
-        : cudaLaunchKernel({name}, dim3(blocks), dim3(threads), arguments, shared);
+        : launch({name}, dim3(blocks), dim3(threads), arguments, shared, nullptr);
 }}
 """
 
@@ -34,6 +36,7 @@ class Launched:
     arguments: tuple[int, ...]
     stream: int
     cooperative: bool = False
+    barrier: int = 0  # its address
 
 
 @dataclass(eq=False)
@@ -51,7 +54,10 @@ class ModelGpu:
             return {name: (name, None) for name in grids}
         with tempfile.TemporaryDirectory() as folder:
             file, library = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
-            starts = "".join(_START.format(name=name) for name in grids)
+            starts = "".join(
+                _START.format(name=name, argument="runs" if name.endswith("all_layers") else "run")
+                for name in grids
+            )
             file.write_text(
                 f'#include "cuda_runtime.h"\n{source}\nusing namespace edgebnn_cuda;\n{starts}'
             )
@@ -83,8 +89,13 @@ class ModelGpu:
         cooperative: bool = False,
     ) -> None:
         name, start = kernel  # type: ignore[misc]
-        words = ctypes.cast(arguments, ctypes.POINTER(ctypes.POINTER(ctypes.c_int64 * WORDS)))[0][0]
-        self.launched.append(Launched(name, grid, blocks, tuple(words), stream, cooperative))
+        words = ctypes.cast(arguments, ctypes.POINTER(ctypes.POINTER(ctypes.c_int64)))[0]
+        row = 0
+        while cooperative and words[row + WORDS - 1] != 0:  # the batch: of a layer
+            row += WORDS
+        barrier = words[row] if cooperative else 0
+        given = tuple(words[:WORDS])
+        self.launched.append(Launched(name, grid, blocks, given, stream, cooperative, barrier))
         if start is not None:
             status = start(
                 ctypes.c_uint(blocks),

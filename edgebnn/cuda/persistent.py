@@ -14,7 +14,7 @@ from edgebnn.cuda.product import FEW
 from edgebnn.ir import INPUT, Dense, Network
 
 PLANE_BYTES = 24 * 1024
-"""Of shared memory, for the planes of the integers of a batch; partial sums take 20 KB of the 48."""
+"""Of shared memory, for a batch's integers as planes of bits; partial sums take 20 KB of the 48."""
 _MOST_LAYERS = 64  # whose arguments are less than the 4 KB that a kernel may have
 _THREADS = 256
 _COLUMNS = 32  # of a group, which a block has
