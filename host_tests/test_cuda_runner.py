@@ -28,9 +28,9 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "models"
 LEVELS = pytest.mark.parametrize("level", range(len(NAMES)), ids=NAMES)
 
 
-def on(gpu: ModelGpu, network: ir.Network) -> runner._OnGpu:
+def on(gpu: ModelGpu, network: ir.Network, *, persistent: bool = True) -> runner._OnGpu:
     """``network`` on a stand-in, in the CPU's memory."""
-    return runner._OnGpu(schedule(network), gpu, torch.device("cpu"))
+    return runner._OnGpu(schedule(network), gpu, torch.device("cpu"), persistent=persistent)
 
 
 def small_network(notation: str = "100FC-64FC") -> ir.Network:
@@ -41,7 +41,7 @@ def small_network(notation: str = "100FC-64FC") -> ir.Network:
 def test_launches_of_few_and_of_many() -> None:
     network = small_network()
     gpu = ModelGpu(NAMES.index("wgmma"), multiprocessors=132, runs=False)
-    there = on(gpu, network)
+    there = on(gpu, network, persistent=False)
     for batch, names in (
         (1, ("dense1_one", "dense2_one", "dense3_one")),
         (5, ("dense1_planes", "dense1_few", "dense2_few", "dense3_few")),
@@ -64,6 +64,33 @@ def test_launches_of_few_and_of_many() -> None:
         assert tables.max() < there._tables.data_ptr() + there._tables.numel()
         for each in gpu.launched:
             assert each.blocks == each.grid.blocks(batch, 132)
+
+
+def test_all_layers_at_once() -> None:
+    """One launch for small batches, of a GPU that has blocks at once; a barrier for each stream."""
+    network = small_network()
+    images = torch.zeros((17, 4, 4, 1), dtype=torch.uint8)
+    gpu = ModelGpu(2, multiprocessors=132, runs=False)
+    there = on(gpu, network)
+    barriers = []
+    for batch, stream in ((1, 5), (16, 5), (16, 6), (1, 6)):
+        there.scores(images[:batch], stream)
+        barriers.append(gpu.launched[-1].barrier - there._barriers.data_ptr())
+        assert gpu.launched[-1].arguments[0] == images.data_ptr()
+        assert gpu.launched[-1].arguments[5] == batch
+    assert [each.name for each in gpu.launched] == [f"{PREFIX}all_layers"] * 4
+    assert [each.blocks for each in gpu.launched] == [4] * 4  # of 128 columns
+    assert all(each.cooperative for each in gpu.launched)
+    assert barriers == [0, 0, 32, 32]
+    gpu.launched.clear()
+    there.scores(images, 5)
+    assert not any(each.cooperative for each in gpu.launched)
+    there._unused = iter(())  # as many streams and captures as there are barriers
+    there.scores(images[:1], 7)
+    without = ModelGpu(2, cooperative=False, runs=False)
+    on(without, network).scores(images[:1], 5)
+    for launched in (gpu.launched[-3:], without.launched):
+        assert [each.name for each in launched] == [f"{PREFIX}dense{n}_one" for n in (1, 2, 3)]
 
 
 def test_tables_are_where_kernels_look_for_them() -> None:
@@ -121,7 +148,8 @@ def test_parts_of_a_large_batch() -> None:
 
 @LEVELS
 def test_a_network_by_the_model_of_cuda(level: int) -> None:
-    model = build("40C3-130C1-R1-MP2-130FC", (2, 5, 4), 7) if level else random_model(7)
+    notation = "70FC-300FC" if NAMES[level] == "popc" else "40C3-130C1-R1-MP2-130FC"
+    model = build(notation, (2, 5, 4), 7)
     randomize(model, np.random.default_rng(level))
     network = lower(model)
     images = random_inputs(model, 130, level)
