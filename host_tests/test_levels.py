@@ -25,8 +25,8 @@ from edgebnn.proof import prove
 from edgebnn.targets import get_target
 from edgebnn.train import networks, recipes
 
-NETWORKS, ON_CHIP = 90, 24
-CHUNK = 10
+NETWORKS, ON_CHIP = 120, 24
+CHUNK = 20
 
 
 # --- equality -----------------------------------------------------------------------------------
@@ -34,8 +34,7 @@ CHUNK = 10
 
 @pytest.mark.parametrize("start", range(0, NETWORKS, CHUNK))
 def test_random_networks(start: int, tmp_path: Path) -> None:
-    for seed in range(start, start + CHUNK):
-        check_equal(random_levels_model(seed), seed, tmp_path / str(seed))
+    check_equal({seed: random_levels_model(seed) for seed in range(start, start + CHUNK)}, tmp_path)
 
 
 @pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4"])
@@ -242,11 +241,10 @@ class Fixed(nn.Module):
 def test_integer_head_takes_the_zero_point_along(tmp_path: Path) -> None:
     """What an input's zero point takes from the sums of a channel is a part of each score."""
     model = Fixed().eval()
-    network, _ = check_equal(model, 0, tmp_path / "even")
+    network, _ = check_equal({0: model, 1: model}, tmp_path)[0]
     assert network.scores.offset.any()
     assert [type(op) for op in network.ops] == [Conv, MaxPool, Dense]
     assert isinstance(tensors(network)["pool1"], Sums)
-    check_equal(model, 1, tmp_path / "odd")
 
 
 @pytest.mark.parametrize("k", [3, 7])
@@ -260,8 +258,9 @@ def test_each_value_has_thresholds_of_its_own(k: int, tmp_path: Path) -> None:
         nn.init.constant_(norm.running_var, 50.0)
     of_sums = sums(nn.Flatten(), norms[0], bnn.Sign(levels=k), bnn.BinaryLinear(64, 3))
     of_input = (bnn.Input((1, 6, 6), bits=5), nn.Flatten(), norms[1], bnn.Sign(levels=k))
-    for number, layers in enumerate((of_sums, (*of_input, bnn.BinaryLinear(36, 3)))):
-        network, _ = check_equal(bnn.Sequential(*layers).eval(), number, tmp_path / str(number))
+    of_input = (*of_input, bnn.BinaryLinear(36, 3))
+    models = [bnn.Sequential(*layers).eval() for layers in (of_sums, of_input)]
+    for network, _ in check_equal(dict(enumerate(models)), tmp_path).values():
         (op,) = [op for op in network.ops if isinstance(op, Quantize)]
         assert op.minimum.shape == (k, *op.inverted.shape)
         assert op.inverted.ndim == 3
@@ -279,7 +278,7 @@ def test_thresholds_of_a_falling_norm_with_constant_steps(tmp_path: Path) -> Non
         *(bnn.Input((1, 6, 6), bits=3), bnn.BinaryConv2d(1, 4, 3), bnn.MaxPool2d(2), norm),
         *(bnn.Sign(levels=7), nn.Flatten(), bnn.BinaryLinear(16, 3)),
     ).eval()
-    network, _ = check_equal(model, 1, tmp_path)
+    network, _ = check_equal({1: model}, tmp_path)[1]
     head = network.ops[0].head
     assert isinstance(head, Levels)
     assert (np.diff(head.min_dot, axis=0) >= 0).all()
