@@ -103,7 +103,7 @@ def thresholds(
         y = torch.from_numpy(x + offset).to(torch.float32)
         for step in steps:
             y = step.module(_seen(y, step))
-        each = module.shifted(_seen(y, sign))
+        each = module.differences(_seen(y, sign))
         y = torch.stack([values[level] for level, values in enumerate(each)])
         if bool(torch.isnan(y).any()):
             raise EdgebnnError("what comes before it gives NaN; train it again")

@@ -243,13 +243,13 @@ class BitsHead:
 class LevelsHead:
     """As :class:`BitsHead`, of several planes.
 
-    The binary digits of the number of limits[i][o] for which value[o] <compare> limits[i][o] go to
-    the planes, which are ``plane_words`` apart.
+    The binary digits of how many limits a value meets go to the planes, which are ``plane_words``
+    apart. ``rows`` index the limits of each level: "[0]", or "[pixel]", "[pixel + 9u]" and so on.
     """
 
     outputs: int
     words: int  # of a pixel
-    levels: int
+    rows: tuple[str, ...]
     planes: int
     plane_words: int
     compare: str
@@ -337,7 +337,7 @@ def levels_head(result: Bits, tables: tuple[Table, ...], compare: str, cpu: Cpu)
     return LevelsHead(
         outputs=result.channels,
         words=pixel_words(result, cpu.word_bits),
-        levels=result.levels,
+        rows=tuple(f"[{level}]" for level in range(result.levels)),
         planes=result.planes,
         plane_words=plane_words(result, cpu.word_bits),
         compare=compare,

@@ -52,8 +52,8 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> BinarizeView | None:
     assert isinstance(result, Bits)
     each = op.inverted.ndim == 3 and op.inverted.shape[:2] != (1, 1)  # pixel has its own
     rows = (-1, source.channels) if each else (-1,)
-    levels = (len(op.minimum),) if isinstance(op, Quantize) else ()
-    limits = op.minimum.reshape(*levels, *(op.inverted.reshape(rows).shape))
+    levels = isinstance(op, Quantize)
+    limits = op.minimum.reshape(rows if not levels else (-1, source.channels))
     tables: tuple[Table, ...] = (smallest("limits", limits, cpu),)
     inverted = bool(op.inverted.any())
     if inverted:
@@ -65,6 +65,10 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> BinarizeView | None:
     )
     if levels:
         head = replace(levels_head(result, tables, ">=", cpu), inverted=inverted, place=place)
+        if each:
+            pixels = source.height * source.width
+            later = (f"[pixel + {level * pixels}u]" for level in range(1, result.levels))
+            head = replace(head, rows=("[pixel]", *later))
     ints = isinstance(source, Ints)
     return BinarizeView(
         pixels=source.height * source.width,

@@ -196,17 +196,22 @@ class Sign(nn.Module):
         exact = (self.spacing * (i - middle) for i in range(self.levels))
         return tuple(float(np.float32(threshold)) for threshold in exact)
 
-    def shifted(self, x: Tensor) -> tuple[Tensor, ...]:
+    def shifted(self, x: Tensor) -> Tensor:
+        """``x + shift``."""
+        if self.shift is None:
+            return x
+        return x + self.shift.reshape(1, -1, *([1] * (x.dim() - 2)))
+
+    def differences(self, x: Tensor) -> tuple[Tensor, ...]:
         """``x + shift - t`` for each threshold t, of which :meth:`forward` adds up the signs.
 
         A difference of floats is at least 0 exactly where the first is not below the second.
         """
-        if self.shift is not None:
-            x = x + self.shift.reshape(1, -1, *([1] * (x.dim() - 2)))
+        x = self.shifted(x)
         return tuple(x - t if t else x for t in self.thresholds)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, *others = (self._sign(z) for z in self.shifted(x))
+        first, *others = (self._sign(z) for z in self.differences(x))
         for other in others:
             first = first + other
         return first
