@@ -162,17 +162,19 @@ def conv_chain() -> Chain:
 
 
 @functools.cache
-def sum_chain() -> Chain:
+def sum_chain(channels: int = 70) -> Chain:
     """Sums of convolutions on integers and on bits, added and compared; scores by a convolution."""
     chain = Chain(Ints(5, 6, 2, 4), 130)
-    chain.conv(70, (3, 3), padding=(1, 1, 1, 1), pad_value=0, head=Raw)
+    chain.conv(channels, (3, 3), padding=(1, 1, 1, 1), pad_value=0, head=Raw)
     first = chain.network.ops[-1].name
     chain.signs()
-    chain.conv(70, (3, 3), padding=(1, 1, 1, 1), pad_value=0, head=Raw)
+    chain.conv(channels, (3, 3), padding=(1, 1, 1, 1), pad_value=0, head=Raw)
     chain.append(lambda name, source: Add(name, source, first))
     chain.signs()
     chain.conv(None, (2, 2), head=Raw)
     chain.signs(each=True)
+    chain.conv(channels, (1, 1), head=Raw)  # direct, of more than 128
+    chain.signs()
     chain.conv(5, (4, 5), head=Scores)
     return chain
 
@@ -234,6 +236,7 @@ CHAINS = {
     "one": (lambda: dense_chain(1), (65,)),
     "convs": (conv_chain, (1, 3)),
     "sums": (sum_chain, (1, 130)),
+    "sums of fours": (lambda: sum_chain(132), (1, 5)),
     "scores": (first_scores, (1, 130)),
 }
 

@@ -237,8 +237,8 @@ def _sources(case: Case) -> list[tuple[str, bool]]:
             layer = only_many(plain_product(n, n, bits=bits))
             found.append((source_of([(name, layer)], PREFIX), True))
         int8 = matmul.TYPES[torch.int8]
-        for columns in (0, n):
-            layer = matmul.pack_layer(n, columns, int8, along=True)
+        for columns, bits in ((0, False), (n, False), (n, True)):
+            layer = matmul.pack_layer(n, columns, int8, along=True, bits=bits)
             found.append((source_of([("pack", layer)], PREFIX), False))
     for size, channels in case.convolutions:
         layer = product(*convolution(size, channels))
