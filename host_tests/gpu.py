@@ -9,6 +9,7 @@ unless it is told to go ``--without`` them.
 
 import argparse
 import ctypes
+import itertools
 import multiprocessing
 import os
 import shutil
@@ -134,16 +135,18 @@ def check_network(one: Prepared, arch: str, batches: tuple[int, ...], checks: Ch
     wrong, notes = 0, []
     images = torch.from_numpy(one.images).to(DEVICE)
     classes = reference.best(one.scores)
-    for level, cubin in one.cubins.items():
+    ways = (True,) if schedule(one.network).at_once is None else (True, False)
+    for (level, cubin), persistent in itertools.product(one.cubins.items(), ways):
         keep_compiled(one.source, arch, level, cubin)
-        run = cuda.load(one.network, level=level)
+        run = cuda.load(one.network, level=level, persistent=persistent)
         for batch in batches:
             bad = differing(run(images[:batch]), one.scores[:batch])
             predicted = run.predict(images[-batch:]).cpu().numpy()
             bad += int((predicted != classes[-batch:]).sum())
             if bad:
                 wrong += bad
-                notes.append(f"{LEVELS[level]}, batch {batch}: {bad} differ")
+                how = "" if persistent else ", a kernel or more a layer"
+                notes.append(f"{LEVELS[level]}{how}, batch {batch}: {bad} differ")
     levels = " ".join(LEVELS[level] for level in one.cubins)
     checks.check(f"{one.name} ({levels})", not wrong, "; ".join(notes))
 
@@ -257,6 +260,42 @@ def check_torch(one: Prepared, checks: Checks) -> None:
         checks.check("refuses int32", False)
     except EdgebnnError:
         checks.check("refuses int32", True)
+
+
+def check_barriers(one: Prepared, checks: Checks) -> None:
+    """The kernel of all layers, by itself and in graphs, on several streams at once."""
+    if schedule(one.network).at_once is None:
+        return
+    runs = [cuda.load(one.network), cuda.Runner(one.network, gpus.gpu(0).level)]
+    images = torch.from_numpy(one.images).to(DEVICE)
+    streams = [torch.cuda.Stream() for _ in range(4)]
+    batches, found, graphs = (1, 16, 3, 8), [], []
+    for run in runs:
+        run(images[:16])
+    torch.cuda.synchronize()
+    for batch in batches:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            graphs.append((graph, [run(images[:batch]) for run in runs for _ in range(5)], batch))
+    for turn in range(200):
+        with torch.cuda.stream(streams[turn % 4]):
+            batch = batches[turn // 4 % 4]
+            found.append((runs[turn % 2](images[-batch:]), one.scores[-batch:]))
+            graphs[turn % 4][0].replay()
+    torch.cuda.synchronize()
+    found += [(scores, one.scores[:batch]) for _, all_of, batch in graphs for scores in all_of]
+    bad = sum(differing(scores, expected) for scores, expected in found)
+    checks.check(f"{one.name} on four streams at once", not bad, f"{bad} differ" if bad else "")
+
+
+def check_verify(model: str, checks: Checks) -> None:
+    """The command, on random inputs."""
+    command = ["verify", str(MODELS / model), "--target", "cuda", "--random", "2000", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "edgebnn", *command], capture_output=True, text=True, check=False
+    )
+    what = f"edgebnn verify {model} --target cuda --random 2000"
+    checks.check(what, not done.returncode, done.stderr[-600:] if done.returncode else "")
 
 
 def find(tool: str) -> str | None:
@@ -391,6 +430,12 @@ def main() -> int:
             for batch in (1, 65)
         ]
         steps.append(lambda: check_torch(example, checks))
+        steps += [
+            lambda one=one: check_barriers(one, checks)
+            for one in kept.values()
+            if not one.name.startswith("residual")
+        ]
+        steps += [lambda p=path: check_verify(p.name, checks) for path in MODELS.glob("*.pt")]
     with tempfile.TemporaryDirectory() as folder:
         if not few and "nvcc" not in given.without:
             for name in (examples[0], wide[2]):

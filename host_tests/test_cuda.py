@@ -583,7 +583,6 @@ def test_options_without_a_meaning_are_refused(option: tuple[str, ...], tmp_path
 @pytest.mark.parametrize(
     "command",
     [
-        ("verify", "--random", "3"),
         ("simulate", "--random", "3"),
         ("bench", "models"),
     ],
@@ -592,7 +591,7 @@ def test_options_without_a_meaning_are_refused(option: tuple[str, ...], tmp_path
 def test_commands_that_run_code_refuse(command: tuple[str, ...], tmp_path: Path) -> None:
     model = EXAMPLES / "mnist_tiny.pt"
     line = mistake(tmp_path, *command, model, "--target", "cuda")
-    assert "only edgebnn generate writes code for it" in line
+    assert "edgebnn generate writes code for it, and edgebnn verify runs it; pick one" in line
 
 
 def test_targets_names_it(tmp_path: Path) -> None:
