@@ -44,7 +44,7 @@ from edgebnn.lower import lower
 from edgebnn.train.networks import Style, build
 
 MODELS = Path(__file__).resolve().parent.parent / "examples" / "models"
-BATCHES = (1, 3, 64, 65, 300)
+BATCHES = (1, 3, 16, 64, 65, 300)
 WIDE = (  # what random networks are too small for: notation, channels, height, width
     ("3x600FC", 1, 28, 28),
     ("129FC-256FC-257FC-64FC-65FC", 1, 9, 9),
@@ -377,9 +377,37 @@ def check_emitted(one: Prepared, arch: str, folder: Path, checks: Checks) -> Non
         torch.cuda.synchronize()
         bad += differing(scores, one.scores[:batch])
         bad += int((classes.cpu().numpy() != reference.best(one.scores[:batch])).sum())
+    bad += two_handles(net, pixels, one) if status == 0 else 0
     net.net_destroy(model)
     note = net.net_message(status).decode() if status else f"{bad} differ" if bad else ""
     checks.check(f"emitted .cu of {one.name} by nvcc for {arch}", not status and not bad, note)
+
+
+def two_handles(net: ctypes.CDLL, pixels: torch.Tensor, one: Prepared) -> int:
+    """How many scores differ of two models whose kernels are started on two streams in turns."""
+    models = [ctypes.c_void_p(), ctypes.c_void_p()]
+    streams = [torch.cuda.Stream(), torch.cuda.Stream()]
+    size = (2, 16, one.network.num_classes)
+    scores = torch.full(size, 77, dtype=torch.int32, device=DEVICE)
+    status = 0
+    for model in models:
+        status |= net.net_create(ctypes.byref(model), 16)
+    torch.cuda.synchronize()
+    for turn in range(400 if status == 0 else 0):
+        into, stream = scores[turn % 2].data_ptr(), streams[turn % 2].cuda_stream
+        status |= net.net_scores(
+            models[turn % 2],
+            ctypes.c_void_p(pixels.data_ptr()),
+            ctypes.c_void_p(into),
+            16,
+            ctypes.c_void_p(stream),
+        )
+    torch.cuda.synchronize()
+    for model in models:
+        net.net_destroy(model)
+    if status:
+        raise EdgebnnError(f"two handles: status {status}")
+    return sum(differing(each, one.scores[:16]) for each in scores)
 
 
 def check_sanitizer(tool: str, checks: Checks) -> None:
@@ -436,7 +464,7 @@ def main() -> int:
     levels = tuple(range(best, -1, -1))
     kept: dict[str, Prepared] = {}
     with ProcessPoolExecutor(max(2, os.cpu_count() or 2), fork) as pool:
-        names = [*wide[2:4], *random] if few else [*wide, *examples, *random]
+        names = [wide[0], *wide[2:4], *random] if few else [*wide, *examples, *random]
         numbers = range(2 if few else len(PRODUCTS))
         products = [pool.submit(prepare_product, each, arch, levels) for each in numbers]
         jobs = {pool.submit(prepare, name, arch, levels): name for name in names}
@@ -477,7 +505,7 @@ def main() -> int:
         steps.append(lambda: check_eval_mode([*examples, *wide, *random[:60]], checks))
     with tempfile.TemporaryDirectory() as folder:
         if not few and "nvcc" not in given.without:
-            for name in (examples[0], wide[2]):
+            for name in (examples[0], wide[0], wide[2]):
                 path = Path(folder) / name.replace(" ", "_")
                 steps.append(lambda n=name, p=path: check_emitted(kept[n], arch, p, checks))
         if not few and "sanitizer" not in given.without:
