@@ -292,7 +292,7 @@ def test_all_layers_at_once_can_be_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "instead"),
     [
-        ("grid_barrier(r.barrier);", ""),
+        ("grid_wait(r.barrier, op1_before);", "(void)op1_before;"),
         ("0x80000000u - (gridDim.x - 1)", "0x80000000u - gridDim.x"),
         ("blockIdx.x == 0 ? 0x80000000u", "blockIdx.x <= 1 ? 0x80000000u"),
     ],
