@@ -1,5 +1,7 @@
 """edgebnn.cuda without a GPU: what is launched, kernels on the model of CUDA, torch's operators."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +11,12 @@ import pytest
 import torch
 from networks import random_inputs, random_model, random_residual_model, randomize
 from stand_in_gpu import ModelGpu
+from typer.testing import CliRunner
 
 import edgebnn
-from edgebnn import cuda, ir, reference
+from edgebnn import cuda, ir, measure, reference
 from edgebnn.checkpoint import load
+from edgebnn.cli import app
 from edgebnn.codegen.cuda import device_source
 from edgebnn.cuda import gpu as gpus
 from edgebnn.cuda import matmul, runner
@@ -357,6 +361,60 @@ def test_nvrtc_compiles(major_minor: tuple[int, int]) -> None:
     assert gpus.compiled(source, arch, level) is cubin
     with pytest.raises(EdgebnnError, match=f"NVRTC, for {arch}: "):
         gpus.compiled("no C++", arch, level)
+
+
+def test_verify_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stand-in; batches of one image and of few among others. What differs is counted."""
+    torch.manual_seed(0)
+    model = tmp_path / "small.pt"
+    edgebnn.save(build("40FC", (1, 4, 4), 3).eval(), model)
+    gpu = ModelGpu(0)
+    there = on(gpu, lower(load(model)))
+    wrong = 0
+
+    def run(images: torch.Tensor, loaded: runner._Loaded) -> torch.Tensor:
+        scores = there.scores(runner._channels_last(images, loaded.network), 0)
+        scores[-1, 0] += wrong
+        return scores
+
+    monkeypatch.setattr(runner, "_run", run)
+    monkeypatch.setattr(measure, "gpu_device", lambda: torch.device("cpu", 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", str)
+    monkeypatch.setattr(gpus, "gpu", lambda _: gpu)
+    command = ["verify", str(model), "--target", "cuda", "--random", "40"]
+    found = CliRunner().invoke(app, command)
+    assert found.exception is None, found.output
+    assert re.search(r"edgebnn\.cuda on cpu:0 .* 0 ", found.output)
+    assert "every output is equal, bit for bit" in found.output
+    at_once = [each.arguments[5] for each in gpu.launched if each.cooperative]
+    assert at_once == [1, 1, 2, 2, 16, 16, 4, 4]  # scores, then classes
+    assert {each.arguments[5] for each in gpu.launched if not each.cooperative} == {17}
+    wrong = 1
+    found = CliRunner().invoke(app, [*command, "--json"])
+    assert isinstance(found.exception, EdgebnnError)
+    assert str(found.exception) == "outputs differ; please report this with the model file"
+    record = json.loads(found.stdout)
+    assert not record["equal"]
+    assert [one["differing"] for one in record["backends"]] == [0, 0, 5]  # one a batch
+    assert record["targets"] == []
+    assert record["gpus"] == [{"name": "edgebnn.cuda on cpu:0", "level": NAMES[0]}]
+
+
+def test_verify_needs_a_gpu() -> None:
+    model = str(EXAMPLES / "fashion_mlp.pt")
+    for more, line in (
+        (
+            [],
+            "target 'cuda' runs on a GPU of NVIDIA, and this torch has no CUDA; install a build of "
+            "torch that has",
+        ),
+        (["--first-layer", "bit-planes"], "target 'cuda' has no --first-layer; leave it out"),
+        (["--optimize", "constant-time"], "target 'cuda' has no --optimize; leave it out"),
+    ):
+        command = ["verify", model, "--target", "cuda", "--random", "3", *more]
+        found = CliRunner().invoke(app, command)
+        assert isinstance(found.exception, EdgebnnError)
+        assert str(found.exception) == line
 
 
 LIGHT = """

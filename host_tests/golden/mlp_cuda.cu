@@ -184,10 +184,11 @@ extern "C" __global__ void __launch_bounds__(256) mlp_all_layers(const runs r)
     __syncthreads();
     layer_of_few<dense1_layer>(r.layers[0], dense1_part, planes, parts);
 
+    const unsigned dense2_before = grid_arrive(r.barrier);
     group_part<dense2_layer> dense2_part = {};
 
     dense2_part.load(r.layers[1], (int)blockIdx.x);
-    grid_barrier(r.barrier);
+    grid_wait(r.barrier, dense2_before);
     layer_of_few<dense2_layer>(r.layers[1], dense2_part, planes, parts);
 }
 
