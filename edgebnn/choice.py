@@ -86,10 +86,9 @@ def options(
         inputs = tuple(shapes[name] for name in names)
         there = []
         fitting = kernels.fitting(run, inputs, target, prefer, wishes.constant_time)
-        by_count = prices is not None and all(kernel.trips for _, kernel, _ in fitting)
         for rank, (ops, kernel, view) in enumerate(fitting):
             counted = None
-            if prices is not None and by_count:
+            if prices is not None:
                 read = tuple(values[name] for name in names)
                 counted = prices.layer(kernel, view, read, target.cpu)
             cost = float(rank)
@@ -98,7 +97,8 @@ def options(
             elif counted is not None:
                 cost = float(counted.mean())
             there.append(Option(run, inputs, ops, kernel, view, counted, cost))
-        if prices is not None and not by_count and wishes.optimize != "size":
+        unknown = any(one.instructions is None for one in there)
+        if prices is not None and unknown and wishes.optimize != "size":
             del there[1:]  # ranks are no instructions
         found[place] = tuple(there)
         places |= {place + len(one.ops) for one in there}

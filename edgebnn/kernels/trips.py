@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.kernels.base import BitsHead, HeadView, ScoresHead, Trips, Values, Window
+from edgebnn.kernels.base import BitsHead, HeadView, LevelsHead, ScoresHead, Trips, Values, Window
 from edgebnn.targets.base import Cpu
 
+UNKNOWN = "unknown"
+"""The trip of a part of which nobody knows what it takes."""
 _WORD = 32
 Counts = NDArray[Any]
 
@@ -115,6 +117,8 @@ def special(name: str, number: int, most: int = 4) -> str:
 
 def head(h: HeadView) -> Trips:
     """The head of a layer, for one pixel of its result."""
+    if isinstance(h, LevelsHead):
+        return {UNKNOWN: 1}
     if isinstance(h, BitsHead):
         few = special("bits", h.outputs)
         several = "words" if h.words > 1 else "word"

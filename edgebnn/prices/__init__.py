@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn.kernels.base import Kernel, Trips, Values, View
-from edgebnn.kernels.trips import special
+from edgebnn.kernels.trips import UNKNOWN, special
 from edgebnn.targets.base import Cpu
 
 Counted = NDArray[np.float64]
@@ -46,7 +46,8 @@ class Prices:
         """What a layer takes on ``values``, those of the tensors that it reads; None: unknown."""
         if kernel.trips is None:
             return None
-        return self.sum(kernel.trips(view, values, cpu), len(values[0]))
+        trips = kernel.trips(view, values, cpu)
+        return None if UNKNOWN in trips else self.sum(trips, len(values[0]))
 
 
 def network_trips(layers: int, scores: int) -> Trips:
