@@ -161,7 +161,7 @@ def test_info_shows_layers_accuracy_and_targets(trained: Path, tmp_path: Path) -
 
 
 def test_first_layer_is_a_choice(trained: Path, tmp_path: Path) -> None:
-    ways = {"auto": "subset_sums", "columns": "digit_columns", "bit-planes": "bit_planes"}
+    ways = {"auto": "digit_columns", "subset-sums": "subset_sums", "bit-planes": "bit_planes"}
     for choice, kernel in ways.items():
         option = f"--first-layer={choice}"
         assert re.search(rf"dense1 .* {kernel} ", output_here(tmp_path, "info", trained, option))
