@@ -133,11 +133,11 @@ class Chain:
 
 @functools.cache
 def dense_chain(*widths: int) -> Chain:
-    """Integers to 12 scores by dense layers of so many outputs."""
+    """Integers to 44 scores by dense layers of so many outputs."""
     chain = Chain(Ints(1, 1, 333, 3), 130)
     for width in widths:
         chain.dense(width)
-    chain.dense(12, Scores)
+    chain.dense(44, Scores)
     return chain
 
 
