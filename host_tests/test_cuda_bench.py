@@ -83,6 +83,22 @@ def test_convolutions_and_networks() -> None:
     assert all(gpu_times.line(row).startswith(row.what) for row in rows)
 
 
+def test_networks_at_once_and_layer_by_layer() -> None:
+    torch.manual_seed(0)
+    module = build("20FC", (1, 6, 6), 10).eval()
+    subject = gpu.Subject("small", module, lower(module), (1, 6, 6))
+    rows = gpu.networks(bench(0, runs=False), [subject], (16, 17), compiled=False)
+    ours = [(row.what, row.how) for row in rows if row.how.startswith("edgebnn")]
+    assert ours == [
+        ("small, batch 16", "edgebnn, graph"),
+        ("small, batch 16", "edgebnn, eager"),
+        ("small, batch 16", "edgebnn chain, graph"),
+        ("small, batch 16", "edgebnn chain, eager"),
+        ("small, batch 17", "edgebnn, graph"),
+        ("small, batch 17", "edgebnn, eager"),
+    ]
+
+
 def test_limits() -> None:
     cycles = 132 * 1.5e9
     assert MACHINE.limit({"wgmma": 65536 * cycles}, 0) == pytest.approx(1000)

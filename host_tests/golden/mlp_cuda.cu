@@ -16,6 +16,10 @@
 #include <cstddef>
 #include <new>
 
+#if !defined(EDGEBNN_PERSISTENT)
+#define EDGEBNN_PERSISTENT 1 /* 0: small batches, too, are computed by a kernel or more a layer */
+#endif
+
 #if MLP_INTERFACE != 0xC1E3F5CBu
 #error "mlp.h and mlp.cu are not of one run of edgebnn generate; copy both again"
 #endif
@@ -163,6 +167,31 @@ extern "C" __global__ void __launch_bounds__(128) mlp_best(const run r)
     best<best_layer>(r);
 }
 
+struct runs { /* what the kernel of all layers is given */
+    run layers[2];
+    unsigned *barrier; /* the state of the grid's: 0 before the first launch */
+};
+
+extern "C" __global__ void __launch_bounds__(256) mlp_all_layers(const runs r)
+{
+    SHARED_ARRAY(uint4, planes, 256);
+    SHARED_ARRAY(int, parts, PARTS);
+
+    group_part<dense1_layer> dense1_part = {};
+
+    dense1_part.load(r.layers[0], (int)blockIdx.x);
+    planes_of_all<dense1_layer>(r.layers[0], planes);
+    __syncthreads();
+    layer_of_few<dense1_layer>(r.layers[0], dense1_part, planes, parts);
+
+    const unsigned dense2_before = grid_arrive(r.barrier);
+    group_part<dense2_layer> dense2_part = {};
+
+    dense2_part.load(r.layers[1], (int)blockIdx.x);
+    grid_wait(r.barrier, dense2_before);
+    layer_of_few<dense2_layer>(r.layers[1], dense2_part, planes, parts);
+}
+
 extern "C" __global__ void mlp_level(const run r)
 {
     *(int *)r.result = EDGEBNN_LEVEL;
@@ -179,6 +208,7 @@ struct tables { /* here and in the GPU's memory */
     alignas(256) int32_t dense1_limits[64];
     alignas(256) uint32_t dense2_weights[64][4];
     alignas(256) int32_t dense2_limits[96];
+    alignas(256) unsigned barrier; /* of the kernel of all layers, which changes it */
 };
 
 /* clang-format off */
@@ -330,6 +360,7 @@ const tables constants = {
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 402648150, -240093570, 0, 0, 0, 0, 0, 0, 328762208, 0, 0,
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 },
+0u, /* barrier */
 };
 /* clang-format on */
 
@@ -383,7 +414,7 @@ constexpr size_t filled(int batch)
 } /* namespace */
 
 struct mlp {
-    int device, multiprocessors, level, max_batch;
+    int device, multiprocessors, cooperative, level, max_batch;
     mlp_cuda::tables *tables; /* on the GPU */
     unsigned char *memory;  /* on the GPU: tensors, and then the scores that predict needs */
 };
@@ -402,6 +433,33 @@ static cudaError_t start(const ::mlp *model, void (*kernel)(run), const grid &ho
     return cudaLaunchKernel(kernel, dim3(blocks), dim3(how.threads), arguments, how.shared, stream);
 }
 
+/*
+ * The network in one kernel. Its blocks wait for each other: the launch is a cooperative one, which begins when
+ * there is room for all of them, so that two of them never keep each other waiting, and fails where there
+ * never is.
+ */
+static cudaError_t run_at_once(const ::mlp *model, const uint8_t *inputs, int32_t *scores, int batch,
+    cudaStream_t stream)
+{
+    struct tables *const tables = model->tables;
+    unsigned char *const memory = model->memory;
+    const size_t images = filled(batch);
+    const int blocks = model->multiprocessors < 1 ? model->multiprocessors : 1;
+    runs what = {
+        {
+            { inputs, nullptr, memory + 256 * images,
+                tables->dense1_weights, tables->dense1_limits, batch },
+            { memory + 256 * images, nullptr, scores,
+                tables->dense2_weights, tables->dense2_limits, batch },
+        },
+        &tables->barrier,
+    };
+    void *arguments[] = {&what};
+
+    return cudaLaunchCooperativeKernel(
+        mlp_all_layers, dim3((unsigned)blocks), dim3(256), arguments, 0, stream);
+}
+
 /* The network: layer after layer. */
 static cudaError_t run_layers(const ::mlp *model, const uint8_t *inputs, int32_t *scores, int batch,
     cudaStream_t stream)
@@ -410,6 +468,10 @@ static cudaError_t run_layers(const ::mlp *model, const uint8_t *inputs, int32_t
     unsigned char *const memory = model->memory;
     const size_t images = filled(batch);
     cudaError_t status = cudaSuccess;
+
+    if (EDGEBNN_PERSISTENT && model->cooperative && batch <= 16) {
+        return run_at_once(model, inputs, scores, batch, stream);
+    }
 
     /* dense1: 16 x 8 bits -> 8 bits [product_one, planes, product_few, product] */
     if (status == cudaSuccess && batch <= 1) {
@@ -503,6 +565,10 @@ static cudaError_t set_up(::mlp *model)
     if (status == cudaSuccess) {
         status = cudaDeviceGetAttribute(
             &model->multiprocessors, cudaDevAttrMultiProcessorCount, model->device);
+    }
+    if (status == cudaSuccess) {
+        status = cudaDeviceGetAttribute(
+            &model->cooperative, cudaDevAttrCooperativeLaunch, model->device);
     }
     if (status == cudaSuccess) {
         status = cudaMalloc(&model->tables, sizeof constants);
