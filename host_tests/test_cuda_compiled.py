@@ -129,7 +129,9 @@ def test_instructions(name: str, arch: str, level: str, tmp_path: Path) -> None:
         local = instructions["LDL"] + instructions["STL"]
         assert local <= (SPILLED if kernel in counted else 0), kernel
         if level == "popc" and kernel in products:
-            assert instructions["POPC"] >= 64, kernel
+            assert instructions["POPC"] >= 56, (
+                kernel
+            )  # seven of sixteen words, of at least eight sums
     direct = kernels_of(network, lambda _: True, "direct")
     assert all(kernels[kernel]["IDP"] for kernel in direct)
 
