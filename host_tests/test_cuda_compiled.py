@@ -128,10 +128,8 @@ def test_instructions(name: str, arch: str, level: str, tmp_path: Path) -> None:
         assert bool(instructions["IMMA"]) == (others and level == "bytes"), kernel
         local = instructions["LDL"] + instructions["STL"]
         assert local <= (SPILLED if kernel in counted else 0), kernel
-        if level == "popc" and kernel in products:
-            assert instructions["POPC"] >= 56, (
-                kernel
-            )  # seven of sixteen words, of at least eight sums
+        if level == "popc" and kernel in products:  # seven of sixteen words, of at least eight sums
+            assert instructions["POPC"] >= 56, kernel
     direct = kernels_of(network, lambda _: True, "direct")
     assert all(kernels[kernel]["IDP"] for kernel in direct)
 
