@@ -230,6 +230,15 @@ def long_rows() -> Chain:
     return chain
 
 
+@functools.cache
+def whole_bytes() -> Chain:
+    """Eight planes, and scores of several groups of columns, between which no warp waits."""
+    chain = Chain(Ints(5, 5, 4, 8), 16)
+    chain.dense(40)
+    chain.dense(70, Scores)
+    return chain
+
+
 CHAINS = {
     "wide": (lambda: dense_chain(600, 64, 257, 100, 256, 31, 129), (1, 2, 65, 130)),
     "narrow": (lambda: dense_chain(128, 65, 33, 32), (4, 64)),
@@ -253,7 +262,7 @@ def test_shapes(level: int, tmp_path: Path) -> None:
 
 @functools.cache
 def at_once_program(level: int, folder: Path) -> tuple[Path, tuple[Chain, ...]]:
-    chains = (dense_chain(600, 100, 33), dense_chain(1), long_rows())
+    chains = (dense_chain(600, 100, 33), whole_bytes(), long_rows())
     return cuda_programs.build([chain.network for chain in chains], level, folder), chains
 
 
