@@ -6,8 +6,9 @@ Tensors live and share memory as :mod:`edgebnn.plan` has it, here per image of a
 from dataclasses import dataclass
 
 from edgebnn.cuda import elementwise
-from edgebnn.cuda.layers import Layer
+from edgebnn.cuda.layers import Launch, Layer
 from edgebnn.cuda.memory import IMAGES, image_bytes
+from edgebnn.cuda.persistent import persistent
 from edgebnn.cuda.product import product
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import (
@@ -58,6 +59,11 @@ class Schedule:
     network: Network
     steps: tuple[Step, ...]
     image_bytes: int
+
+    @property
+    def at_once(self) -> Launch | None:
+        """The kernel of all layers, for batches that are not too large; most networks have none."""
+        return persistent(self.network, [step.layer for step in self.steps])
 
     @property
     def most_images(self) -> int:
