@@ -35,7 +35,7 @@ from edgebnn.targets.base import Cpu
 
 #: So many columns can be listed before the first are added. With more, sums are touched less often,
 #: and there is more RAM: 784 inputs would take 0.2 kB more for the last 2 % of instructions.
-_LISTED = 92
+_LISTED = 104
 #: Entries of two bytes that have to be free before a word of inputs is listed, beside a quarter of
 #: all: its columns, zeros at both ends, and three pairs of carries. Each 16 columns have one
 #: pair of 8 bytes, the quarter; both lists may have begun one, and one lies behind the last.
