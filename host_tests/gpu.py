@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from networks import random_inputs, random_model, random_residual_model, randomize
+from torch import nn
 
-from edgebnn import api, cuda, reference
+import edgebnn.nn as bnn
+from edgebnn import api, cuda, measure, reference
 from edgebnn.codegen.cuda import device_source, source_of
 from edgebnn.codegen.cuda import generate as generate_cuda
 from edgebnn.cuda import gpu as gpus
@@ -90,19 +93,7 @@ class Prepared:
 def prepare(name: str, arch: str, levels: tuple[int, ...]) -> Prepared:
     """Called in other processes: compiling is what takes the time."""
     torch.set_num_threads(1)
-    kind, _, rest = name.partition(" ")
-    seed = 0
-    if kind == "example":
-        model = api.load(MODELS / rest)
-    elif kind == "wide":
-        notation, *shape = WIDE[int(rest)]
-        torch.manual_seed(int(rest))
-        model = build(notation, tuple(shape), 10, Style(pad_value=(-1, 0, 1)[int(rest) % 3]))
-        randomize(model, np.random.default_rng(int(rest)))
-        model.eval()
-    else:
-        seed = int(rest)
-        model = random_residual_model(seed) if kind == "residual" else random_model(seed)
+    model, seed = model_of(name)
     network = lower(model)
     images = random_inputs(model, max(BATCHES), seed).numpy()
     plan = schedule(network)
@@ -118,6 +109,24 @@ def prepare(name: str, arch: str, levels: tuple[int, ...]) -> Prepared:
         source=text,
         cubins={level: compiled(text, arch, level) for level in kept},
     )
+
+
+def model_of(name: str) -> tuple[nn.Module, int]:
+    """The network of a kind and a number, or of an example, and the seed of its inputs."""
+    kind, _, rest = name.partition(" ")
+    seed = 0
+    if kind == "example":
+        model = api.load(MODELS / rest)
+    elif kind == "wide":
+        notation, *shape = WIDE[int(rest)]
+        torch.manual_seed(int(rest))
+        model = build(notation, tuple(shape), 10, Style(pad_value=(-1, 0, 1)[int(rest) % 3]))
+        randomize(model, np.random.default_rng(int(rest)))
+        model.eval()
+    else:
+        seed = int(rest)
+        model = random_residual_model(seed) if kind == "residual" else random_model(seed)
+    return model, seed
 
 
 def capability(_: int) -> tuple[int, int]:
@@ -259,6 +268,35 @@ def check_torch(one: Prepared, checks: Checks) -> None:
         checks.check("refuses int32", True)
 
 
+def check_eval_mode(names: list[str], checks: Checks) -> None:
+    """torch itself on the GPU, whatever arithmetic a user has allowed and cuDNN picks."""
+    for allowed in (False, True):
+        bad = []
+        with warnings.catch_warnings():  # what the flags say of themselves
+            warnings.simplefilter("ignore")
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+            torch.backends.cudnn.benchmark = allowed
+        for name in names:
+            model, seed = model_of(name)
+            network = lower(model)
+            inputs = random_inputs(model, 64, seed)
+            there = model.to(DEVICE)
+            scores = measure.integer_scores(there, inputs.to(DEVICE), network)
+            expected = measure.integer_scores(model.cpu(), inputs, network)
+            if not np.array_equal(scores, expected):
+                bad.append(f"{name}: {int((scores != expected).any(axis=1).sum())} differ")
+        what = "with TF32 and cuDNN's choice" if allowed else "as it comes"
+        checks.check(f"torch in eval mode on the GPU, {what}", not bad, "; ".join(bad)[:600])
+    layer = bnn.BinaryConv2d(512, 8, 3, padding=1).eval()
+    x = torch.randint(0, 256, (16, 512, 12, 12))
+    x[1::2] = (x[1::2] > 127) * 255
+    weight = torch.where(layer.latent_weight >= 0, 1.0, -1.0).double()
+    expected = torch.nn.functional.conv2d(x.double(), weight, padding=1)
+    with torch.no_grad():
+        found = layer.to(DEVICE)(x.float().to(DEVICE)).cpu().double()
+    checks.check("sums of 512 channels of 8 bits on the GPU", torch.equal(found, expected))
+
+
 def find(tool: str) -> str | None:
     """Of the toolkit: in PATH, where toolkits lie, or among Python's packages."""
     places = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda", "/opt/cuda"]
@@ -391,6 +429,7 @@ def main() -> int:
             for batch in (1, 65)
         ]
         steps.append(lambda: check_torch(example, checks))
+        steps.append(lambda: check_eval_mode([*examples, *wide, *random[:60]], checks))
     with tempfile.TemporaryDirectory() as folder:
         if not few and "nvcc" not in given.without:
             for name in (examples[0], wide[2]):

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import batches
 import numpy as np
 import pytest
 from kernel_cases import PLAIN, WIDE
@@ -16,7 +17,7 @@ from torch import nn
 import edgebnn.nn as bnn
 from edgebnn import reference
 from edgebnn.codegen import c
-from edgebnn.codegen.library import Library
+from edgebnn.codegen.library import Library, source_path
 from edgebnn.device import build, host
 from edgebnn.ir import Network
 from edgebnn.lower import lower
@@ -25,7 +26,7 @@ from edgebnn.plan import plan
 
 NETWORKS = 500
 SHIFT_NETWORKS, FIRST_SHIFT_SEED = 200, 3000
-CHUNK = 10
+CHUNK = 20
 STEPS = (bnn.ReLU, bnn.ReLU6, bnn.Hardtanh, bnn.LeakyReLU, bnn.PReLU, bnn.Scale, bnn.Bias)
 INPUTS = 24
 
@@ -36,22 +37,27 @@ def device_inputs(x):
     return to_device_layout(x.numpy()) if x.dim() == 4 else x.numpy()
 
 
-def check_equal(model, seed: int, folder: Path) -> tuple[Network, Library]:
-    """Checks torch = oracle = C under sanitizers for one network; what was lowered and emitted.
+def check_equal(models: dict[int, nn.Module], folder: Path) -> dict[int, tuple[Network, Library]]:
+    """Checks torch = oracle = C under sanitizers for networks by their seeds; gives what they are.
 
     Odd seeds have the code of microcontrollers, even ones that of hosts.
     """
-    x = random_inputs(model, INPUTS, seed)
-    network = lower(model)
-    expected = reference.run(network, device_inputs(x))
-    torch_scores = integer_scores(model, x, network).reshape(INPUTS, -1)
-    np.testing.assert_array_equal(torch_scores, expected.scores, f"torch, network {seed}")
-    library = c.generate(plan(network, PLAIN if seed % 2 else WIDE), "net")
-    image = build.build_host(library, folder, sanitize=True, optimize="-O0")
-    outputs = host.run(image, device_inputs(x))
-    np.testing.assert_array_equal(outputs.scores, expected.scores, f"C, network {seed}")
-    np.testing.assert_array_equal(outputs.classes, expected.classes, f"C, network {seed}")
-    return network, library
+    networks, inputs, libraries = {}, {}, {}
+    for seed, model in models.items():
+        x = random_inputs(model, INPUTS, seed)
+        network, given = lower(model), device_inputs(x)
+        scores = reference.run(network, given).scores
+        torch_scores = integer_scores(model, x, network).reshape(INPUTS, -1)
+        np.testing.assert_array_equal(torch_scores, scores, f"torch, network {seed}")
+        libraries[seed] = c.generate(plan(network, PLAIN if seed % 2 else WIDE), f"k{seed}")
+        networks[seed], inputs[seed] = network, given.reshape(INPUTS, -1)
+    wanted = batches.expected({seed: (networks[seed], inputs[seed]) for seed in models})
+    widths = wanted.records.shape[1], wanted.scores.shape[1]
+    program = batches.program(libraries, "host", *widths)
+    image = build.build_host(program, folder, sanitize=True, optimize="-O0")
+    differing = batches.differing(host.run(image, wanted.records), wanted)
+    assert differing == [], "networks whose C gives other scores or classes"
+    return {seed: (networks[seed], libraries[seed]) for seed in models}
 
 
 def check_scores_shift(network: Network, library: Library) -> None:
@@ -60,7 +66,7 @@ def check_scores_shift(network: Network, library: Library) -> None:
     assert not np.any(factor & (factor - 1))
     assert not np.any(factor < 0)
     # The one product is that of the dot itself, 2 * count, which is a shift to any compiler.
-    source = library.files["src/net.c"]
+    source = library.files[source_path(library.name)]
     assert "_factor" not in source
     scores = re.findall(r"^.*(?:out\[o\]|shifted) =.*$", source, re.MULTILINE)
     assert scores
@@ -69,15 +75,14 @@ def check_scores_shift(network: Network, library: Library) -> None:
 
 @pytest.mark.parametrize("start", range(0, NETWORKS, CHUNK))
 def test_random_networks(start: int, tmp_path: Path) -> None:
-    for seed in range(start, start + CHUNK):
-        check_equal(random_model(seed), seed, tmp_path / str(seed))
+    check_equal({seed: random_model(seed) for seed in range(start, start + CHUNK)}, tmp_path)
 
 
 @pytest.mark.parametrize("start", range(0, SHIFT_NETWORKS, CHUNK))
 def test_shift_norm_networks(start: int, tmp_path: Path) -> None:
-    for seed in range(FIRST_SHIFT_SEED + start, FIRST_SHIFT_SEED + start + CHUNK):
-        model = random_model(seed, shift_norms=True)
-        network, library = check_equal(model, seed, tmp_path / str(seed))
+    seeds = range(FIRST_SHIFT_SEED + start, FIRST_SHIFT_SEED + start + CHUNK)
+    models = {seed: random_model(seed, shift_norms=True) for seed in seeds}
+    for network, library in check_equal(models, tmp_path).values():
         check_scores_shift(network, library)
 
 

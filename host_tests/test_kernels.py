@@ -175,6 +175,17 @@ def test_on_emulated_cpus(target_name: str, tmp_path: Path) -> None:
         assert enumeration.differing(qemu.run(image, wanted.records), wanted) == []
 
 
+def test_rows_on_a_cpu_that_counts_bits(tmp_path: Path) -> None:
+    """Layers on bits by rows, in QEMU."""
+    target = get_target("rv32imc-zbb")
+    rows = [n for n in enumeration.meant_for(target) if cases()[n].prefer == ("rows",)]
+    numbers = rows[::2]
+    image = build.build_firmware(program(target, numbers), target, tmp_path)
+    assert elf.undefined_symbols(image.model_object) == ()
+    wanted = wanted_of(numbers)
+    assert enumeration.differing(qemu.run(image, wanted.records), wanted) == []
+
+
 def test_on_an_avr(tmp_path: Path) -> None:
     """A third of the inputs, on an ATmega with much memory: as many cases as it holds at once."""
     target = get_target("avr")
@@ -595,6 +606,9 @@ def test_every_branch_of_every_template() -> None:
             if {"columns", "digit_columns"} & set(case.prefer):
                 for name in ("cortex-m4", "cortex-m0", "rv32ec"):
                     printed |= marked(enumeration.case_library(number, get_target(name)))
+            if case.prefer == ("rows",):
+                zbb = get_target("rv32imc-zbb")
+                printed |= marked(enumeration.case_library(number, zbb))
         # What a library has beside its layers, and a CPU whose tables are in a space of their own.
         for target, options in (("avr", {"self_test": True}), ("host", {"caller_arena": True})):
             planned = enumeration.planned(enumeration.cases()[0], get_target(target))

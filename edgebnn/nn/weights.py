@@ -84,8 +84,8 @@ class BinaryLinear(nn.Module):
         weight = _binary_weight(self)
         if self.training:
             return F.linear(x, weight, self.bias)
-        with _exact_sums(x):
-            y = F.linear(x.to(weight.dtype), weight)
+        with _exact_sums(x) as dtype:
+            y = F.linear(x.to(dtype), weight.to(dtype)).to(weight.dtype)
             return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
@@ -179,9 +179,9 @@ class BinaryConv(nn.Module):
         weight = _binary_weight(self)
         if self.training:
             return self.convolved(x, weight, self.bias)
-        with _exact_sums(x):
+        with _exact_sums(x) as dtype:
             # Every sum is an integer; rounding keeps it one where a GPU computes by Winograd.
-            y = self.convolved(x.to(weight.dtype), weight).round()
+            y = self.convolved(x.to(dtype), weight.to(dtype)).round().to(weight.dtype)
             return y if self.bias is None else y + self.bias.reshape(-1, *[1] * self.axes)
 
     def extra_repr(self) -> str:
@@ -321,11 +321,13 @@ class BinaryConv2d(BinaryConv):
 
 
 @contextmanager
-def _exact_sums(x: Tensor) -> Iterator[None]:
-    """Sums of integers below 2**24 come out as they are.
+def _exact_sums(x: Tensor) -> Iterator[torch.dtype]:
+    """Sums of integers below 2**24 come out as they are, in the type that it gives.
 
-    Autocast has 8 bits for them. NNPACK, which torch takes for convolutions where it has no
-    oneDNN, computes by Winograd; with many channels of 8 bits that is wrong by more than 1/2.
+    Autocast has 8 bits for them, and TF32, which a user may allow, 11 for what goes in. NNPACK,
+    which torch takes for convolutions where it has no oneDNN, and cuDNN compute by Winograd; with
+    many channels of 8 bits that is wrong by more than 1/2 in float32. So NNPACK is left, and on an
+    NVIDIA GPU it is float64, which has no TF32 and bits to spare.
     """
     kind = x.device.type
     known = torch.amp.is_autocast_available(kind)
@@ -333,7 +335,7 @@ def _exact_sums(x: Tensor) -> Iterator[None]:
         torch.autocast(kind, enabled=False) if known else nullcontext(),
         torch.backends.nnpack.flags(enabled=False),
     ):
-        yield
+        yield torch.float64 if x.is_cuda else torch.float32
 
 
 def _binary_weight(layer: BinaryLinear | BinaryConv) -> Tensor:

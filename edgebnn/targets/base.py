@@ -13,10 +13,11 @@ class Cpu:
 
     ``arch`` is the folder of its test harness below ``templates/harness``, ``word_bits`` the width
     of the words that kernels pack bits into, and ``features`` are what its instructions can that
-    not every CPU's can: "mul" is a multiplication of 32 bits, "clz" counts leading zeros, "thumb1"
-    or "thumb2" is the instruction set that helpers may have assembly in, and "vectors" compute many
-    words at once. ``index`` is the C type that counts and addresses, ``constant`` what qualifies a
-    table: where constants are not in one address space with variables, it names theirs.
+    not every CPU's can: "mul" is a multiplication of 32 bits, "clz" counts leading zeros and
+    "popcount" set bits, "thumb1" or "thumb2" is the instruction set that helpers may have assembly
+    in, and "vectors" compute many words at once. ``index`` is the C type that counts and addresses,
+    ``constant`` what qualifies a table: where constants are not in one address space with
+    variables, it names theirs.
     ``constants_in_ram``: a start copies them there.
     """
 
