@@ -338,13 +338,13 @@ static inline uint32_t digits_leading_zeros(uint32_t bits)
 #endif
 }
 
-/* Clears the highest set bit of *bits, and returns four times its place: what its column lies at. */
-static DIGITS_INNER uint32_t digits_take_bit(uint32_t *bits)
+/* Clears the highest set bit of *bits; returns the offset of its column, `first` is that of bit 0. */
+static DIGITS_INNER uint32_t digits_take_bit(uint32_t *bits, uint32_t first)
 {
     const uint32_t zeros = digits_leading_zeros(*bits);
 
     *bits &= ~(0x80000000u >> zeros);
-    return 124u - 4u * zeros;
+    return first + 124u - 4u * zeros;
 }
 
 /* What is listed for a digit of the inputs. Carries lie between the lists, when they are added. */
@@ -391,10 +391,10 @@ static DIGITS_LAYER uint32_t digits_list_digits(struct digits_half_lists *lists,
 
         bits[w] = carry ^ (odd & (carry ^ next[w])); /* odd ? next : carry */
         while (plus != 0u) {
-            *added++ = (digits_half)(128u * w + digits_take_bit(&plus));
+            *added++ = (digits_half)digits_take_bit(&plus, 128u * w);
         }
         while (minus != 0u) {
-            *--taken = (digits_half)(128u * w + digits_take_bit(&minus));
+            *--taken = (digits_half)digits_take_bit(&minus, 128u * w);
         }
     }
     lists->added_end = added;
@@ -418,6 +418,45 @@ static DIGITS_LAYER uint32_t digits_end_digits(struct digits_digits *digits, uin
 }
 
 /*
+ * Adds all pairs of bits of one weight, two or more, to a digit. They leave half as many of twice the
+ * weight in their place, up to what is returned. There is room for one more, where their number is odd.
+ */
+#if defined(DIGITS_ASSEMBLY)
+/* r0 pairs   r1 last   r2 digit, then sum   r3 from; puts 20 bytes on the stack */
+static __attribute__((naked)) DIGITS_LAYER struct digits_pair *digits_join_pairs(DIGITS_SPARE struct digits_pair *pairs, DIGITS_SPARE struct digits_pair *last, DIGITS_SPARE uint32_t *digit)
+{
+    __asm__(
+        ".syntax unified\n"
+        "push {r4-r7, lr}\n"
+        "movs r3, #0; str r3, [r1]; str r3, [r1, #4]\n" /* *last = none */
+        "mov r3, r0; mov r12, r2; ldr r2, [r2]\n"
+        "1: ldmia r3!, {r4-r7}\n" /* from[0], from[1] */
+        "eors r5, r2; eors r2, r4; orrs r4, r5\n" /* half, first */
+        "eors r7, r2; bics r7, r6\n" /* second */
+        "eors r4, r7; eors r7, r2\n" /* differ, bit */
+        "eors r2, r6\n" /* sum */
+        "stmia r0!, {r4, r7}\n" /* *pairs++ */
+        "cmp r3, r1; blo 1b\n"
+        "mov r3, r12; str r2, [r3]\n" /* *digit = sum */
+        "pop {r4-r7, pc}\n");
+}
+#else
+static DIGITS_INNER struct digits_pair *digits_join_pairs(struct digits_pair *pairs,
+    struct digits_pair *last, uint32_t *digit)
+{
+    const struct digits_pair none = { 0u, 0u };
+    uint32_t sum = *digit;
+
+    *last = none;
+    for (const struct digits_pair *from = pairs; from < last; from += 2) {
+        *pairs++ = digits_add_pairs(&sum, from[0], from[1]);
+    }
+    *digit = sum;
+    return pairs;
+}
+#endif
+
+/*
  * Adds columns to the sum of each lane, and takes columns away. `digits` has the digit of the sums that
  * is listed, which is their lowest here, and the higher ones every `step` words.
  *
@@ -428,25 +467,14 @@ static DIGITS_LAYER uint32_t digits_end_digits(struct digits_digits *digits, uin
 static DIGITS_LAYER void digits_add_digits(const uint32_t *columns, struct digits_half_lists *lists,
     uint32_t *digits, uint32_t step)
 {
-    const struct digits_pair none = { 0u, 0u };
     struct digits_pair *const carries = lists->carries;
-    struct digits_pair *const end = digits_add_half_lists(columns, lists, digits, step);
-    uint32_t pairs = (uint32_t)(end - carries);
+    struct digits_pair *last = digits_add_half_lists(columns, lists, digits, step);
 
-    for (struct digits_pair *pair = lists->borrows; pair != end; pair++) {
+    for (struct digits_pair *pair = lists->borrows; pair != last; pair++) {
         pair->bit = ~pair->bit;
     }
-    /* All bits of one weight are added to a digit, and leave half as many of twice the weight. */
-    for (digits = &digits[3u * step]; pairs > 1u; digits = &digits[step]) {
-        uint32_t sum = *digits;
-
-        carries[pairs] = none; /* where there is an odd number */
-        pairs = (pairs + 1u) >> 1;
-        struct digits_pair *to = carries;
-        for (const struct digits_pair *from = carries; to != &carries[pairs]; from += 2) {
-            *to++ = digits_add_pairs(&sum, from[0], from[1]);
-        }
-        *digits = sum;
+    for (digits = &digits[3u * step]; last - carries > 1; digits = &digits[step]) {
+        last = digits_join_pairs(carries, last, digits);
     }
     /* Of the last two comes one bit, which goes on while it meets ones; that ends below the top. */
     uint32_t carry = carries->bit ^ (carries->differ & (carries->bit ^ *digits));
