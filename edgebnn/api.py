@@ -1,7 +1,6 @@
 """The few functions that ``import edgebnn`` offers beside :mod:`edgebnn.nn`."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from edgebnn.packages import wrap
 from edgebnn.plan import plan
 from edgebnn.proof import prove
 from edgebnn.targets import board_of, get_target
-from edgebnn.targets.cuda import CUDA
+from edgebnn.targets.cuda import CUDA, check_options
 
 __all__ = ["calibrate", "generate", "load", "read", "release", "save", "write"]
 
@@ -78,7 +77,7 @@ def generate(
         raise EdgebnnError(f"unknown arena '{arena}'; pick one of: {', '.join(ARENAS)}")
     on_gpu = target == CUDA.name
     if on_gpu:
-        _check_gpu(
+        check_options(
             {
                 "--project": project,
                 "--format": form != "all",
@@ -141,13 +140,6 @@ def generate(
     if board is not None:
         return whole_project.wrap(wrap(library, "platformio"), network, board.name)
     return wrap(library, form)
-
-
-def _check_gpu(given: Mapping[str, bool]) -> None:
-    """Refuses options that are given and have no meaning on a GPU."""
-    for option, there in given.items():
-        if there:
-            raise EdgebnnError(f"target '{CUDA.name}' has no {option}; leave it out")
 
 
 def release(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:

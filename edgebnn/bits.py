@@ -3,7 +3,8 @@
 A word is as wide as the CPU likes it, 8 to 64 bits. A row of bits is packed into words, least
 significant bit first, with zeros in the tail of its last word, in weights and activations alike:
 the dot product of two rows of n values is then ``n - 2 * popcount(a ^ w)`` with no mask. What a
-pixel has, bits or sums, begins with a word of its own.
+pixel has, bits or sums, begins with a word of its own. Bits of several planes are whole tensors of
+bits, one behind the other, the lowest plane first.
 """
 
 import enum
@@ -19,6 +20,7 @@ class Layout(enum.Enum):
 
     BYTES = "integers"  # a byte each
     ROWS = "bits"  # the channels of a pixel side by side
+    PLANES = "bits of several planes"  # one after the other, each as ROWS
     SUMS16 = "sums of 16 bits"  # in two's complement, the least significant part first
     SUMS32 = "sums of 32 bits"
     SCORES = "scores"  # 32 bits each, the caller's
@@ -30,7 +32,7 @@ def layout(tensor: Tensor) -> Layout:
         case Ints():
             return Layout.BYTES
         case Bits():
-            return Layout.ROWS
+            return Layout.ROWS if tensor.planes == 1 else Layout.PLANES
         case Sums():
             small = tensor.low >= -(2**15) and tensor.high < 2**15
             return Layout.SUMS16 if small else Layout.SUMS32
@@ -49,7 +51,10 @@ def words(bits: int, word_bits: int) -> int:
 
 
 def pixel_words(tensor: Tensor, word_bits: int) -> int:
-    """Words from one pixel of ``tensor`` to the next, in the arena; 0 for what the caller holds."""
+    """Words from one pixel of ``tensor`` to the next, in the arena; 0 for what the caller holds.
+
+    Of several planes it is that in each of them.
+    """
     match tensor:
         case Bits():
             return words(tensor.channels, word_bits)
@@ -63,6 +68,12 @@ def tensor_words(tensor: Tensor, word_bits: int) -> int:
     """Words that ``tensor`` takes in the arena; input and scores are the caller's."""
     if isinstance(tensor, ScoreVector):
         return 0
+    planes = tensor.planes if isinstance(tensor, Bits) else 1
+    return planes * tensor.height * tensor.width * pixel_words(tensor, word_bits)
+
+
+def plane_words(tensor: Bits, word_bits: int) -> int:
+    """Words from one plane of ``tensor`` to the next."""
     return tensor.height * tensor.width * pixel_words(tensor, word_bits)
 
 

@@ -6,10 +6,15 @@ for +1 and 0 for -1. How bits and sums lie in memory is :mod:`edgebnn.bits`'s co
 Semantics. Every layer with weights forms ``dot[o] = sum(x * w[o])``. Its head turns dots into bits,
 ``bit[o] = dot[o] >= min_dot[o]``, or into the network's scores, ``factor[o] * dot[o] + offset[o]``,
 or keeps them as they are: a shortcut carries sums, so that an addition is exact.
+
+Levels. An activation of k = 3 or 7 thresholds of which c are reached is ``2 * c - k``, the sum of k
+signs. The binary digits of c, 1 for +1 and 0 for -1, are the bits of 2 or 3 planes:
+``2 * c - k = sum over p of 2**p * s[p]``. So a dot is the sum of those of its planes, doubled p
+times, and weights stay bits.
 """
 
 import hashlib
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,11 +44,17 @@ class Ints:
 
 @dataclass(frozen=True, slots=True)
 class Bits:
-    """Values in {-1, +1}."""
+    """Values in {-1, +1}; of several planes the sum over p of ``2**p`` times that of plane p."""
 
     height: int
     width: int
     channels: int
+    planes: int = 1
+
+    @property
+    def levels(self) -> int:
+        """The largest value: how many thresholds make it."""
+        return int(2**self.planes - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,13 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
+class Levels:
+    """value[o] = 2 * c - levels, where c is how many of min_dot[:, o] dot[o] reaches."""
+
+    min_dot: Int32Array  # (3 or 7 levels, outputs)
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """score[o] = factor[o] * dot[o] + offset[o], a logit with ``fraction_bits`` binary places."""
 
@@ -88,7 +106,7 @@ class Raw:
     """The dots themselves, as :class:`Sums`."""
 
 
-Head = Threshold | Scores | Raw
+Head = Threshold | Levels | Scores | Raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +121,8 @@ class Dense:
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """2-D convolution. Taps outside the image count as ``pad_value`` (-1, 0 or +1 for bits).
+    """2-D convolution. Taps outside the image count as ``pad_value``: on bits, which reach from
+    -levels to levels, one of these two or 0.
 
     ``padding`` is how far a window may leave the image at the top, bottom, left and right.
     On :class:`Ints` sources it is one of their integers, the one that stands for 0.
@@ -128,14 +147,15 @@ class DepthwiseConv:
     stride: tuple[int, int]
     padding: Sides
     pad_value: int
-    head: Threshold | Raw
+    head: Threshold | Levels | Raw
 
 
 @dataclass(frozen=True, slots=True)
 class MaxPool:
-    """OR of the bits in each window; AND in the channels where ``all_set`` is True.
+    """The largest value of each window; the least in the channels where ``all_set`` is True.
 
-    The maximum before a sign is the OR of the signs, or their AND where the norm between falls.
+    Of bits that is their OR, or their AND: the maximum before a sign is the OR of the signs, or
+    their AND where the norm between falls. Sums have their largest.
     """
 
     name: str
@@ -159,6 +179,19 @@ class Binarize:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantize:
+    """value[c] = 2 * n - levels, where n counts (x[c] >= minimum[i, c]) != inverted[c] over i.
+
+    Of the integers of the input or of sums. Behind ``levels`` the arrays are as in Binarize.
+    """
+
+    name: str
+    source: str
+    minimum: Int32Array  # (levels, channels) or (levels, height, width, channels)
+    inverted: BoolArray  # (channels,) or (height, width, channels)
+
+
+@dataclass(frozen=True, slots=True)
 class Add:
     """source + other, two :class:`Sums` of one shape."""
 
@@ -176,7 +209,7 @@ class Score:
     head: Scores
 
 
-Op = Dense | Conv | DepthwiseConv | MaxPool | Binarize | Add | Score
+Op = Dense | Conv | DepthwiseConv | MaxPool | Binarize | Quantize | Add | Score
 
 INPUT = "input"
 
@@ -243,13 +276,17 @@ def infer(op: Op, *inputs: Tensor) -> Tensor:
                 len(op.weights) if isinstance(op, Conv) else source.channels,
             )
         case MaxPool():
-            return Bits(
-                output_size(source.height, op.kernel[0], op.stride[0]),
-                output_size(source.width, op.kernel[1], op.stride[1]),
-                source.channels,
+            assert isinstance(source, Bits | Sums)
+            return replace(
+                source,
+                height=output_size(source.height, op.kernel[0], op.stride[0]),
+                width=output_size(source.width, op.kernel[1], op.stride[1]),
             )
         case Binarize():
             return Bits(source.height, source.width, source.channels)
+        case Quantize():
+            planes = len(op.minimum).bit_length()
+            return Bits(source.height, source.width, source.channels, planes)
         case Add():
             other = inputs[1]
             assert isinstance(source, Sums)
@@ -266,6 +303,8 @@ def _headed(
     match op.head:
         case Threshold():
             return Bits(height, width, channels)
+        case Levels(min_dot):
+            return Bits(height, width, channels, len(min_dot).bit_length())
         case Scores():
             return ScoreVector(channels)
         case Raw():
@@ -290,7 +329,14 @@ def fan_in(op: Dense | Conv | DepthwiseConv) -> int:
 
 def dot_bound(inputs: int, source: Tensor) -> int:
     """The largest magnitude of a dot over ``inputs`` values of ``source``."""
-    return inputs * (2**source.bits - 1) if isinstance(source, Ints) else inputs
+    match source:
+        case Ints():
+            return inputs * int(2**source.bits - 1)
+        case Bits():
+            return inputs * source.levels
+        case Sums():
+            return inputs * max(-source.low, source.high)
+    raise AssertionError("scores end a network")
 
 
 def sha256(network: Network) -> str:

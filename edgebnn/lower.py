@@ -25,12 +25,15 @@ from edgebnn.ir import (
     Head,
     Int32Array,
     Ints,
+    Levels,
     MaxPool,
     Network,
     Op,
+    Quantize,
     Raw,
     Score,
     Scores,
+    Sums,
     Threshold,
     output_size,
 )
@@ -109,8 +112,8 @@ class _Lowering:
     def _input(self, module: Input) -> Pending:
         channels, height, width = (*module.shape, 1, 1)[:3]  # of a signal a sample is a row
         tensor = Ints(height, width, channels, module.bits)
-        self.input = Source(INPUT, tensor, module.zero_point)
         offset = np.full(channels, -module.zero_point, np.int64)
+        self.input = Source(INPUT, tensor, offset)
         top, axes = 2**module.bits - 1, len(module.shape) - 1
         return Pending(None, 0, top, offset, self.input.shape, axes=axes)
 
@@ -129,7 +132,7 @@ class _Lowering:
             case Sign():
                 return self._sign(module, x)
             case BinaryLinear():
-                return linear(module, source_of(x, self.input), self._name)
+                return linear(module, self._head_source(x), self._name)
             case BinaryConv():
                 return conv(module, source_of(x, self.input), self._name)
             case _:
@@ -152,6 +155,19 @@ class _Lowering:
         offset = x.offset + y.offset
         return self._stored_sums(name, replace(x, low=low, high=high, offset=offset))
 
+    def _head_source(self, x: Pending | Signs) -> Source:
+        """What a linear layer reads: bits, the input, or sums of a convolution, max-pooled or not.
+
+        The last are an integer head; of two linear layers with nothing between one is missing.
+        """
+        if isinstance(x, Signs) or x.steps or not x.convolved:
+            return source_of(x, self.input)
+        name = self._store(x).tensor
+        assert name is not None
+        for pool in x.pools:
+            name = self._emit_pool(name, pool, np.zeros(x.shape[2], dtype=np.bool_))
+        return Source(name, Sums(*x.shape, x.low, x.high), x.offset)
+
     def _store(self, x: Pending) -> Pending:
         """Sums that more than one op reads, in memory."""
         if x.emit is None or x.tensor is not None:
@@ -163,7 +179,7 @@ class _Lowering:
     def _stored_sums(self, tensor: str, like: Pending) -> Pending:
         def emit(head: Head, negated: BoolArray) -> Op:
             match head:
-                case Threshold(min_dot):
+                case Threshold(min_dot) | Levels(min_dot):
                     return _binarize(self._name("binarize"), tensor, min_dot, negated)
                 case Scores():
                     factor = np.where(negated, -head.factor, head.factor)  # no weights to negate
@@ -180,15 +196,15 @@ class _Lowering:
         shape = _pooled(x.shape, kernel, stride)
         if isinstance(x, Signs):
             never = np.zeros(shape[2], dtype=np.bool_)
-            return Signs(self._emit_pool(x.tensor, kernel, stride, never), shape, x.axes)
+            return replace(
+                x, tensor=self._emit_pool(x.tensor, Pool(kernel, stride, 0), never), shape=shape
+            )
         pool = Pool(kernel, stride, len(x.steps))
         return replace(x, pools=(*x.pools, pool), shape=shape)
 
-    def _emit_pool(
-        self, source: str, kernel: tuple[int, int], stride: tuple[int, int], all_set: BoolArray
-    ) -> str:
+    def _emit_pool(self, source: str, pool: Pool, all_set: BoolArray) -> str:
         name = self._name("pool")
-        self.ops.append(MaxPool(name, source, kernel, stride, all_set))
+        self.ops.append(MaxPool(name, source, pool.kernel, pool.stride, all_set))
         return name
 
     def _norm(self, module: BatchNorm, x: Pending | Signs) -> Pending:
@@ -222,8 +238,9 @@ class _Lowering:
         tensor = INPUT if stored.tensor is None else stored.tensor
 
         def emit(head: Head, falling: BoolArray) -> Op:
-            assert isinstance(head, Threshold)
-            minimum = head.min_dot.reshape(channels, height, width).transpose(1, 2, 0)
+            assert isinstance(head, Threshold | Levels)
+            minimum = head.min_dot.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
+            minimum = minimum if isinstance(head, Levels) else minimum[0]
             inverted = falling.reshape(channels, height, width).transpose(1, 2, 0)
             return _binarize(self._name("binarize"), tensor, minimum, inverted)
 
@@ -232,7 +249,7 @@ class _Lowering:
 
     def _sign(self, module: Sign, x: Pending | Signs) -> Signs:
         if isinstance(x, Signs):
-            if not _keeps_signs(module):
+            if not _keeps(module, 2**x.planes - 1):
                 raise EdgebnnError("follows another Sign, whose +-1 its shift may turn; remove it")
             return x
         if module.shift is not None and not x.axes:
@@ -240,20 +257,20 @@ class _Lowering:
         if any(isinstance(step.module, OutputNorm) for step in x.steps):
             raise EdgebnnError("follows an OutputNorm; use BatchNorm inside the network")
         min_dot, falling = thresholds(x.steps, Step(module, x.axes), x.low, x.high, x.offset)
+        head = Levels(min_dot) if module.levels > 1 else Threshold(min_dot[0])
         if x.emit is None:
-            name = self._name("binarize")
-            self.ops.append(_binarize(name, INPUT, min_dot, falling))
+            op: Op = _binarize(self._name("binarize"), INPUT, head.min_dot, falling)
         else:
             # A falling threshold is a rising one on negated weights.
-            op = x.emit(Threshold(min_dot), falling)
-            self.ops.append(op)
-            name = op.name
+            op = x.emit(head, falling)
+        self.ops.append(op)
+        name = op.name
         for pool in x.pools:
             all_set = np.zeros(len(x.offset), dtype=np.bool_)
             for step in x.steps[pool.steps_before :]:
                 all_set = all_set ^ falls(step.module, len(x.offset))
-            name = self._emit_pool(name, pool.kernel, pool.stride, all_set)
-        return Signs(name, x.shape, x.axes)
+            name = self._emit_pool(name, pool, all_set)
+        return Signs(name, x.shape, x.axes, module.levels.bit_length())
 
     def _output(self, x: Pending | Signs) -> None:
         if isinstance(x, Signs) or x.emit is None:
@@ -309,10 +326,13 @@ def _stored(nodes: tuple[LayerNode, ...]) -> set[str]:
     return {name for name, count in read.items() if count > 1}
 
 
-def _binarize(name: str, source: str, min_dot: Int32Array, falling: BoolArray) -> Binarize:
+def _binarize(
+    name: str, source: str, min_dot: Int32Array, falling: BoolArray
+) -> Binarize | Quantize:
     # A falling step fires at or below a value: not at or above the next one.
     minimum = np.where(falling, 1 - min_dot, min_dot).astype(np.int32)
-    return Binarize(name, source, minimum, np.ascontiguousarray(falling))
+    kind = Binarize if minimum.ndim == falling.ndim else Quantize
+    return kind(name, source, minimum, np.ascontiguousarray(falling))
 
 
 def _pooled(
@@ -323,12 +343,11 @@ def _pooled(
 
 
 @torch.no_grad()
-def _keeps_signs(module: Sign) -> bool:
-    """Whether +-1 pass through unchanged."""
-    if module.num_features is None:
-        return True
-    ones = torch.ones(1, module.num_features)
-    return bool((module.shifted(ones) >= 0).all() and (module.shifted(-ones) < 0).all())
+def _keeps(module: Sign, levels: int) -> bool:
+    """Whether the values of a Sign of that many levels pass through unchanged."""
+    values = torch.arange(-levels, levels + 1.0, 2.0).reshape(-1, 1)
+    values = values.expand(-1, module.num_features or 1)
+    return torch.equal(module(values), values)
 
 
 def _fixed_point(norm: OutputNorm, reach: int) -> Scores:

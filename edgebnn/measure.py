@@ -1,7 +1,7 @@
 """Does every backend compute what the model computes, and at what cost?
 
 The one loop that runs a model on backends: torch in eval mode, the NumPy oracle, the emitted C on
-targets, and a board on a serial port. Comparisons are exact, output by output.
+targets, a board on a serial port, and a GPU. Comparisons are exact, output by output.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +33,7 @@ from edgebnn.targets import Target
 Progress = Callable[[Target, int], None]
 """Told a target and the number of inputs done there."""
 _BATCH = 500
+_GPU_BATCHES = (1, 2, 16, 17, 250)  # the first ones: other kernels compute other batches
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +103,13 @@ class OnBoard(Backend):
     ticks: tuple[int, ...]
     seconds: tuple[float, ...]
     retries: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OnGpu(Backend):
+    """:mod:`edgebnn.cuda` on a GPU, and which of its levels computed products of bits."""
+
+    level: str
 
 
 def confusion(
@@ -321,6 +329,56 @@ def run_board(given: Trial, board: Board, progress: Callable[[int], None] | None
         ticks=tuple(reply.ticks for reply in replies if reply.ticks is not None),
         seconds=tuple(reply.seconds for reply in replies),
         retries=board.retries - before,
+    )
+
+
+def gpu_device() -> torch.device:
+    """The first GPU, if :mod:`edgebnn.cuda` can run there.
+
+    Raises:
+        EdgebnnError: it cannot; says what is needed.
+    """
+    from edgebnn.cuda.gpu import gpu
+
+    try:
+        gpu(0)
+    except EdgebnnError as error:
+        raise EdgebnnError(f"target 'cuda' runs on a GPU of NVIDIA, and {error}") from None
+    return torch.device("cuda", 0)
+
+
+def run_gpu(
+    given: Trial, device: torch.device, progress: Callable[[int], None] | None = None
+) -> OnGpu:
+    """:class:`edgebnn.cuda.Runner` on ``device``, batches of one image and of few among others.
+
+    Raises:
+        EdgebnnError: the network has no kernels for GPUs, or they cannot be compiled.
+    """
+    from edgebnn.cuda.gpu import gpu
+    from edgebnn.cuda.layers import LEVELS
+    from edgebnn.cuda.runner import Runner
+
+    runner, shape = Runner(given.network), given.network.input
+    pixels = torch.from_numpy(given.inputs).view(-1, shape.height, shape.width, shape.channels)
+    images = pixels.permute(0, 3, 1, 2)
+    parts, start, sizes = [], 0, iter(_GPU_BATCHES)
+    while start < len(images):
+        batch = images[start : start + next(sizes, _BATCH)].to(device)
+        scores, classes = runner(batch).cpu().numpy(), runner.predict(batch).cpu().numpy()
+        parts.append(Outputs(scores, classes.astype(np.int32)))
+        start += len(batch)
+        if progress is not None:
+            progress(start)
+    outputs = Outputs(
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.classes for part in parts]),
+    )
+    return OnGpu(
+        name=f"edgebnn.cuda on {torch.cuda.get_device_name(device)}",
+        outputs=outputs,
+        differing=differing(outputs, given.expected),
+        level=LEVELS[gpu(device.index).level],
     )
 
 

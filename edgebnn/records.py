@@ -14,7 +14,7 @@ from edgebnn.checkpoint import Checkpoint
 from edgebnn.cost import cost, weight_bits
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network, sha256
-from edgebnn.measure import Backend, OnBoard, OnTarget
+from edgebnn.measure import Backend, OnBoard, OnGpu, OnTarget
 from edgebnn.plan import Plan, plan
 from edgebnn.targets import TARGETS
 
@@ -139,5 +139,8 @@ def proof(
         "equal": not any(one.differing for one in others),
         "backends": [backend(one, labels) for one in (own, *others)],
         "targets": [on_target(one) for one in others if isinstance(one, OnTarget)],
+        "gpus": [
+            {"name": one.name, "level": one.level} for one in others if isinstance(one, OnGpu)
+        ],
         "confusion": None if confusion is None else confusion.tolist(),
     }

@@ -1,8 +1,9 @@
-"""The oracle: interprets the IR in NumPy, on plain +1 and -1, with none of the backends' tricks.
+"""The oracle: interprets the IR in NumPy, on plain numbers, with none of the backends' tricks.
 
 Sums are float64 matrix products of integers below 2**24, hence exact.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,10 @@ from edgebnn.ir import (
     Dense,
     DepthwiseConv,
     Head,
+    Levels,
     MaxPool,
     Network,
+    Quantize,
     Raw,
     Score,
     Sides,
@@ -84,7 +87,7 @@ def check_inputs(network: Network, inputs: NDArray[np.uint8]) -> NDArray[np.uint
 
 
 def trace(network: Network, images: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
-    """Every tensor of the network by name: (N, H, W, C) of +1 and -1 or sums, scores (N, classes).
+    """Every tensor of the network by name: (N, H, W, C) of values or sums, scores (N, classes).
 
     The result of :func:`check_inputs` goes in.
     """
@@ -112,6 +115,9 @@ def trace(network: Network, images: NDArray[np.uint8]) -> dict[str, NDArray[np.i
                 values[op.name] = np.where(op.all_set, least, largest)
             case Binarize():
                 values[op.name] = np.where((x >= op.minimum) != op.inverted, 1, -1)
+            case Quantize():
+                reached = ((x >= least) != op.inverted for least in op.minimum)
+                values[op.name] = _sum_of_signs(reached)
             case Add():
                 values[op.name] = x + values[op.other]
             case Score():
@@ -121,6 +127,11 @@ def trace(network: Network, images: NDArray[np.uint8]) -> dict[str, NDArray[np.i
 
 def _signs(weights: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.where(weights, 1, -1)
+
+
+def _sum_of_signs(bits: Iterable[NDArray[np.bool_]]) -> NDArray[np.int64]:
+    values: NDArray[np.int64] = np.sum([np.where(bit, 1, -1) for bit in bits], axis=0)
+    return values
 
 
 def _product(x: NDArray[np.int64], weights: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -152,6 +163,8 @@ def _windows(
 def _apply(head: Head, dots: NDArray[np.int64]) -> NDArray[np.int64]:
     if isinstance(head, Threshold):
         return np.where(dots >= head.min_dot, 1, -1)
+    if isinstance(head, Levels):
+        return _sum_of_signs(dots >= least for least in head.min_dot)
     if isinstance(head, Raw):
         return dots
     return (dots * head.factor + head.offset)[:, 0, 0, :]

@@ -23,6 +23,7 @@ from edgebnn.ir import (
     Ints,
     Op,
     Scores,
+    Sums,
     dot_bound,
     output_size,
 )
@@ -57,6 +58,7 @@ class Pending:
     pools: tuple[Pool, ...] = ()
     axes: int = 0  # behind the channels, in torch
     tensor: str | None = None  # sums in the IR, which ``emit`` reads; None where not stored
+    convolved: bool = False  # sums of a convolution, which a linear layer may read as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +68,16 @@ class Signs:
     tensor: str
     shape: tuple[int, int, int]
     axes: int
+    planes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A tensor of the IR that a layer with weights reads, and the value that stands for 0 in it."""
+    """A tensor of the IR that a layer with weights reads, and what torch adds to its channels."""
 
     name: str
-    tensor: Ints | Bits
-    zero_point: int = 0
+    tensor: Ints | Bits | Sums
+    added: NDArray[np.int64]  # (C,); to an input less its zero point
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -91,16 +94,18 @@ class Source:
         return bound
 
     def offset(self, signs: BoolArray) -> NDArray[np.int64]:
-        """(O,): what the zero point adds to dots with ``signs`` (O, ...)."""
-        rows = signs.reshape(len(signs), -1)
-        sums: NDArray[np.int64] = 2 * rows.sum(axis=1, dtype=np.int64) - rows.shape[1]
-        return -self.zero_point * sums
+        """(O,): what it adds to dots with ``signs``, (O, C, ...) or (O, 1, ...) where depthwise."""
+        rows = signs.reshape(*signs.shape[:2], -1)
+        sums: NDArray[np.int64] = 2 * rows.sum(axis=2, dtype=np.int64) - rows.shape[2]
+        added = self.added if len(self.added) == sums.shape[1] else self.added[:, None]
+        offset: NDArray[np.int64] = (sums * added).sum(axis=1)
+        return offset
 
 
 def source_of(x: Pending | Signs, network_input: Source | None) -> Source:
     """What a layer with weights reads where it follows ``x``."""
     if isinstance(x, Signs):
-        return Source(x.tensor, Bits(*x.shape))
+        return Source(x.tensor, Bits(*x.shape, x.planes), np.zeros(x.shape[2], np.int64))
     if x.emit is not None:
         raise EdgebnnError("its input is not binary; put edgebnn.nn.Sign() before it")
     if x.steps or x.pools:
@@ -116,9 +121,9 @@ def linear(module: BinaryLinear, source: Source, name: Callable[[str], str]) -> 
     """The sums of a linear layer; ``name`` makes a name for an op of a kind."""
     bound = source.bound(module.in_features)
     height, width, channels = source.shape
-    signs = weight_signs(module).numpy() > 0
     # torch flattens (C, H, W); the IR is (H, W, C).
-    weights = signs.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
+    signs = (weight_signs(module).numpy() > 0).reshape(-1, channels, height, width)
+    weights = signs.transpose(0, 2, 3, 1)
 
     def emit(head: Head, negated: BoolArray) -> Op:
         flipped = np.ascontiguousarray(weights ^ negated[:, None, None, None])
@@ -136,14 +141,9 @@ def conv(module: BinaryConv, source: Source, name: Callable[[str], str]) -> Pend
     padding = (top, bottom, left, right)
     signs = weight_signs(module).numpy() > 0
     signs = signs.reshape(*signs.shape[:2], *kernel)  # (O, C / groups, KH, KW)
-    padded, integers = any(padding), isinstance(source.tensor, Ints)
-    if integers and padded and module.pad_value != 0:
-        raise EdgebnnError("pads integers with -1 or +1; use pad_value=0 on the first layer")
+    pad_value = _pad_value(module, source, any(padding))
     depthwise = module.groups > 1
     bound = source.bound(kernel[0] * kernel[1] * (1 if depthwise else channels))
-    pad_value = module.pad_value if padded else -1
-    if integers:
-        pad_value = source.zero_point if padded else 0
 
     def emit(head: Head, negated: BoolArray) -> Op:
         weights = signs ^ negated[:, None, None, None]
@@ -161,7 +161,25 @@ def conv(module: BinaryConv, source: Source, name: Callable[[str], str]) -> Pend
         module.out_channels,
     )
     steps, offset = bias_steps(module), source.offset(signs)
-    return Pending(emit, -bound, bound, offset, shape, steps, axes=module.axes)
+    return Pending(emit, -bound, bound, offset, shape, steps, axes=module.axes, convolved=True)
+
+
+def _pad_value(module: BinaryConv, source: Source, padded: bool) -> int:
+    """What the IR has outside the image."""
+    if isinstance(source.tensor, Ints):
+        if padded and module.pad_value != 0:
+            raise EdgebnnError("pads integers with -1 or +1; use pad_value=0 on the first layer")
+        return -int(source.added[0]) if padded else 0
+    assert isinstance(source.tensor, Bits)
+    levels = source.tensor.levels
+    if not padded:
+        return -levels
+    if module.pad_value not in (-levels, 0, levels):
+        raise EdgebnnError(
+            f"pads values from {-levels} to {levels} with {module.pad_value}; "
+            f"use pad_value={-levels}, 0 or {levels}"
+        )
+    return module.pad_value
 
 
 def addend(x: Pending | Signs) -> str:

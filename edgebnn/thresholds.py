@@ -87,45 +87,48 @@ def falls(module: nn.Module, channels: int) -> BoolArray:
 def thresholds(
     steps: tuple[Step, ...], sign: Step, low: int, high: int, offset: NDArray[np.int64]
 ) -> tuple[Int32Array, BoolArray]:
-    """(threshold, falling), each (C,), of ``sign(steps(x + offset))``, for x in [low, high].
+    """(threshold, falling) of each level of ``sign(steps(x + offset))``, for x in [low, high].
 
-    ``offset`` is one a channel, (C,). A sign's shift is part of the step: a sum with a constant is
-    monotone after rounding, too.
+    They are (levels, C) and (C,). ``offset`` is one a channel, (C,). A sign's shift is part of the
+    step, and so are its own thresholds: a sum with a constant is monotone after rounding, too.
 
     The step fires where ``x >= threshold``, or ``-x >= threshold`` in channels where it falls.
     A step that always fires gets the least argument, one that never does the largest plus one.
     """
-
-    channels = len(offset)
+    assert isinstance(sign.module, Sign)
+    module, shape = sign.module, (sign.module.levels, len(offset))
 
     def fires(x: NDArray[np.int64]) -> BoolArray:
+        """Row i of ``x`` meets the threshold of level i."""
         y = torch.from_numpy(x + offset).to(torch.float32)
         for step in steps:
             y = step.module(_seen(y, step))
-        assert isinstance(sign.module, Sign)
-        y = sign.module.shifted(_seen(y, sign))
+        each = module.differences(_seen(y, sign))
+        y = torch.stack([values[level] for level, values in enumerate(each)])
         if bool(torch.isnan(y).any()):
             raise EdgebnnError("what comes before it gives NaN; train it again")
-        fired: BoolArray = (y >= 0).numpy().reshape(channels)
+        fired: BoolArray = (y >= 0).numpy().reshape(shape)
         return fired
 
-    at_low = fires(np.full(channels, low))
-    at_high = fires(np.full(channels, high))
-    falling = at_low & ~at_high
+    at_low = fires(np.full(shape, low))
+    at_high = fires(np.full(shape, high))
+    # Some of a channel's levels may be constant where it falls.
+    falling: BoolArray = np.any(at_low & ~at_high, axis=0)
     direction = np.where(falling, -1, 1)
     never = ~at_low & ~at_high
     # Invariant where the step is neither constant: it does not fire at `below` and fires at `at`.
-    below = np.where(falling, -high, low)
-    at = np.where(falling, -low, high)
+    least = np.broadcast_to(np.where(falling, -high, low), shape)
+    most = np.broadcast_to(np.where(falling, -low, high), shape)
+    below, at = least, most
     while np.any(at - below > 1):
         middle = (at + below) // 2
         fired = fires(direction * middle)
         at = np.where(fired, middle, at)
         below = np.where(fired, below, middle)
-    threshold = np.where(at_low & at_high, low, np.where(never, high + 1, at))
+    threshold = np.where(at_low & at_high, least, np.where(never, most + 1, at))
     return threshold.astype(np.int32), falling
 
 
 def _seen(y: torch.Tensor, step: Step) -> torch.Tensor:
-    """A value a channel as ``step`` sees one input: its constants spread as they do there."""
-    return y.reshape(1, -1, *[1] * step.axes)
+    """Rows of a value a channel as ``step`` sees inputs: its constants spread as they do there."""
+    return y.reshape(len(y), -1, *[1] * step.axes)

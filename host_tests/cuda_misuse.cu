@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <string>
 
 #define FULL 0xFFFFFFFFu
 
@@ -240,6 +241,24 @@ static const struct {
          SHARED_MEMORY(shared);
          matrix_descriptor(shared, 8, 256);
      }},
+
+    /* --- blocks that wait for each other --- */
+    {"alone", 32, 0, [](run r) { r.memory[1] = load_acquire(r.memory); }},
+    {"together_for_ever", 64, 0, [](run r) {
+         add_release(r.memory, 1);
+         while (threadIdx.x == 33 && load_acquire(r.memory) != 3 * 64) {
+         }
+         __syncthreads();
+     }},
+    {"together_deadlock", 64, 0, [](run r) {
+         add_release(r.memory, 1);
+         if (blockIdx.x == 1 && threadIdx.x >= 32) {
+             named_barrier(2, 64);
+         }
+         while (load_acquire(r.memory) != 2 * 64) {
+         }
+         __syncthreads();
+     }},
 };
 
 static void stop(const char *call, cudaError_t error)
@@ -290,6 +309,10 @@ static void limits()
     std::printf(" %d", cudaFuncSetAttribute(nothing, cudaFuncAttributeMaxDynamicSharedMemorySize, most + 1));
     std::printf(" %d", cudaFuncSetAttribute(nothing, cudaFuncAttributeMaxDynamicSharedMemorySize, most));
     launched(1, 32, most);
+    std::printf(";");
+    for (const int blocks : {multiprocessors, multiprocessors + 1}) {
+        std::printf(" %d", cudaLaunchCooperativeKernel(nothing, static_cast<unsigned>(blocks), 32, arguments));
+    }
     std::printf("\n");
 }
 
@@ -317,7 +340,10 @@ int main(int count, char **arguments)
             void *values[] = {&argument};
             cudaMalloc(&argument.memory, sizeof words);
             cudaMemset(argument.memory, 0, sizeof words);
-            const cudaError_t error = cudaLaunchKernel(each.kernel, 1, each.threads, values, each.shared);
+            const bool together = std::string(each.name).rfind("together", 0) == 0;
+            const auto launch = together ? cudaLaunchCooperativeKernel<run> : cudaLaunchKernel<run>;
+            const cudaError_t error
+                = launch(each.kernel, together ? 2 : 1, each.threads, values, each.shared, nullptr);
             cudaFree(argument.memory);
             std::printf("%s\n", cudaGetErrorString(error));
             return 0;

@@ -36,6 +36,7 @@ struct Launch {
     void (*kernel)(run);
     unsigned grid, threads, shared;
     bool synced;
+    bool together = false; /* a cooperative launch; the last word of what comes out is 0 before */
 };
 
 static Words launched(const Launch &launch, const Words &in, std::size_t out_words, unsigned count = 0)
@@ -46,11 +47,15 @@ static Words launched(const Launch &launch, const Words &in, std::size_t out_wor
         cudaMemcpy(memory, in.data(), in.size() * 4, cudaMemcpyHostToDevice) != cudaSuccess) {
         std::abort();
     }
+    if (launch.together && cudaMemset(result + out_words - 1, 0, 4) != cudaSuccess) {
+        std::abort();
+    }
+    const auto start = launch.together ? cudaLaunchCooperativeKernel<run> : cudaLaunchKernel<run>;
     run argument{memory, result, count, launch.synced};
     void *arguments[] = {&argument};
     if (cudaFuncSetAttribute(launch.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(launch.shared)) != cudaSuccess ||
-        cudaLaunchKernel(launch.kernel, launch.grid, launch.threads, arguments, launch.shared) != cudaSuccess ||
+        start(launch.kernel, launch.grid, launch.threads, arguments, launch.shared, nullptr) != cudaSuccess ||
         cudaMemcpyAsync(out.data(), result, out_words * 4, cudaMemcpyDeviceToHost, nullptr) != cudaSuccess) {
         std::abort();
     }
@@ -212,6 +217,43 @@ template <bool BITS> static bool mma_equal(bool)
                     sum += static_cast<unsigned>(a[row * k + j] * b[j * 8 + column]);
                 }
                 equal = equal && out[(trial * 32 + lane) * 4 + i] == sum;
+            }
+        }
+    }
+    return equal;
+}
+
+/* One word of a row of A, one of a column of B, and two sums a lane. */
+__global__ void small_mma(run r)
+{
+    const unsigned *in = r.in + (blockIdx.x * 32 + threadIdx.x) * 4;
+    int c[2];
+    std::memcpy(c, in + 2, sizeof c);
+    mma_xor(c[0], c[1], in[0], in[1]);
+    std::memcpy(r.out + (blockIdx.x * 32 + threadIdx.x) * 2, c, sizeof c);
+}
+
+static bool small_mma_equal(bool)
+{
+    const unsigned trials = 20, k = 128;
+    const Words in = random_words(trials * 128), out = launched({small_mma, trials, 32, 0, true}, in, trials * 64);
+    bool equal = true;
+    for (unsigned trial = 0; trial < trials; trial++) {
+        std::vector<unsigned> a(8 * k), b(k * 8);
+        for (unsigned lane = 0; lane < 32; lane++) {
+            const unsigned *words = &in[(trial * 32 + lane) * 4];
+            for (unsigned i = 0; i < 32; i++) {
+                a[lane / 4 * k + lane % 4 * 32 + i] = words[0] >> i & 1u;
+                b[(lane % 4 * 32 + i) * 8 + lane / 4] = words[1] >> i & 1u;
+            }
+        }
+        for (unsigned lane = 0; lane < 32; lane++) {
+            for (unsigned i = 0; i < 2; i++) {
+                unsigned sum = in[(trial * 32 + lane) * 4 + 2 + i];
+                for (unsigned j = 0; j < k; j++) {
+                    sum += a[lane / 4 * k + j] ^ b[j * 8 + lane % 4 * 2 + i];
+                }
+                equal = equal && out[(trial * 32 + lane) * 2 + i] == sum;
             }
         }
     }
@@ -463,15 +505,63 @@ template <int N> static bool group_equal(bool synced)
     return out == expected;
 }
 
+/* --- blocks that run together ------------------------------------------------------------------ */
+
+/* In each round a block has the words of the next block in the round before, and its own from shared memory. */
+__global__ void around(run r)
+{
+    SHARED_ARRAY(unsigned, kept, 64);
+    SHARED_MEMORY(dynamic);
+    unsigned *const more = reinterpret_cast<unsigned *>(dynamic);
+    const unsigned words = gridDim.x * 64, i = threadIdx.x, own = blockIdx.x * 64 + i;
+    const unsigned other = (blockIdx.x + 1) % gridDim.x * 64 + i;
+    unsigned *const arrivals = r.out + r.count * words;
+    kept[i] = r.in[own];
+    more[i] = r.in[words + own];
+    r.out[own] = kept[i];
+    for (unsigned round = 1; round < r.count; round++) {
+        __syncthreads();
+        if (r.synced) {
+            if (i == 0) {
+                add_release(arrivals, 1);
+                while (load_acquire(arrivals) < round * gridDim.x) {
+                }
+            }
+            __syncthreads();
+        }
+        r.out[round * words + own] = r.out[(round - 1) * words + other] ^ kept[63 - i] ^ more[i];
+    }
+}
+
+static bool grid_equal(bool synced)
+{
+    const unsigned blocks = 3, words = blocks * 64, count = 5;
+    const Words in = random_words(2 * words);
+    const Words out = launched({around, blocks, 64, 256, synced, true}, in, count * words + 1, count);
+    Words expected(in.begin(), in.begin() + words);
+    for (unsigned round = 1; round < count; round++) {
+        for (unsigned block = 0; block < blocks; block++) {
+            for (unsigned i = 0; i < 64; i++) {
+                const unsigned own = block * 64, other = (round - 1) * words + (block + 1) % blocks * 64 + i;
+                expected.push_back(expected[other] ^ in[own + 63 - i] ^ in[words + own + i]);
+            }
+        }
+    }
+    expected.push_back(synced ? (count - 1) * blocks : 0);
+    return out == expected;
+}
+
 static const struct {
     const char *name;
     bool (*equal)(bool synced);
 } CASES[] = {
+    {"grid", grid_equal},
     {"words", [](bool) { return words(); }},
     {"shuffles", shuffles_equal},
     {"matrices", matrices_equal},
     {"mma_and", mma_equal<true>},
     {"mma_bytes", mma_equal<false>},
+    {"mma_xor", small_mma_equal},
     {"reverse", reverse_equal},
     {"leftovers", leftovers_equal},
     {"halves", halves_equal},

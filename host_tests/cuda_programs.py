@@ -11,10 +11,11 @@ from edgebnn import api, reference
 from edgebnn.codegen import cuda
 from edgebnn.codegen.env import resource_dir
 from edgebnn.codegen.library import Library
+from edgebnn.cuda.layers import LEVELS as NAMES
 from edgebnn.cuda.schedule import schedule
 from edgebnn.ir import Network
 
-LEVELS = (0, 1, 2)
+LEVELS = tuple(range(len(NAMES)))
 CXX = (
     *("g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
     *("-U_FORTIFY_SOURCE", "-x", "c++"),
@@ -75,13 +76,16 @@ def library(network: Network, name: str) -> Library:
     return cuda.generate(schedule(network), name)
 
 
-def build(networks: Sequence[Network], level: int, folder: Path, *flags: str) -> Path:
-    """One program of all ``networks``, for one of :data:`LEVELS`."""
+def build(
+    networks: Sequence[Network], level: int, folder: Path, *flags: str, written: bool = False
+) -> Path:
+    """One program of all ``networks``, for one of :data:`LEVELS`; their files may be there."""
     folder.mkdir(parents=True, exist_ok=True)
     text, body = "", ""
     for number, network in enumerate(networks):
         name = f"k{number}"
-        api.write(library(network, name), folder, force=True)
+        if not written:
+            api.write(library(network, name), folder, force=True)
         text += f'#include "{name}.cu"\n'
         functions = ", ".join(f"{name}_{f}" for f in ("create", "scores", "predict", "destroy"))
         body += (

@@ -8,7 +8,7 @@ All cases go into one library, as :mod:`batches` has it.
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -33,9 +33,11 @@ from edgebnn.ir import (
     DepthwiseConv,
     Head,
     Ints,
+    Levels,
     MaxPool,
     Network,
     Op,
+    Quantize,
     Raw,
     Score,
     Scores,
@@ -65,6 +67,7 @@ PLACES = ((1, 1), (3, 2), (1, 3), (2, 2), (3, 1))
 PAD_VALUES = (-1, 0, 1)
 FORMS = ("plain", "offset", "shift", "shifts", "zero", "all zero", "factors", "wide")
 MASKS = ("none", "some", "all")
+LEVELS = {"levels 3": 3, "levels 7": 7}  # heads that make activations of 2 and of 3 planes
 WAYS_OF_WORDS = ("bit_planes", "columns", "digit_columns", "tree")  # of 32 bits
 LANES = ("lanes",)  # for what compilers make vectors of
 UNMOVED: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0)}
@@ -154,17 +157,46 @@ class Chain:
         trial = Network(self.network.input, (*self.network.ops, op))
         result = tensors(trial)[op.name]
         assert isinstance(result, Sums)
-        if kind == "threshold":
+        if kind == "threshold" or kind in LEVELS:
             images = reference.check_inputs(trial, self.inputs)
             dots = reference.trace(trial, images)[op.name]
+            if kind in LEVELS:
+                return Levels(self.rising(LEVELS[kind], dots, result.low, result.high))
             return Threshold(self.minima(dots, result.low, result.high))
         return scores(kind, result, self.rng)
+
+    def rising(
+        self, levels: int, values: NDArray[np.int64], low: int, high: int
+    ) -> NDArray[np.int32]:
+        """(levels, channels) minima; those of channel 0 are met always, now and then, and never."""
+        minima = np.sort([self.minima(values, low, high) for _ in range(levels)], axis=0)
+        if minima.shape[1] > 3:
+            minima[0, 0], minima[-1, 0] = low, high + 1
+        return minima
 
     def bits(self) -> None:
         """The input, of one bit, as bits."""
         channels = self.network.input.channels
         ones, none = np.ones(channels, np.int32), np.zeros(channels, bool)
         self.add(Binarize("feed", INPUT, ones, none))
+
+    def levels(self) -> None:
+        """The input, of 2 or 3 bits, as levels: an integer is how many thresholds it reaches."""
+        shape = self.network.input
+        minimum = np.repeat(np.arange(1, 2**shape.bits, dtype=np.int32), shape.channels)
+        minimum = minimum.reshape(-1, shape.channels)
+        self.add(Quantize("feed", INPUT, minimum, np.zeros(shape.channels, bool)))
+
+    def quantize(self, name: str, levels: int, mask: str, each: bool) -> str:
+        """As :meth:`binarize`, by as many minima as there are levels."""
+        source, tensor = self.last, self.tensor
+        assert isinstance(tensor, Ints | Sums)
+        ends = (0, 2**tensor.bits - 1) if isinstance(tensor, Ints) else (tensor.low, tensor.high)
+        values = self.values(source)
+        shape = values.shape[1:] if each else values.shape[3:]
+        minima = self.rising(levels, values.reshape(-1, np.prod(shape)), *ends)
+        inverted = self.mask(mask, minima.shape[1]).reshape(shape)
+        return self.add(Quantize(name, source, minima.reshape(levels, *shape), inverted))
 
     def binarize(self, name: str, mask: str = "none", each: bool = False) -> str:
         """Of ``each`` pixel by minima and a mask of its own."""
@@ -398,7 +430,7 @@ def _dense_by_columns(
 
 def _add_dense(chain: Chain, outputs: int, kind: str, name: str = "layer") -> None:
     source, tensor = chain.last, chain.tensor
-    assert isinstance(tensor, Bits | Ints)
+    assert isinstance(tensor, Bits | Ints | Sums)
     weights = chain.weights(outputs, tensor.height, tensor.width, tensor.channels)
     head = chain.head(kind, Dense(name, source, weights, Raw()))
     chain.add(Dense(name, source, weights, head))
@@ -419,7 +451,7 @@ def _add_depthwise(chain: Chain, row: dict[str, Any], pad_value: int) -> None:
     weights = chain.weights(*row["kernel"], tensor.channels)
     where = (row["stride"], row["padding"], pad_value)
     head = chain.head(row["kind"], DepthwiseConv("layer", source, weights, *where, Raw()))
-    assert isinstance(head, Threshold | Raw)
+    assert isinstance(head, Threshold | Levels | Raw)
     chain.add(DepthwiseConv("layer", source, weights, *where, head))
 
 
@@ -973,6 +1005,190 @@ def _pooled_lanes() -> Iterator[Case]:
         yield chain.case(f"conv and max-pool {_window_label(row)}, pad {pad}, lanes", LANES)
 
 
+def on_levels() -> Iterator[Case]:
+    """Layers on bits of 2 and of 3 planes: every head, window, pad and tail."""
+    inputs = (*WIDTHS, *BYTES, 127, 255, 256, 257, 289)
+    kinds = (*HEADS, *LEVELS)
+    for number, row in enumerate(
+        spread(27, 21, inputs=inputs, outputs=(*WIDTHS, *BYTES), bits=(2, 3), kind=kinds)
+    ):
+        chain = Chain((21, number), Ints(1, 1, row["inputs"], row["bits"]))
+        chain.levels()
+        _add_dense(chain, row["outputs"], row["kind"])
+        yield chain.case(f"dense on levels {_window_label(row)}")
+    for number, (size, kind) in enumerate(
+        product(((2, 3, 33), (3, 1, 64), (3, 3, 5)), ("threshold", "levels 3", "sums")), 100
+    ):
+        chain = Chain((21, number), Ints(*size, 2 + number % 2))
+        chain.levels()
+        _add_dense(chain, 5, kind)
+        yield chain.case(f"dense on levels {size} -> 5 {kind}")
+    for number, outputs in enumerate((1, 3), 110):  # sums of 32 bits, most of them of padding
+        chain = Chain((21, number), Ints(1, 1, 4, 3))
+        chain.levels()
+        row = {"outputs": 35, "kernel": (1, 1), "stride": (1, 1), "padding": (7, 7, 7, 7)}
+        _add_conv(chain, row | {"kind": "levels 7"}, 7, "grow")
+        _add_dense(chain, outputs, "sums")
+        yield chain.case(f"dense on 7875 levels -> {outputs} sums")
+    axes: dict[str, Sequence[Any]] = {
+        "channels": (*WIDTHS, *BYTES),
+        "outputs": (*WIDTHS, *BYTES),
+        "kernel": KERNELS,
+        "stride": STRIDES,
+        "padding": (*PADDINGS, *PADDINGS[1:]),
+        "places": PLACES,
+        "bits": (2, 3),
+        "kind": (*HEADS, *LEVELS, *LEVELS, *HEADS[:3]),
+    }
+    for number, row in enumerate(spread(36, 22, **axes)):
+        yield _on_levels(_add_conv, (22, number), row, PAD_VALUES[number % 3], row["kind"] in FORMS)
+    window = {"outputs": 3, "kernel": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1)}
+    tails = list(enumerate(product((1, 7, 8, 9, 31, 32, 33, 64, 65), PAD_VALUES), 100))
+    for number, (channels, pad) in tails:
+        row = {"channels": channels, "places": (2, 3), "bits": 2 + number // 3 % 2}
+        row |= window | {"kind": ("threshold", "sums", "levels 3")[number // 2 % 3]}
+        yield _on_levels(_add_conv, (22, number), row, pad)
+    for number, (pad, outputs) in enumerate(((0, 1), (1, 2)), 200):  # sums of 32 bits
+        row = {"channels": 33, "outputs": outputs, "kernel": (33, 33), "stride": (1, 1)}
+        row |= {"padding": (16, 16, 16, 16), "places": (1, outputs), "bits": 3, "kind": "sums"}
+        yield _on_levels(_add_conv, (22, number), row, pad)
+    del axes["outputs"]
+    axes |= {"bits": (1, 2, 3), "padding": PADDINGS, "kind": ("threshold", "sums", *LEVELS)}
+    for number, row in enumerate(spread(36, 23, **axes)):
+        yield _on_levels(_add_depthwise, (23, number), row, PAD_VALUES[number % 3])
+    for number, (channels, pad) in tails:
+        row = {"channels": channels, "places": (2, 3), "bits": 1 + number % 3}
+        row |= window | {"kind": ("threshold", "sums", "levels 3", "levels 7")[number // 2 % 4]}
+        yield _on_levels(_add_depthwise, (23, number), row, pad)
+    for number, (channels, pad) in enumerate(((1, 0), (2, 1)), 200):  # sums of 32 bits
+        row = {"channels": channels, "kernel": (69, 69), "stride": (1, 1), "places": (1, 1)}
+        row |= {"padding": (34, 34, 34, 34), "bits": 3, "kind": "sums"}
+        yield _on_levels(_add_depthwise, (23, number), row, pad)
+
+
+def _on_levels(
+    add: Callable[[Chain, dict[str, Any], int], None],
+    seed: tuple[int, ...],
+    row: dict[str, Any],
+    pad: int,
+    single: bool = False,
+) -> Case:
+    """A layer with windows on levels; on bits in the way that is for levels too."""
+    height, width = _image(row, single)
+    chain = Chain(seed, Ints(height, width, row["channels"], row["bits"]))
+    chain.levels() if row["bits"] > 1 else chain.bits()
+    add(chain, row, pad * (2 ** row["bits"] - 1))
+    prefer = () if row["bits"] > 1 else ("level_taps",)
+    return chain.case(f"on levels {_window_label(row)}, pad {pad}", prefer)
+
+
+def pool_levels() -> Iterator[Case]:
+    axes: dict[str, Sequence[Any]] = {
+        "channels": (*WIDTHS, *BYTES),
+        "kernel": KERNELS,
+        "stride": STRIDES,
+        "padding": ((0, 0, 0, 0),),
+        "places": PLACES,
+        "mask": MASKS,
+        "bits": (2, 3),
+    }
+    for number, row in enumerate(spread(24, 24, **axes)):
+        height, width = _image(row, False)
+        chain = Chain((24, number), Ints(height, width, row["channels"], row["bits"]))
+        chain.levels()
+        mask = chain.mask(row["mask"], row["channels"])
+        chain.add(MaxPool("layer", "feed", row["kernel"], row["stride"], mask))
+        yield chain.case(f"max-pool of levels {_window_label(row)}")
+
+
+def on_sums() -> Iterator[Case]:
+    """What an integer head is made of: pools of sums and dense layers on sums, of either size."""
+    axes: dict[str, Sequence[Any]] = {
+        "channels": (*WIDTHS, *BYTES),
+        "kernel": KERNELS,
+        "stride": STRIDES,
+        "padding": ((0, 0, 0, 0),),
+        "places": PLACES,
+    }
+    for number, row in enumerate(spread(18, 25, **axes)):
+        height, width = _image(row, False)
+        chain = Chain((25, number), Ints(height, width, 2, 8))
+        feed = {"outputs": row["channels"], "kernel": (1, 1), "kind": "sums", **UNMOVED}
+        _add_conv(chain, feed, 0, "feed")
+        none = np.zeros(row["channels"], bool)
+        chain.add(MaxPool("layer", "feed", row["kernel"], row["stride"], none))
+        yield chain.case(f"max-pool of sums {_window_label(row)}")
+    for number, channels in enumerate((1, 2, 9, 33), 100):  # of 32 bits
+        chain = Chain((25, number), Ints(3, 4, 1, 8))
+        feed = {"outputs": channels, "kernel": (12, 12), "stride": (1, 1), "kind": "sums"}
+        _add_conv(chain, feed | {"padding": (6, 6, 6, 6)}, 0, "feed")
+        chain.add(MaxPool("layer", "feed", (2, 2), (1, 2), np.zeros(channels, bool)))
+        yield chain.case(f"max-pool of {channels} sums of 32 bits")
+    rows = spread(
+        39,
+        26,
+        channels=(*WIDTHS, *BYTES),
+        outputs=(*WIDTHS, *BYTES),
+        pixels=(1, 1, 2),
+        bits=(8, 16, 32),
+        kind=(*HEADS, *LEVELS),
+    )
+    for number, row in enumerate(rows):
+        if row["kind"] == "sums" and number % 2:
+            row["bits"] = 8
+        if row["bits"] == 8:  # sums of so few inputs that those of them stay in 16 bits
+            chain = Chain((26, number), Ints(1, row["pixels"], 2, 7))
+            feed = {"outputs": row["channels"], "kernel": (1, 1), "kind": "sums", **UNMOVED}
+            _add_conv(chain, feed, 0, "feed")
+        else:
+            chain = _sums((26, number), row["pixels"], row["channels"], row["bits"])
+        _add_dense(chain, row["outputs"], row["kind"])
+        yield chain.case(f"dense on sums {_window_label(row)}")
+
+
+def to_levels() -> Iterator[Case]:
+    """Levels of integers and sums, and those that all other layers with weights make."""
+    axes: dict[str, Sequence[Any]] = {
+        "channels": (*WIDTHS, *BYTES),
+        "pixels": (1, 2, 1, 3),
+        "bits": (*range(1, 9), 16, 32, 16, 32),
+        "mask": MASKS,
+        "levels": (3, 7),
+    }
+    for number, row in enumerate(spread(39, 27, **axes)):
+        pixels, channels, each = row["pixels"], row["channels"], number % 2 == 1
+        if row["bits"] > 8:
+            chain = _sums((27, number), pixels, channels, row["bits"])
+        else:
+            chain = Chain((27, number), Ints(1, pixels, channels, row["bits"]))
+        chain.quantize("layer", row["levels"], row["mask"], each)
+        yield chain.case(f"levels of {_window_label(row)}{', each pixel' if each else ''}")
+    window = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1), "places": (2, 3)}
+    for number, (outputs, kind) in enumerate(product((1, 5, 16, 32, 33), LEVELS)):
+        for bits, ways in ((1, ("rows", *LANES)), (8, ("subset_sums", "bit_planes", *LANES))):
+            for way in ways:
+                chain = Chain((28, number), Ints(1, 1, 33, bits))
+                if bits == 1:
+                    chain.bits()
+                _add_dense(chain, outputs, kind)
+                yield chain.case(f"dense 33 x {bits} bits -> {outputs} {kind}, {way}", (way,))
+                row = window | {
+                    "channels": 3,
+                    "outputs": outputs,
+                    "kind": kind,
+                    "bits": bits - bits % 8,
+                }
+                height, width = _image(row, False)
+                chain, pad = _ints_or_bits((29, number), height, width, row)
+                _add_conv(chain, row, pad)
+                yield chain.case(f"conv on 3 x {bits} bits -> {outputs} {kind}, {way}", (way,))
+        row = window | {"channels": outputs, "kind": kind}
+        height, width = _image(row, False)
+        chain = Chain((30, number), Ints(height, width, outputs, 8))
+        _add_depthwise(chain, row, 0)
+        yield chain.case(f"depthwise on {outputs} integers, {kind}")
+
+
 @functools.cache
 def cases() -> tuple[Case, ...]:
     """All of them, in an order that does not change."""
@@ -992,6 +1208,10 @@ def cases() -> tuple[Case, ...]:
         *score(),
         *around_bytes(),
         *by_lanes(),
+        *on_levels(),
+        *pool_levels(),
+        *on_sums(),
+        *to_levels(),
     )
 
 

@@ -576,3 +576,52 @@ def save_unproven(model: nn.Module, path: Path, **options: Any) -> None:
     )
     with mock.patch.object(checkpoint, "prove", return_value=unproven):
         checkpoint.save(model, path, **options)
+
+
+def random_levels_model(seed: int) -> nn.Module:
+    """As the others, in turns, whose signs have 1, 3 or 7 levels; some with an integer head."""
+    rng = np.random.default_rng([seed, 4])
+    build = (random_model, random_residual_model, random_signal_model)[seed % 3]
+    model = build(seed)
+    if isinstance(model, nn.Sequential) and rng.random() < 0.5:
+        model = _with_integer_head(model)
+    levels = 1
+    for name, module in list(model.named_modules()):  # as they run
+        if isinstance(module, bnn.Sign):
+            levels = int(rng.choice((1, 3, 7), p=(0.15, 0.55, 0.3)))
+            spacing = float(10.0 ** rng.uniform(-2, 1)) if levels > 1 else None
+            sign = bnn.Sign(num_features=module.num_features, levels=levels, spacing=spacing)
+            sign.load_state_dict(module.state_dict())
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, sign)
+        elif isinstance(module, BinaryConv):
+            module.pad_value *= levels
+        elif isinstance(module, bnn.OutputNorm):
+            module.bound = 2**24 - 1
+    return model.eval()
+
+
+def _with_integer_head(model: nn.Sequential) -> nn.Sequential:
+    """Without what comes between the last convolution and Flatten, but for pools; if it may be."""
+    layers = list(model)
+    flat = next((i for i, m in enumerate(layers) if isinstance(m, nn.Flatten)), len(layers) - 1)
+    begin = max((i for i in range(flat) if not _between(layers[i])), default=0)
+    sums, head = layers[begin], layers[flat + 1 :]
+    whole = [m for m in layers[:begin] if isinstance(m, bnn.Input)]
+    reach = 255 if sum(isinstance(m, bnn.Sign) for m in layers[:begin]) == 0 else 7
+    weighted = [m for m in sums.modules() if isinstance(m, BinaryConv)]
+    if not whole or not weighted or not head or not isinstance(head[0], bnn.BinaryLinear):
+        return model
+    reach *= sum(m.latent_weight[0].numel() for m in weighted) * head[0].in_features
+    if reach * (1 if len(weighted) == 1 else 2**8) >= 2**24:  # shortcuts may add sums to themselves
+        return model
+    for module in weighted:
+        module.bias = None
+    pools = [m for m in layers[begin:flat] if isinstance(m, nn.MaxPool1d | nn.MaxPool2d)]
+    return bnn.Sequential(*layers[: begin + 1], *pools, nn.Flatten(), *head)
+
+
+def _between(module: nn.Module) -> bool:
+    """Whether it may stand between sums and what reads them next."""
+    weights = (bnn.BinaryLinear, BinaryConv)
+    return not any(isinstance(m, (*weights, bnn.Input)) for m in module.modules())

@@ -11,26 +11,32 @@ from edgebnn.cuda.gpu import WORDS
 from edgebnn.cuda.layers import Grid
 
 _START = """
-extern "C" int start_{name}(unsigned blocks, unsigned threads, size_t shared, void **arguments)
+extern "C" int start_{name}(
+    unsigned blocks, unsigned threads, size_t shared, void **arguments, bool cooperative)
 {{
     cudaError_t status = cudaFuncSetAttribute(
         {name}, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
 
+    const auto launch = cooperative ? cudaLaunchCooperativeKernel<{argument}>
+                                    : cudaLaunchKernel<{argument}>;
+
     return status ? status
-        : cudaLaunchKernel({name}, dim3(blocks), dim3(threads), arguments, shared);
+        : launch({name}, dim3(blocks), dim3(threads), arguments, shared, nullptr);
 }}
 """
 
 
 @dataclass(frozen=True)
 class Launched:
-    """What a GPU was told: six words of arguments among it."""
+    """What a GPU was told: six words of arguments among it, of the first layer where it is all."""
 
     name: str
     grid: Grid
     blocks: int
     arguments: tuple[int, ...]
     stream: int
+    cooperative: bool = False
+    barrier: int = 0  # its address
 
 
 @dataclass(eq=False)
@@ -39,6 +45,7 @@ class ModelGpu:
 
     level: int
     multiprocessors: int = 3
+    cooperative: bool = True
     runs: bool = True  # else it only notes
     launched: list[Launched] = field(default_factory=list)
 
@@ -47,7 +54,10 @@ class ModelGpu:
             return {name: (name, None) for name in grids}
         with tempfile.TemporaryDirectory() as folder:
             file, library = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
-            starts = "".join(_START.format(name=name) for name in grids)
+            starts = "".join(
+                _START.format(name=name, argument="runs" if name.endswith("all_layers") else "run")
+                for name in grids
+            )
             file.write_text(
                 f'#include "cuda_runtime.h"\n{source}\nusing namespace edgebnn_cuda;\n{starts}'
             )
@@ -68,15 +78,30 @@ class ModelGpu:
             loaded = ctypes.CDLL(str(library))
         return {name: (name, getattr(loaded, f"start_{name}")) for name in grids}
 
-    def launch(self, kernel: object, grid: Grid, blocks: int, arguments: int, stream: int) -> None:
+    def launch(
+        self,
+        kernel: object,
+        grid: Grid,
+        blocks: int,
+        arguments: int,
+        stream: int,
+        *,
+        cooperative: bool = False,
+    ) -> None:
         name, start = kernel  # type: ignore[misc]
-        words = ctypes.cast(arguments, ctypes.POINTER(ctypes.POINTER(ctypes.c_int64 * WORDS)))[0][0]
-        self.launched.append(Launched(name, grid, blocks, tuple(words), stream))
+        words = ctypes.cast(arguments, ctypes.POINTER(ctypes.POINTER(ctypes.c_int64)))[0]
+        row = 0
+        while cooperative and words[row + WORDS - 1] != 0:  # the batch: of a layer
+            row += WORDS
+        barrier = words[row] if cooperative else 0
+        given = tuple(words[:WORDS])
+        self.launched.append(Launched(name, grid, blocks, given, stream, cooperative, barrier))
         if start is not None:
             status = start(
                 ctypes.c_uint(blocks),
                 ctypes.c_uint(grid.threads),
                 ctypes.c_size_t(grid.shared),
                 ctypes.c_void_p(arguments),
+                ctypes.c_bool(cooperative),
             )
             assert status == 0, f"{name}: CUDA error {status}"

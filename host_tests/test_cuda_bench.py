@@ -9,6 +9,7 @@ from stand_in_gpu import ModelGpu
 from typer.testing import CliRunner
 
 from edgebnn.cli import app
+from edgebnn.cuda.layers import LEVELS
 from edgebnn.errors import EdgebnnError
 from edgebnn.lower import lower
 from edgebnn.study import gpu, gpu_products, gpu_times, plots
@@ -31,16 +32,18 @@ class Once:
     eager = graph
 
 
-def bench(*levels: int, runs: bool = True) -> gpu_products.Bench:
-    stand_ins = tuple(ModelGpu(level, runs=runs) for level in levels)
+def bench(*levels: str, runs: bool = True) -> gpu_products.Bench:
+    stand_ins = tuple(ModelGpu(LEVELS.index(level), runs=runs) for level in levels)
     return gpu_products.Bench(stand_ins, torch.device("cpu"), Once(), MACHINE)
 
 
 def test_products_are_compared() -> None:
-    rows = list(gpu_products.products(bench(0, 2), (256,)))
+    rows = list(gpu_products.products(bench("popc", "bytes", "wgmma"), (256,)))
     assert [(row.how, row.output, row.note) for row in rows] == [
         ("edgebnn wgmma", "int32", ""),
         ("edgebnn wgmma", "bits", ""),
+        ("edgebnn bytes", "int32", ""),
+        ("edgebnn bytes", "bits", ""),
         ("edgebnn popc", "int32", ""),
         ("edgebnn popc", "bits", ""),
         ("naive", "int32", ""),
@@ -52,7 +55,7 @@ def test_products_are_compared() -> None:
 
 
 def test_wrong_products_are_noted() -> None:
-    rows = list(gpu_products.products(bench(1, runs=False), (256,)))
+    rows = list(gpu_products.products(bench("mma", runs=False), (256,)))
     assert [row.note for row in rows if row.how in ("edgebnn mma", "naive")] == [
         "DIFFERS from int8"
     ] * 3
@@ -62,7 +65,7 @@ def test_convolutions_and_networks() -> None:
     torch.manual_seed(0)
     module = build("8C3-MP2-20FC", (1, 6, 6), 10).eval()
     subject = gpu.Subject("small", module, lower(module), (1, 6, 6))
-    here = bench(0, 1, runs=False)
+    here = bench("popc", "mma", runs=False)
     rows = list(gpu_products.convolutions(here, ((4, 64),), 128))
     assert [row.how for row in rows] == ["edgebnn mma", "edgebnn popc", "torch fp16", "torch fp32"]
     assert rows[0].operations == 2 * 128 * 4 * 4 * 64 * 9 * 64
@@ -78,6 +81,22 @@ def test_convolutions_and_networks() -> None:
     record = gpu_times.record(MACHINE, rows)
     assert len(record["rows"]) == len(rows)
     assert all(gpu_times.line(row).startswith(row.what) for row in rows)
+
+
+def test_networks_at_once_and_layer_by_layer() -> None:
+    torch.manual_seed(0)
+    module = build("20FC", (1, 6, 6), 10).eval()
+    subject = gpu.Subject("small", module, lower(module), (1, 6, 6))
+    rows = gpu.networks(bench(0, runs=False), [subject], (16, 17), compiled=False)
+    ours = [(row.what, row.how) for row in rows if row.how.startswith("edgebnn")]
+    assert ours == [
+        ("small, batch 16", "edgebnn, graph"),
+        ("small, batch 16", "edgebnn, eager"),
+        ("small, batch 16", "edgebnn chain, graph"),
+        ("small, batch 16", "edgebnn chain, eager"),
+        ("small, batch 17", "edgebnn, graph"),
+        ("small, batch 17", "edgebnn, eager"),
+    ]
 
 
 def test_limits() -> None:

@@ -1,7 +1,7 @@
 """The .cu files as nvcc compiles them for every architecture: no warning, and which instructions.
 
-It needs no GPU. A BMMA multiplies bits on tensor cores, and BGMMA does for four warps of Hopper;
-where tensor cores have no bits nvcc would make many IMMA, products of bytes, of a BMMA.
+It needs no GPU. A BMMA multiplies bits on tensor cores, BGMMA does for four warps of Hopper, and an
+IMMA multiplies bytes; where tensor cores have no bits nvcc would make many IMMA of a BMMA.
 """
 
 import functools
@@ -18,14 +18,20 @@ from test_cuda import conv_chain, dense_chain, sum_chain
 from edgebnn import api
 from edgebnn.checkpoint import load
 from edgebnn.codegen import cuda
+from edgebnn.cuda.layers import LEVELS as NAMES
 from edgebnn.cuda.layers import Launch, Layer
 from edgebnn.cuda.schedule import schedule
 from edgebnn.ir import Network
 from edgebnn.lower import lower
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "models"
-LEVELS = {"75": 0, "80": 1, "86": 1, "89": 1, "90": 1, "90a": 2, "100": 0, "120": 0}
-SPILLED = 16
+LEVELS = {
+    "75": "xor",
+    **dict.fromkeys(("80", "86", "89", "90"), "mma"),
+    "90a": "wgmma",
+    **dict.fromkeys(("100", "120"), "bytes"),
+}
+SPILLED = 20
 """Instructions on local memory in a product by population counts: a few of about two thousand.
 
 The compiler has 128 registers for it, so that a multiprocessor holds two blocks.
@@ -45,6 +51,11 @@ def compiled(network: Network, arch: str, folder: Path, *flags: str) -> dict[str
     library = cuda.generate(schedule(network), "net")
     api.write(library, folder, force=True)
     return compiled_file(folder / "src" / "net.cu", arch, *flags)
+
+
+def defined(level: str) -> tuple[str]:
+    """The option of nvcc for this one of all levels."""
+    return (f"-DEDGEBNN_LEVEL={NAMES.index(level)}",)
 
 
 def compiled_file(source: Path, arch: str, *flags: str) -> dict[str, Counter[str]]:
@@ -85,31 +96,39 @@ NETWORKS: dict[str, Callable[[], Network]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "arch"),
+    ("name", "arch", "level"),
     [
-        *(("sums", arch) for arch in LEVELS),
-        *((name, arch) for name in ("dense", "convs") for arch in ("75", "80", "90a", "120")),
-        *((path.stem, "90a") for path in EXAMPLES.glob("*.pt")),
+        *(("sums", arch, "") for arch in LEVELS),
+        *((name, arch, "") for name in ("dense", "convs") for arch in ("75", "80", "90a", "120")),
+        *((path.stem, "90a", "") for path in EXAMPLES.glob("*.pt")),
+        *((name, arch, "popc") for name in ("dense", "convs") for arch in ("75", "90a", "120")),
+        *(("dense", arch, "bytes") for arch in ("80", "90a")),
+        ("dense", "80", "xor"),
     ],
 )
-def test_instructions(name: str, arch: str, tmp_path: Path) -> None:
-    network, level = NETWORKS[name](), LEVELS[arch]
-    kernels = compiled(network, arch, tmp_path)
+def test_instructions(name: str, arch: str, level: str, tmp_path: Path) -> None:
+    """Of a level that is asked for, or of the one that the text takes for the GPU."""
+    network = NETWORKS[name]()
+    kernels = compiled(network, arch, tmp_path, *(defined(level) if level else ()))
+    level = level or LEVELS[arch]
     products = kernels_of(network, lambda _: True, "product")
+    at_once = {"net_all_layers"} if schedule(network).at_once else set()
+    counted = products if level == "popc" else set()
+    products |= at_once
     warpgroup = kernels_of(network, lambda layer: bool(layer.constants["WGMMA"]), "product")
-    groups = warpgroup if level == 2 else set()
+    groups = warpgroup if level == "wgmma" else set()
     assert products <= kernels.keys()
     assert products or name == "mnist_tiny"
     for kernel, instructions in kernels.items():
         assert sum(instructions.values()) > 5, kernel
         has_groups = bool(instructions["BGMMA"])
         assert has_groups == (kernel in groups), kernel
-        has_products = bool(instructions["BMMA"])
-        assert has_products == (level > 0 and kernel in products - groups), kernel
-        assert not instructions["IMMA"], kernel
+        others = kernel in products - groups
+        assert bool(instructions["BMMA"]) == (others and level in ("xor", "mma", "wgmma")), kernel
+        assert bool(instructions["IMMA"]) == (others and level == "bytes"), kernel
         local = instructions["LDL"] + instructions["STL"]
-        assert local <= (SPILLED if level == 0 and kernel in products else 0), kernel
-        if level == 0 and kernel in products:
+        assert local <= (SPILLED if kernel in counted else 0), kernel
+        if level == "popc" and kernel in products:
             assert instructions["POPC"] >= 64, kernel
     direct = kernels_of(network, lambda _: True, "direct")
     assert all(kernels[kernel]["IDP"] for kernel in direct)
@@ -118,13 +137,26 @@ def test_instructions(name: str, arch: str, tmp_path: Path) -> None:
 def test_what_is_looked_for_can_be_seen(tmp_path: Path) -> None:
     """Emulated products of bits and local memory are found where they are."""
     network = dense_chain(257).network
-    kernels = compiled(network, "100", tmp_path, "-DEDGEBNN_LEVEL=1")
+    kernels = compiled(network, "100", tmp_path, *defined("mma"))
     assert kernels["net_op0"]["IMMA"]
     source = tmp_path / "src" / "net.cu"
     text = source.read_text()
     source.write_text(re.sub(r"bounds__\(.*\) net_op0\(", "bounds__(1024) net_op0(", text))
     kernels = compiled_file(source, "80")
     assert kernels["net_op0"]["STL"] + kernels["net_op0"]["LDL"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arch", "level", "message"),
+    [
+        ("75", "bytes", "EDGEBNN_LEVEL 2 and 3 are for sm_80 and later"),
+        ("75", "mma", "EDGEBNN_LEVEL 2 and 3 are for sm_80 and later"),
+        ("90", "wgmma", "EDGEBNN_LEVEL 4 is for sm_90a"),
+    ],
+)
+def test_a_level_that_the_gpu_lacks(arch: str, level: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=message):
+        compiled(dense_chain(33).network, arch, tmp_path, *defined(level))
 
 
 MAIN = """
@@ -165,7 +197,7 @@ def test_links_with_the_runtime_of_cuda(tmp_path: Path) -> None:
     assert {name for name in public if "device_stub" not in name} == {
         *(f"net_{name}" for name in ("create", "scores", "predict", "destroy", "message")),
         *(cuda.kernel_name("net_", *one) for one in _launches(dense_chain(200, 64).network)),
-        *("net_best", "net_level"),
+        *("net_all_layers", "net_best", "net_level"),
     }
 
 

@@ -14,11 +14,11 @@ FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-U_F
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 COMPILERS = {"g++": ("g++",), "clang++": ("clang++",), "sanitizers": ("g++", *SANITIZERS)}
 
-WORDS = ("words", "shuffles", "matrices", "mma_and", "mma_bytes")
+WORDS = ("words", "shuffles", "matrices", "mma_and", "mma_bytes", "mma_xor")
 WITH_WAITS = ("reverse", *(f"copy_{n}" for n in (4, 8, 16)), "bulk")
 GROUPS = tuple(f"group_{columns}" for columns in (64, 128, 256))
-EQUAL = (*WORDS, "leftovers", "halves", *WITH_WAITS, *GROUPS)
-UNSYNCED = (*WITH_WAITS, *GROUPS)
+EQUAL = (*WORDS, "leftovers", "halves", *WITH_WAITS, *GROUPS, "grid")
+UNSYNCED = (*WITH_WAITS, *GROUPS, "grid")
 
 REFUSED = {
     "deadlock": r"deadlock in block 0: every thread waits\n  threads 0 to 31 have ended\n"
@@ -52,6 +52,12 @@ REFUSED = {
     "group_of_three": r"group_mma: warp 0 is in no warpgroup of 128 threads",
     "group_differs": r"group_mma: warps 0 and 3 issued different ones",
     "descriptor": r"matrix_descriptor: leading 8 and stride 256 have to be multiples of 16",
+    "alone": r"load_acquire: that other blocks run as well is sure in a cooperative launch alone",
+    "together_for_ever": r"thread 33 of block [01]: deadlock: every block waits for another, this"
+    r" one in load_acquire",
+    "together_deadlock": r"deadlock in block 1: every thread waits\n"
+    r"  threads 0 to 31 are in __syncthreads at \S+:\d+\n"
+    r"  threads 32 to 63 are in named_barrier at ",
     "copy_to_host_memory": r"cudaMemcpy: 256 bytes .* do not lie where the kind 1 says",
     "free_of_host_memory": r"cudaFree: \S+ is not from cudaMalloc, or was freed before",
 }
@@ -130,6 +136,11 @@ def test_launch_that_asks_for_too_much_is_an_error(misuse: Path) -> None:
     # 1024 threads and 48 KiB; one thread more; no block; a grid of two rows; a byte more; the
     # attribute, a byte too much and as it may be; a launch with that.
     assert printed(misuse, "limits").split(";")[1] == " 0 9 9 9 1 1 0 0"
+
+
+def test_blocks_together_are_no_more_than_multiprocessors(misuse: Path) -> None:
+    assert printed(misuse, "limits").split(";")[2] == " 0 720"
+    assert printed(misuse, "limits", cooperative=0).split(";")[2] == " 720 720"
 
 
 def test_nth_call_fails(misuse: Path) -> None:

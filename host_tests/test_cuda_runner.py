@@ -1,5 +1,7 @@
 """edgebnn.cuda without a GPU: what is launched, kernels on the model of CUDA, torch's operators."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +11,12 @@ import pytest
 import torch
 from networks import random_inputs, random_model, random_residual_model, randomize
 from stand_in_gpu import ModelGpu
+from typer.testing import CliRunner
 
 import edgebnn
-from edgebnn import cuda, ir, reference
+from edgebnn import cuda, ir, measure, reference
 from edgebnn.checkpoint import load
+from edgebnn.cli import app
 from edgebnn.codegen.cuda import device_source
 from edgebnn.cuda import gpu as gpus
 from edgebnn.cuda import matmul, runner
@@ -25,12 +29,12 @@ from edgebnn.lower import lower
 from edgebnn.train.networks import build
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "models"
-LEVELS = pytest.mark.parametrize("level", range(3), ids=NAMES)
+LEVELS = pytest.mark.parametrize("level", range(len(NAMES)), ids=NAMES)
 
 
-def on(gpu: ModelGpu, network: ir.Network) -> runner._OnGpu:
+def on(gpu: ModelGpu, network: ir.Network, *, persistent: bool = True) -> runner._OnGpu:
     """``network`` on a stand-in, in the CPU's memory."""
-    return runner._OnGpu(schedule(network), gpu, torch.device("cpu"))
+    return runner._OnGpu(schedule(network), gpu, torch.device("cpu"), persistent=persistent)
 
 
 def small_network(notation: str = "100FC-64FC") -> ir.Network:
@@ -40,8 +44,8 @@ def small_network(notation: str = "100FC-64FC") -> ir.Network:
 
 def test_launches_of_few_and_of_many() -> None:
     network = small_network()
-    gpu = ModelGpu(2, multiprocessors=132, runs=False)
-    there = on(gpu, network)
+    gpu = ModelGpu(NAMES.index("wgmma"), multiprocessors=132, runs=False)
+    there = on(gpu, network, persistent=False)
     for batch, names in (
         (1, ("dense1_one", "dense2_one", "dense3_one")),
         (5, ("dense1_planes", "dense1_few", "dense2_few", "dense3_few")),
@@ -64,6 +68,33 @@ def test_launches_of_few_and_of_many() -> None:
         assert tables.max() < there._tables.data_ptr() + there._tables.numel()
         for each in gpu.launched:
             assert each.blocks == each.grid.blocks(batch, 132)
+
+
+def test_all_layers_at_once() -> None:
+    """One launch for small batches, of a GPU that has blocks at once; a barrier for each stream."""
+    network = small_network()
+    images = torch.zeros((17, 4, 4, 1), dtype=torch.uint8)
+    gpu = ModelGpu(2, multiprocessors=132, runs=False)
+    there = on(gpu, network)
+    barriers = []
+    for batch, stream in ((1, 5), (16, 5), (16, 6), (1, 6)):
+        there.scores(images[:batch], stream)
+        barriers.append(gpu.launched[-1].barrier - there._barriers.data_ptr())
+        assert gpu.launched[-1].arguments[0] == images.data_ptr()
+        assert gpu.launched[-1].arguments[5] == batch
+    assert [each.name for each in gpu.launched] == [f"{PREFIX}all_layers"] * 4
+    assert [each.blocks for each in gpu.launched] == [4] * 4  # of 128 columns
+    assert all(each.cooperative for each in gpu.launched)
+    assert barriers == [0, 0, 32, 32]
+    gpu.launched.clear()
+    there.scores(images, 5)
+    assert not any(each.cooperative for each in gpu.launched)
+    there._unused = iter(())  # as many streams and captures as there are barriers
+    there.scores(images[:1], 7)
+    without = ModelGpu(2, cooperative=False, runs=False)
+    on(without, network).scores(images[:1], 5)
+    for launched in (gpu.launched[-3:], without.launched):
+        assert [each.name for each in launched] == [f"{PREFIX}dense{n}_one" for n in (1, 2, 3)]
 
 
 def test_tables_are_where_kernels_look_for_them() -> None:
@@ -121,7 +152,8 @@ def test_parts_of_a_large_batch() -> None:
 
 @LEVELS
 def test_a_network_by_the_model_of_cuda(level: int) -> None:
-    model = build("40C3-130C1-R1-MP2-130FC", (2, 5, 4), 7) if level else random_model(7)
+    notation = "70FC-300FC" if NAMES[level] == "popc" else "40C3-130C1-R1-MP2-130FC"
+    model = build(notation, (2, 5, 4), 7)
     randomize(model, np.random.default_rng(level))
     network = lower(model)
     images = random_inputs(model, 130, level)
@@ -304,8 +336,14 @@ def test_without_cuda_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_architectures() -> None:
-    levels = {(7, 5): 0, (8, 0): 1, (8, 6): 1, (8, 9): 1, (9, 0): 2, (10, 0): 0, (12, 0): 0}
-    assert {each: gpus.architecture(each)[1] for each in levels} == levels
+    levels = {
+        "xor": ((7, 5),),
+        "mma": ((8, 0), (8, 6), (8, 9)),
+        "wgmma": ((9, 0),),
+        "bytes": ((10, 0), (10, 3), (11, 0), (12, 0), (12, 1)),
+    }
+    for level, capabilities in levels.items():
+        assert {NAMES[gpus.architecture(each)[1]] for each in capabilities} == {level}
     assert gpus.architecture((9, 0))[0] == "sm_90a"
     assert gpus.architecture((12, 0))[0] == "sm_120"
     with pytest.raises(EdgebnnError, match=r"compute capability 7\.0; edgebnn\.cuda needs"):
@@ -323,6 +361,60 @@ def test_nvrtc_compiles(major_minor: tuple[int, int]) -> None:
     assert gpus.compiled(source, arch, level) is cubin
     with pytest.raises(EdgebnnError, match=f"NVRTC, for {arch}: "):
         gpus.compiled("no C++", arch, level)
+
+
+def test_verify_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stand-in; batches of one image and of few among others. What differs is counted."""
+    torch.manual_seed(0)
+    model = tmp_path / "small.pt"
+    edgebnn.save(build("40FC", (1, 4, 4), 3).eval(), model)
+    gpu = ModelGpu(0)
+    there = on(gpu, lower(load(model)))
+    wrong = 0
+
+    def run(images: torch.Tensor, loaded: runner._Loaded) -> torch.Tensor:
+        scores = there.scores(runner._channels_last(images, loaded.network), 0)
+        scores[-1, 0] += wrong
+        return scores
+
+    monkeypatch.setattr(runner, "_run", run)
+    monkeypatch.setattr(measure, "gpu_device", lambda: torch.device("cpu", 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", str)
+    monkeypatch.setattr(gpus, "gpu", lambda _: gpu)
+    command = ["verify", str(model), "--target", "cuda", "--random", "40"]
+    found = CliRunner().invoke(app, command)
+    assert found.exception is None, found.output
+    assert re.search(r"edgebnn\.cuda on cpu:0 .* 0 ", found.output)
+    assert "every output is equal, bit for bit" in found.output
+    at_once = [each.arguments[5] for each in gpu.launched if each.cooperative]
+    assert at_once == [1, 1, 2, 2, 16, 16, 4, 4]  # scores, then classes
+    assert {each.arguments[5] for each in gpu.launched if not each.cooperative} == {17}
+    wrong = 1
+    found = CliRunner().invoke(app, [*command, "--json"])
+    assert isinstance(found.exception, EdgebnnError)
+    assert str(found.exception) == "outputs differ; please report this with the model file"
+    record = json.loads(found.stdout)
+    assert not record["equal"]
+    assert [one["differing"] for one in record["backends"]] == [0, 0, 5]  # one a batch
+    assert record["targets"] == []
+    assert record["gpus"] == [{"name": "edgebnn.cuda on cpu:0", "level": NAMES[0]}]
+
+
+def test_verify_needs_a_gpu() -> None:
+    model = str(EXAMPLES / "fashion_mlp.pt")
+    for more, line in (
+        (
+            [],
+            "target 'cuda' runs on a GPU of NVIDIA, and this torch has no CUDA; install a build of "
+            "torch that has",
+        ),
+        (["--first-layer", "bit-planes"], "target 'cuda' has no --first-layer; leave it out"),
+        (["--optimize", "constant-time"], "target 'cuda' has no --optimize; leave it out"),
+    ):
+        command = ["verify", model, "--target", "cuda", "--random", "3", *more]
+        found = CliRunner().invoke(app, command)
+        assert isinstance(found.exception, EdgebnnError)
+        assert str(found.exception) == line
 
 
 LIGHT = """

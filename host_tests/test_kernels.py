@@ -35,8 +35,10 @@ from edgebnn.ir import (
     Dense,
     DepthwiseConv,
     Ints,
+    Levels,
     MaxPool,
     Op,
+    Quantize,
     Raw,
     Sums,
     Threshold,
@@ -44,7 +46,7 @@ from edgebnn.ir import (
     tensors,
 )
 from edgebnn.kernels import KERNELS
-from edgebnn.kernels.base import BitsHead, ScoresHead, SumsHead
+from edgebnn.kernels.base import BitsHead, LevelsHead, ScoresHead, SumsHead
 from edgebnn.plan import Step
 from edgebnn.targets import Target, get_target
 
@@ -66,6 +68,7 @@ WINDOWED = for_ops(Conv, DepthwiseConv, MaxPool) - STRIPS
 PADDED = for_ops(Conv, DepthwiseConv) - STRIPS
 
 
+POOLS_AND_SIGNS = MaxPool | Binarize | Quantize
 BY_LANES = {kernel.name for kernel in KERNELS if kernel.way == "lanes"}
 
 
@@ -344,7 +347,7 @@ def test_every_pad_value_beside_every_tail(target: Target) -> None:
         w, channels = step.view.window, step.source.channels
         tail = "whole" if channels % word == 0 else "tail"
         if w.padded:
-            yield w.pad_value, tail, "words" if channels > word else "word"
+            yield int(np.sign(w.pad_value)), tail, "words" if channels > word else "word"
 
     wanted = {
         (pad, tail, words)
@@ -353,7 +356,8 @@ def test_every_pad_value_beside_every_tail(target: Target) -> None:
         for words in ("word", "words")
     }
     seen = met(lambda case, step: pads(case, step) if hasattr(step.view, "window") else (), target)
-    for name in PADDED & reading(Layout.ROWS) & kernels_on(target):
+    of_bits = reading(Layout.ROWS) | reading(Layout.PLANES)
+    for name in PADDED & of_bits & kernels_on(target):
         assert wanted <= seen[name]
 
 
@@ -367,6 +371,8 @@ def head_of(step: Step) -> str:
     match view.head:
         case BitsHead(inverted=inverted):
             return "inverted bits" if inverted else "bits"
+        case LevelsHead(inverted=inverted, rows=rows):
+            return f"{'inverted ' if inverted else ''}{len(rows)} levels"
         case SumsHead(bits=bits):
             return f"sums {bits}"
         case ScoresHead(factors=True):
@@ -404,7 +410,7 @@ def test_every_head(target: Target) -> None:
         name = step.kernel.name
         if name == "score":
             yield f"{head_of(step)} of {step.view.bits}"
-        elif name not in ("add", "max_pool"):
+        elif name not in {"add"} | for_ops(MaxPool):
             yield head_of(step)
 
     there = {step.kernel.name for _case, step in layers(target)} & kernels_on(target)
@@ -414,6 +420,8 @@ def test_every_head(target: Target) -> None:
     wanted |= {name: {"bits"} for name in ONLY_BITS & there}
     for name in ALL_HEADS & there:
         wanted[name] |= SCORES
+    for name in (WEIGHTED - ONLY_BITS - {"depthwise_sliced"}) & there:
+        wanted[name] |= {"3 levels", "7 levels"}
     if target.cpu.largest_array < 2**16:  # then so many taps take too large a table
         wanted["depthwise_sliced"].remove("sums 32")
     if target is enumeration.WIDE:
@@ -421,7 +429,11 @@ def test_every_head(target: Target) -> None:
             wanted[name].add("inverted bits")
         check(heads, wanted, target)
         return
-    wanted["binarize"] = {"bits", "inverted bits"}
+    wanted["binarize"] = {
+        f"{inverted}{what}"
+        for inverted in ("", "inverted ")
+        for what in ("bits", "3 levels", "7 levels")
+    }
     wanted["score"] = {f"{form} of {bits}" for form in SCORES for bits in (16, 32)}
     check(heads, wanted, target)
 
@@ -438,7 +450,8 @@ def test_every_number_of_outputs_of_a_head(target: Target) -> None:
             size = "one" if n == 1 else "few" if n < word else "tail" if n % word else "whole"
             seen[head.kind].add(size)
             limits |= {table.ctype for table in head.tables if table.suffix == "limits"}
-    assert all(seen[kind] == {"one", "few", "tail", "whole"} for kind in ("bits", "sums", "scores"))
+    kinds = ("bits", "levels", "sums", "scores")
+    assert all(seen[kind] == {"one", "few", "tail", "whole"} for kind in kinds)
     assert limits == {"int16_t", "int32_t"}
 
 
@@ -449,10 +462,7 @@ def test_every_kind_of_threshold() -> None:
         if step.kernel.name not in (*WEIGHTED, "binarize"):
             return
         values, low, high = compared(case, step)
-        limits = step.op.minimum if isinstance(step.op, Binarize) else step.op.head
-        if isinstance(limits, Threshold):
-            limits = limits.min_dot
-        if isinstance(limits, np.ndarray):
+        for limits in limits_of(step.op):
             yield from ["never"] if (limits > high).any() else []
             yield from ["always"] if (limits <= low).any() else []
             yield from ["tie"] if (values == limits).any() else []
@@ -462,10 +472,25 @@ def test_every_kind_of_threshold() -> None:
     check(kinds, dict.fromkeys((*WEIGHTED, "binarize"), every))
 
 
+def limits_of(op: Op) -> list[NDArray[np.int32]]:
+    """What an op compares with, level by level."""
+    match op:
+        case Binarize(minimum=minimum):
+            return [minimum]
+        case Quantize(minimum=minimum):
+            return list(minimum)
+    match getattr(op, "head", None):
+        case Threshold(min_dot):
+            return [min_dot]
+        case Levels(min_dot):
+            return list(min_dot)
+    return []
+
+
 def compared(case: Case, step: Step) -> tuple[NDArray[np.int64], int, int]:
     """What the layer compares with its limits, and the least and the largest that it could be."""
     network, op = case.network, step.op
-    if isinstance(op, Binarize):
+    if isinstance(op, Binarize | Quantize):
         name = op.source
     else:
         before = network.ops[: [one.name for one in network.ops].index("layer")]
@@ -490,11 +515,12 @@ def test_every_pool_and_mask(target: Target) -> None:
         yield kind, ("words" if mask.shape[-1] > target.cpu.word_bits else "word") + each
 
     def only(case, step):
-        return masks(case, step) if isinstance(step.ops[-1], MaxPool | Binarize) else ()
+        return masks(case, step) if isinstance(step.ops[-1], POOLS_AND_SIGNS) else ()
 
     wanted = {(kind, words) for kind in enumeration.MASKS for words in ("word", "words")}
     own = {(kind, f"{words}, each pixel") for kind, words in wanted}
-    pools = {"max_pool", "conv_tree"} if target.cpu.word_bits == 32 else {"max_pool"}
+    pools = {"max_pool", "max_pool_levels"}
+    pools |= {"conv_tree"} if target.cpu.word_bits == 32 else set()
     check(only, dict.fromkeys(pools, wanted) | {"binarize": wanted | own}, target)
 
 

@@ -29,12 +29,20 @@ from edgebnn.cli.inputs import open_model, read_test_set
 from edgebnn.cli.train import train
 from edgebnn.errors import EdgebnnError
 from edgebnn.kernels import constant_time, first_layer_ways
-from edgebnn.targets import get_target
+from edgebnn.targets import TARGETS, get_target
+from edgebnn.targets.cuda import CUDA, check_options
 
 
 def verify(
     model: ModelFile,
-    target: TargetName = "host",
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            "-t",
+            help=f"One of: {', '.join(TARGETS)}, {CUDA.name}; or a board of edgebnn targets.",
+        ),
+    ] = "host",
     dataset: DataSetName = None,
     data: DataDir = None,
     images: ImageCount = None,
@@ -47,7 +55,12 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compile the emitted C, run the whole test set through it and compare every output."""
+    """Compile the emitted C, run the whole test set through it and compare every output.
+
+    With --target cuda it is edgebnn.cuda that runs it, on the GPU that has to be there.
+    """
+    if target == CUDA.name:
+        check_options({"--first-layer": first_layer != "auto", "--optimize": optimize != "speed"})
     _prove(
         model,
         (target,),
@@ -149,11 +162,12 @@ def _prove(
 
     if confusion and random is not None:
         raise EdgebnnError("random inputs have no classes to confuse; leave out one of the two")
-    chosen = [get_target(name) for name in target_names]
+    chosen = [get_target(name) for name in target_names if name != CUDA.name]
     # A wrong name, or a target that nothing runs, is said before the data are read.
     prefer, steady = first_layer_ways(first_layer), constant_time(optimize)
     for target in chosen:
         measure.runner_of(target)
+    device = measure.gpu_device() if CUDA.name in target_names else None
     content, network = open_model(model)
     labels: NDArray[np.int64] | None = None
     whole = False
@@ -164,7 +178,7 @@ def _prove(
     else:
         pixels = measure.noise(network, random)
     with progress_on(err) as progress, work_folder() as folder:
-        names = ("torch", "reference", *(one.name for one in chosen))
+        names = ("torch", "reference", *target_names)
         tasks = {name: progress.add_task(name, total=len(pixels)) for name in names}
 
         def advance(name: str, done: int) -> None:
@@ -184,7 +198,10 @@ def _prove(
                 progress=lambda target, done: advance(target.name, done),
             )
         )
-    own, backends = measure.Backend("torch (eval mode)", trial.expected, 0), [oracle, *on_targets]
+        backends = [oracle, *on_targets]
+        if device is not None:
+            backends.append(measure.run_gpu(trial, device, partial(advance, CUDA.name)))
+    own = measure.Backend("torch (eval mode)", trial.expected, 0)
     matrix = None
     if labels is not None:
         matrix = measure.confusion(own.outputs.classes, labels, told_apart(network.num_classes))

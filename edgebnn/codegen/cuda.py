@@ -9,7 +9,7 @@ compiled for, as a number.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,8 +19,10 @@ from edgebnn.codegen.library import Library, header_path, source_path
 from edgebnn.codegen.model_view import model_view
 from edgebnn.codegen.names import check_prefix
 from edgebnn.cuda import elementwise
-from edgebnn.cuda.layers import Grid, Launch, Layer
+from edgebnn.cuda.layers import LEVELS, Grid, Launch, Layer
 from edgebnn.cuda.memory import IMAGES
+from edgebnn.cuda.persistent import plane_bytes
+from edgebnn.cuda.product import FEW
 from edgebnn.cuda.schedule import Place, Schedule, Step
 from edgebnn.data.columns import Column
 from edgebnn.kernels import Table
@@ -85,6 +87,20 @@ class StepView:
 
 
 @dataclass(frozen=True, slots=True)
+class AtOnceView:
+    """The kernel of all layers, on the device's side and on the host's."""
+
+    kernel: str
+    layers: tuple[str, ...]
+    plane_chunks: int  # in shared memory
+    blocks: int  # at most
+    threads: int
+    most: int  # images
+    memory: bool  # layers leave something to others
+    runs: tuple[LaunchView, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LibraryView:
     """All that the two files print beside the device's part, and what they say of the model."""
 
@@ -94,6 +110,7 @@ class LibraryView:
     target: str
     steps: tuple[StepView, ...]
     best: LaunchView
+    at_once: "AtOnceView | None"
     shared: bool  # some launch of a step has dynamic shared memory
     most_images: int
     fill: int  # batches are filled up to a multiple of so many images
@@ -110,10 +127,12 @@ def device_source(schedule: Schedule, prefix: str) -> str:
     """
     layers = [(step.op.name, step.layer) for step in schedule.steps]
     best = elementwise.best(schedule.network.num_classes)
-    return source_of([*layers, ("best", best)], prefix)
+    return source_of([*layers, ("best", best)], prefix, _at_once_view(schedule, prefix, ()))
 
 
-def source_of(layers: Sequence[tuple[str, Layer]], prefix: str) -> str:
+def source_of(
+    layers: Sequence[tuple[str, Layer]], prefix: str, at_once: AtOnceView | None = None
+) -> str:
     """The kernels of named layers, and ``<prefix>level``: what :func:`device_source` is made of."""
     shown = tuple(_layer_view(prefix, name, layer) for name, layer in layers)
     parts = dict.fromkeys(
@@ -121,12 +140,17 @@ def source_of(layers: Sequence[tuple[str, Layer]], prefix: str) -> str:
         for _, layer in layers
         for part in layer.templates or (launch.body for launch in layer.launches)
     )
+    if at_once is not None:
+        parts["persistent"] = None
     files = tuple(f"cuda/{part}.cuh.j2" for part in parts)
     text = render(
         "cuda/device.cuh.j2",
         prefix=prefix,
         parts=files,
         layers=shown,
+        at_once=at_once,
+        few=FEW,
+        mma_level=LEVELS.index("mma"),
         group_products=[_group_product(columns) for columns in (64, 128, 256)],
     )
     return re.sub(r"\n{3,}", "\n\n", text)
@@ -134,7 +158,7 @@ def source_of(layers: Sequence[tuple[str, Layer]], prefix: str) -> str:
 
 def kernel_name(prefix: str, op: str, launch: Launch) -> str:
     """What the entry of a launch is called."""
-    return f"{prefix}{op}_{launch.suffix}" if launch.suffix else prefix + op
+    return prefix + "_".join(part for part in (op, launch.suffix) if part)
 
 
 def generate(
@@ -178,6 +202,7 @@ def generate(
         target=CUDA.name,
         steps=steps,
         best=_launch_view(best, "best", prefix, "scores", "nullptr", "classes", ()),
+        at_once=_at_once_view(schedule, prefix, steps),
         shared=any(launch.shared for step in steps for launch in step.launches),
         most_images=schedule.most_images,
         fill=IMAGES,
@@ -283,6 +308,30 @@ def _step_view(step: Step, prefix: str) -> StepView:
     bodies = ", ".join(dict.fromkeys(launch.body for launch in step.layer.launches))
     what = views.describe(step.op, step.sources[0], step.result, bits=32)
     return StepView(f"{step.op.name}: {what} [{bodies}]", arrays, launches)
+
+
+def _at_once_view(
+    schedule: Schedule, prefix: str, steps: tuple[StepView, ...]
+) -> AtOnceView | None:
+    """``steps``: without them, what the device's side has of it."""
+    launch = schedule.at_once
+    if launch is None:
+        return None
+    first, (grid,) = schedule.steps[0].layer, launch.grids
+    runs = [
+        replace(view.launches[-1], source=_memory(step.source_places[0], "inputs"))
+        for step, view in zip(schedule.steps, steps, strict=False)
+    ]
+    return AtOnceView(
+        kernel=kernel_name(prefix, "", launch),
+        layers=tuple(step.op.name for step in schedule.steps),
+        plane_chunks=(launch.most or 0) * plane_bytes(first) // 16,
+        blocks=grid.columns,
+        threads=grid.threads,
+        most=launch.most or 0,
+        memory=len(schedule.steps) > 1,
+        runs=tuple(runs),
+    )
 
 
 def _memory(place: Place, outside: str) -> str:

@@ -15,6 +15,7 @@ from edgebnn.ir import (
     Ints,
     MaxPool,
     Op,
+    Quantize,
     Score,
     ScoreVector,
     Sides,
@@ -204,10 +205,14 @@ def _shape(tensor: Tensor, bits: int | None) -> str:
             return f"{tensor.channels} x {tensor.bits} bits"
         case Ints():
             return f"{tensor.height}x{tensor.width}x{tensor.channels} x {tensor.bits} bits"
-        case Bits(height=1, width=1):
-            return f"{tensor.channels} bits"
         case Bits():
-            return f"{tensor.height}x{tensor.width}x{tensor.channels} bits"
+            size = (
+                ""
+                if (tensor.height, tensor.width) == (1, 1)
+                else f"{tensor.height}x{tensor.width}x"
+            )
+            planes = "" if tensor.planes == 1 else f" x {tensor.planes}"
+            return f"{size}{tensor.channels}{planes} bits"
         case Sums(height=1, width=1):
             return f"{tensor.channels} sums of {bits or sum_bits(tensor)} bits"
         case Sums():
@@ -241,7 +246,7 @@ def describe(op: Op, source: Tensor, result: Tensor, bits: int | None = None) ->
         case MaxPool():
             text += f"; {op.kernel[0]}x{op.kernel[1]}, stride {op.stride[0]}x{op.stride[1]}"
             return text
-        case Binarize() | Score():
+        case Binarize() | Quantize() | Score():
             return text
         case Add():
             return f"{op.source} + {op.other}; {_shape(result, bits)}"

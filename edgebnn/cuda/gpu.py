@@ -9,11 +9,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edgebnn.cuda.layers import Grid
+from edgebnn.cuda.layers import LEVELS, Grid
 from edgebnn.errors import EdgebnnError
 
 WORDS = 6
-"""Of 8 bytes, that ``struct run`` has: source, other, result, weights, limits and batch."""
+"""Of 8 bytes, that ``struct run`` has: source, other, result, weights, limits and batch.
+
+The kernel of all layers takes one for each, side by side, and then the address of its barrier.
+"""
 _COMPILED: dict[str, bytes] = {}
 
 
@@ -22,13 +25,23 @@ class Gpu(Protocol):
 
     level: int  # in edgebnn.cuda.layers.LEVELS
     multiprocessors: int
+    cooperative: bool  # all blocks of a launch can be had at once
 
     def __hash__(self) -> int: ...
 
     def kernels(self, source: str, grids: dict[str, Grid]) -> dict[str, Any]:
         """The kernels of these names in ``source``, to be launched with these grids."""
 
-    def launch(self, kernel: Any, grid: Grid, blocks: int, arguments: int, stream: int) -> None:
+    def launch(
+        self,
+        kernel: Any,
+        grid: Grid,
+        blocks: int,
+        arguments: int,
+        stream: int,
+        *,
+        cooperative: bool = False,
+    ) -> None:
         """Start a kernel; ``arguments`` is the address of the address of its ``struct run``."""
 
 
@@ -44,8 +57,9 @@ def architecture(capability: tuple[int, int]) -> tuple[str, int]:
             f"the GPU has compute capability {major}.{minor}; edgebnn.cuda needs 7.5 or later"
         )
     if capability == (9, 0):
-        return "sm_90a", 2
-    return f"sm_{major}{minor}", 1 if major in (8, 9) else 0
+        return "sm_90a", LEVELS.index("wgmma")
+    best = "xor" if major == 7 else "mma" if major < 10 else "bytes"
+    return f"sm_{major}{minor}", LEVELS.index(best)
 
 
 def compiled(source: str, arch: str, level: int) -> bytes:
@@ -118,6 +132,10 @@ class NvidiaGpu:
         from cuda.bindings import driver
 
         self._driver = driver
+        attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH
+        status, cooperative = driver.cuDeviceGetAttribute(attribute, index)
+        self._check(status, "cuDeviceGetAttribute")
+        self.cooperative = bool(cooperative)
         torch.cuda.synchronize(index)  # torch's context is there
 
     def kernels(self, source: str, grids: dict[str, Grid]) -> dict[str, _Kernel]:
@@ -134,10 +152,24 @@ class NvidiaGpu:
                     self._allow_shared(int(function), grid.shared, name)
         return found
 
-    def launch(self, kernel: _Kernel, grid: Grid, blocks: int, arguments: int, stream: int) -> None:
-        (status,) = self._driver.cuLaunchKernel(
-            kernel.function, blocks, 1, 1, grid.threads, 1, 1, grid.shared, stream, arguments, 0
-        )
+    def launch(
+        self,
+        kernel: _Kernel,
+        grid: Grid,
+        blocks: int,
+        arguments: int,
+        stream: int,
+        *,
+        cooperative: bool = False,
+    ) -> None:
+        if cooperative:
+            (status,) = self._driver.cuLaunchCooperativeKernel(
+                kernel.function, blocks, 1, 1, grid.threads, 1, 1, grid.shared, stream, arguments
+            )
+        else:
+            (status,) = self._driver.cuLaunchKernel(
+                kernel.function, blocks, 1, 1, grid.threads, 1, 1, grid.shared, stream, arguments, 0
+            )
         if status:
             self._check(status, kernel.name)
 

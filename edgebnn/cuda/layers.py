@@ -8,8 +8,12 @@ from numpy.typing import NDArray
 
 from edgebnn.ir import Int32Array
 
-LEVELS = ("popc", "mma", "wgmma")
-"""What products of bits are computed with, from what every GPU has to what only Hopper has."""
+LEVELS = ("popc", "xor", "bytes", "mma", "wgmma")
+"""What products of bits are computed with, from what every GPU has to what only Hopper has.
+
+A GPU computes with its own level and with all below it, if slowly: one of sm_100 has those up to
+``bytes``, and takes ``xor`` apart into other instructions. ``templates/cuda`` has their numbers.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,20 +111,23 @@ def pack_rows(a: Tensor, gpu: Gpu, stream: int) -> Tensor:
     a, along = _laid(a, along=1)
     size = _filled(rows) * wide_units(features).count * 16
     packed = torch.empty(size, dtype=torch.uint8, device=a.device)
-    queue = _pack_queue(gpu, features, 0, TYPES[a.dtype], along, rows)
+    queue = _pack_queue(gpu, features, 0, TYPES[a.dtype], along, rows, False)
     queue.run(a.data_ptr(), packed.data_ptr(), 0, 0, stream)
     return packed
 
 
-def pack_columns(b: Tensor, gpu: Gpu, stream: int) -> tuple[Tensor, Tensor]:
-    """The bits of (k, n), as a product reads its weights, and limits for its dots."""
+def pack_columns(b: Tensor, gpu: Gpu, stream: int, *, bits: bool = False) -> tuple[Tensor, Tensor]:
+    """The bits of (k, n), as a product reads its weights, and limits for its dots.
+
+    With ``bits`` columns are in the order for results of bits.
+    """
     features, columns = b.shape
     constants = plain_product(features, columns, bits=False).constants
     b, along = _laid(b, along=0)
     size = constants["COLUMNS"] * constants["TILE"] * constants["CHUNKS"] * 16
     weights = torch.empty(size, dtype=torch.uint8, device=b.device)
     limits = torch.zeros(constants["KINDS"], dtype=torch.int32, device=b.device)
-    queue = _pack_queue(gpu, features, columns, TYPES[b.dtype], along, columns)
+    queue = _pack_queue(gpu, features, columns, TYPES[b.dtype], along, columns, bits)
     queue.run(b.data_ptr(), weights.data_ptr(), limits.data_ptr(), 0, stream)
     return weights, limits
 
@@ -148,15 +151,18 @@ def _product_queue(gpu: Gpu, features: int, columns: int, rows: int) -> Queue:
 
 
 @functools.lru_cache(256)
-def _pack_queue(gpu: Gpu, features: int, columns: int, kind: int, along: bool, lines: int) -> Queue:
-    return layer_queue(gpu, "pack", pack_layer(features, columns, kind, along), lines)
+def _pack_queue(
+    gpu: Gpu, features: int, columns: int, kind: int, along: bool, lines: int, bits: bool
+) -> Queue:
+    layer = pack_layer(features, columns, kind, along, bits=bits)
+    return layer_queue(gpu, "pack", layer, lines)
 
 
-def pack_layer(features: int, columns: int, kind: int, along: bool) -> Layer:
+def pack_layer(features: int, columns: int, kind: int, along: bool, *, bits: bool = False) -> Layer:
     """Packing of rows, or of ``columns`` if there are any; limits lie between layers.
 
     ``kind`` is a value of :data:`TYPES`; ``along`` says that the numbers of a row or of a column
-    lie side by side.
+    lie side by side. ``bits`` as in :func:`pack_columns`.
     """
     units = wide_units(features).count
     per_line = Grid(-(-units // 8), 8, 256)
@@ -171,6 +177,7 @@ def pack_layer(features: int, columns: int, kind: int, along: bool) -> Layer:
     if columns:
         product = plain_product(features, columns, bits=False).constants
         constants |= {key: product[key] for key in ("TILE", "ONES", "FACTORS")}
+        constants["HEAD_BITS"] = bits
     return Layer(constants, (Launch("", "pack", (per_line if along else across,)),))
 
 

@@ -49,38 +49,48 @@ def image_bytes(tensor: Tensor) -> int:
             return 0
 
 
-def channel_of_column(tile: int) -> NDArray[np.intp]:
-    """(tile,): which channel of a tile each column of the product is.
+def channel_of_column(tile: int, *, bits: bool) -> NDArray[np.intp]:
+    """(tile,): which channel of a tile each column of the product is, for a result of bits or not.
 
-    Of a tensor core's sums, thread t of four has columns 8 j + 2 t and 8 j + 2 t + 1. Its channels
-    are to lie side by side, so that it packs bits that are contiguous.
+    Of a tensor core's sums, thread t of four has columns 8 j + 2 t and 8 j + 2 t + 1. For bits its
+    channels are to lie side by side, so that what it packs is contiguous. Of numbers it is four
+    that it writes at once, and the four threads 16.
     """
     column = np.arange(tile)
     j, t, e = column // 8, column % 8 // 2, column % 2
-    return np.asarray(tile // 4 * t + 2 * j + e)
+    if bits:
+        return np.asarray(tile // 4 * t + 2 * j + e)
+    return np.asarray(16 * (j // 2) + 4 * t + 2 * (j % 2) + e)
 
 
-def in_columns(values: NDArray[np.int64], tile: int, fill: int) -> NDArray[np.int64]:
-    """(..., channels) -> (..., columns of whole tiles), ``fill`` where there is no channel."""
+def in_columns(values: NDArray[np.int64], tile: int, fill: int, *, bits: bool) -> NDArray[np.int64]:
+    """(..., channels) -> (..., columns of whole tiles), ``fill`` where there is no channel.
+
+    ``bits`` as in :func:`channel_of_column`.
+    """
     count = -(-values.shape[-1] // tile)
     padded = np.full((*values.shape[:-1], count * tile), fill, np.int64)
     padded[..., : values.shape[-1]] = values
-    tiles = padded.reshape(*values.shape[:-1], count, tile)[..., channel_of_column(tile)]
+    order = channel_of_column(tile, bits=bits)
+    tiles = padded.reshape(*values.shape[:-1], count, tile)[..., order]
     return tiles.reshape(padded.shape)
 
 
-def pack_weights(weights: BoolArray, unit: Units, tile: int, chunks: int) -> NDArray[np.uint32]:
+def pack_weights(
+    weights: BoolArray, unit: Units, tile: int, chunks: int, *, bits: bool
+) -> NDArray[np.uint32]:
     """(outputs, taps, channels) -> (tiles, chunks, tile, 4): a chunk is four words of a row's bits.
 
-    Taps lie one behind the other, each in its units.
+    Taps lie one behind the other, each in its units; columns in the order of
+    :func:`channel_of_column`.
     """
     outputs, taps, channels = weights.shape
-    bits = np.zeros((outputs, taps, unit.bits), np.uint8)
-    bits[..., :channels] = weights
-    packed = np.packbits(bits.reshape(outputs, -1), axis=1, bitorder="little")
+    filled = np.zeros((outputs, taps, unit.bits), np.uint8)
+    filled[..., :channels] = weights
+    packed = np.packbits(filled.reshape(outputs, -1), axis=1, bitorder="little")
     tiles = -(-outputs // tile)
     rows = np.zeros((tiles * tile, chunks * 16), np.uint8)
     rows[:outputs, : packed.shape[1]] = packed
-    ordered = rows.reshape(tiles, tile, chunks, 16)[:, channel_of_column(tile)]
+    ordered = rows.reshape(tiles, tile, chunks, 16)[:, channel_of_column(tile, bits=bits)]
     words = np.ascontiguousarray(ordered.transpose(0, 2, 1, 3)).view("<u4")
     return words.astype(np.uint32)

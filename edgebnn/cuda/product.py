@@ -9,6 +9,7 @@ two tables: the weights, and ``limits``, which has one behind the other
     KINDS    of each row of output pixels, and then of each column, its part of their border's kind
 """
 
+import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from edgebnn.ir import (
     Scores,
     ScoreVector,
     Sides,
+    Sums,
     Tensor,
     Threshold,
     infer,
@@ -73,7 +75,7 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
     weights = op.weights.reshape(outputs, windows.kernel[0] * windows.kernel[1], -1)
     tiles = _tiles(windows, outputs)
     borders, of_row, of_column = _borders(windows)
-    result = infer(op, source)
+    result, bits = infer(op, source), isinstance(op.head, Threshold)
     limits, places = _limits(
         op.head, weights, borders, windows.pad_value, tiles.tile, ints=isinstance(source, Ints)
     )
@@ -81,7 +83,8 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
         **_constants(windows, tiles, outputs),
         "FEATURES": weights.shape[2],
         "INTS": isinstance(source, Ints),
-        "HEAD_BITS": isinstance(op.head, Threshold),
+        "HEAD_BITS": bits,
+        "ALIGNED": isinstance(result, Sums) and outputs % 4 == 0,
         **_result_units(result.channels if isinstance(result, Bits) else None),
         "BORDERS": len(borders),
         **places,
@@ -92,7 +95,7 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
     return Layer(
         constants,
         _launches(windows, tiles, scratch),
-        pack_weights(weights, unit, tiles.tile, tiles.chunks),
+        pack_weights(weights, unit, tiles.tile, tiles.chunks, bits=bits),
         np.concatenate([limits, *kinds]).astype(np.int32),
         scratch,
         _TEMPLATES,
@@ -114,6 +117,7 @@ def plain_product(features: int, outputs: int, *, bits: bool) -> Layer:
         "FEATURES": features,
         "INTS": False,
         "HEAD_BITS": bits,
+        "ALIGNED": outputs % 4 == 0,
         **_result_units(outputs if bits else None),
         "BORDERS": 1,
         "ONES": columns,
@@ -238,18 +242,21 @@ def _rows(unit: Units, planes: int) -> _Windows:
     return _Windows(1, 1, (1, 1), (1, 1), (0, 0, 0, 0), -1, 1, 1, unit, planes)
 
 
-def _grids(pixels: int, tiles: _Tiles) -> tuple[Grid, Grid, Grid]:
+def _grids(pixels: int, tiles: _Tiles) -> tuple[Grid, Grid, Grid, Grid, Grid]:
     """One for each of :data:`edgebnn.cuda.layers.LEVELS`, as the kernels have their sizes."""
     tile, stage, columns = tiles.tile, tiles.stage, tiles.columns
+    both = 16 * (_ROWS + tile)  # bytes of a chunk of rows and columns
     width = min(tile, _POPC_WIDTH)
     popc_shared = (2 * 4 + 6) * 16 * (_ROWS + width)  # two stages as they are, one in forms
     popc = Grid(pixels, _ROWS, 256, columns * tile // width, popc_shared, together=2)
     mma_stage = 4 if stage % 4 == 0 else 2
-    mma = Grid(pixels, _ROWS, 256, columns, 4 * mma_stage * 16 * (_ROWS + tile))
-    if not tiles.wgmma:
-        return popc, mma, mma
-    ring = tiles.depth * stage * 16 * (_ROWS + tile)
-    return popc, mma, Grid(pixels, _ROWS, 384, columns, ring, resident=True)
+    xor = Grid(pixels, _ROWS, 256, columns, 2 * mma_stage * both)
+    mma = Grid(pixels, _ROWS, 256, columns, 4 * mma_stage * both)
+    wgmma = mma
+    if tiles.wgmma:
+        ring = tiles.depth * stage * both
+        wgmma = Grid(pixels, _ROWS, 384, columns, ring, resident=True)
+    return popc, xor, mma, mma, wgmma
 
 
 def _borders(windows: _Windows) -> tuple[BoolArray, Int32Array, Int32Array]:
@@ -295,6 +302,7 @@ def _limits(
     On integers dot = S. On bits dot = 2 * S + C, where C is ``pad_value`` times the sum of the
     weights outside less the sum of those inside.
     """
+    columns = functools.partial(in_columns, tile=tile, bits=isinstance(head, Threshold))
     ones = weights.sum(axis=(1, 2), dtype=np.int64)
     if ints:
         scale, shift = 1, np.zeros((1, len(weights)), np.int64)
@@ -306,14 +314,14 @@ def _limits(
     match head:
         case Threshold():
             least = -((shift - head.min_dot) // scale)  # the ceiling
-            limits = in_columns(np.clip(least, -_NEVER, _NEVER), tile, _NEVER)
+            limits = columns(np.clip(least, -_NEVER, _NEVER), fill=_NEVER)
         case Scores():
-            limits = in_columns(head.factor.astype(np.int64) * shift + head.offset, tile, 0)
-            factors = [in_columns(head.factor.astype(np.int64) * scale, tile, 0)]
+            limits = columns(head.factor.astype(np.int64) * shift + head.offset, fill=0)
+            factors = [columns(head.factor.astype(np.int64) * scale, fill=0)]
         case _:
-            limits = in_columns(shift, tile, 0)
-            factors = [in_columns(np.full(len(weights), scale, np.int64), tile, 0)]
-    set_bits = in_columns(ones, tile, 0)
+            limits = columns(shift, fill=0)
+            factors = [columns(np.full(len(weights), scale, np.int64), fill=0)]
+    set_bits = columns(ones, fill=0)
     parts = [limits.ravel(), set_bits, *factors]
     wrapped = np.concatenate(parts).astype(np.uint64).astype(np.uint32).view(np.int32)
     places = {"ONES": limits.size, "FACTORS": limits.size + set_bits.size}

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -25,7 +26,7 @@ from edgebnn.cuda import gpu as gpus
 from edgebnn.cuda.gpu import Gpu
 from edgebnn.cuda.layers import Grid
 from edgebnn.cuda.memory import IMAGES
-from edgebnn.cuda.queue import PREFIX, Job, Memory, Pointer, Queue
+from edgebnn.cuda.queue import PREFIX, AtOnce, Job, Memory, Pointer, Queue
 from edgebnn.cuda.schedule import Place, Schedule, Step, schedule
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network, sha256
@@ -33,10 +34,15 @@ from edgebnn.proof import prove
 
 _ALIGNED = 256  # bytes, of tables
 _MOST_BYTES = 2**30  # between layers; larger batches are cut
+_BARRIERS = 4096  # of grids
+_BARRIER_BYTES = 32  # so that they do not lie in one sector of the GPU's memory
 
 
 def load(
-    model: "str | os.PathLike[str] | nn.Module | Network", level: int | None = None
+    model: "str | os.PathLike[str] | nn.Module | Network",
+    level: int | None = None,
+    *,
+    persistent: bool = True,
 ) -> "Runner":
     """A model to run on batches.
 
@@ -46,14 +52,16 @@ def load(
         model: path of a model file, a module in either mode, or a network.
         level: at most so much of a GPU is used, by its place in
             :data:`edgebnn.cuda.layers.LEVELS`; all by default.
+        persistent: one kernel for all layers where :mod:`edgebnn.cuda.persistent` has it; else, and
+            without, a kernel or more a layer.
 
     Raises:
         EdgebnnError: the file or the model cannot be used; says why.
     """
     if isinstance(model, Network):
-        return Runner(model, level)
+        return Runner(model, level, persistent=persistent)
     module = model if isinstance(model, nn.Module) else read(Path(model)).model
-    return Runner(prove(module).network, level)
+    return Runner(prove(module).network, level, persistent=persistent)
 
 
 class Runner:
@@ -64,10 +72,13 @@ class Runner:
         fraction_bits: binary places of a score.
     """
 
-    def __init__(self, network: Network, level: int | None = None) -> None:
+    def __init__(
+        self, network: Network, level: int | None = None, *, persistent: bool = True
+    ) -> None:
         key = sha256(network) if level is None else f"{sha256(network)} {level}"
+        key = key if persistent else f"{key} chain"
         self._key = key
-        self._loaded = _LOADED.get(key) or _Loaded(network, level)
+        self._loaded = _LOADED.get(key) or _Loaded(network, level, persistent)
         _LOADED[key] = self._loaded
         self.network = network
         self.fraction_bits = network.scores.fraction_bits
@@ -112,9 +123,10 @@ class Runner:
 class _Loaded:
     """A network, and its kernels and tables on the GPUs that have met it."""
 
-    def __init__(self, network: Network, level: int | None) -> None:
+    def __init__(self, network: Network, level: int | None, persistent: bool) -> None:
         self.network = network
         self._level = level
+        self._persistent = persistent
         self._there: dict[int, _OnGpu] = {}
 
     @functools.cached_property
@@ -131,22 +143,32 @@ class _Loaded:
                 raise EdgebnnError(
                     "call the runner once, or its prepare(), before a graph's capture"
                 )
-            self._there[index] = _OnGpu(self._schedule, chosen, torch.device("cuda", index))
+            self._there[index] = _OnGpu(
+                self._schedule, chosen, torch.device("cuda", index), persistent=self._persistent
+            )
         return self._there[index]
 
 
 class _OnGpu:
     """A network on one GPU."""
 
-    def __init__(self, plan: Schedule, gpu: Gpu, device: torch.device) -> None:
+    def __init__(
+        self, plan: Schedule, gpu: Gpu, device: torch.device, *, persistent: bool = True
+    ) -> None:
         self._plan = plan
         self._gpu = gpu
-        self._jobs, tables = _jobs(plan, gpu)
+        self._jobs, self._at_once, tables = _jobs(plan, gpu)
+        if not (persistent and gpu.cooperative):
+            self._at_once = None
         self._tables = torch.from_numpy(tables).to(device)
+        size = 0 if self._at_once is None else _BARRIERS * _BARRIER_BYTES
+        self._barriers = torch.zeros(size, dtype=torch.uint8, device=device)
+        self._unused = iter(range(0, size, _BARRIER_BYTES))
+        self._of_stream: dict[int, int] = {}
         a_batch = max(plan.image_bytes, 1)
         cut = min(_MOST_BYTES // a_batch, plan.most_images) // IMAGES * IMAGES
         self._most = max(cut, IMAGES)
-        self._queue: Callable[[int], Queue] = functools.lru_cache(64)(self._make_queue)
+        self._queue: Callable[[int, bool], Queue] = functools.lru_cache(64)(self._make_queue)
 
     def scores(self, images: Tensor, stream: int) -> Tensor:
         """Of images (N, height, width, channels), contiguous."""
@@ -156,25 +178,48 @@ class _OnGpu:
         between = torch.empty(size, dtype=torch.uint8, device=images.device)
         for first in range(0, count, self._most):
             batch = min(count - first, self._most)
-            self._queue(batch).run(
+            barrier = self._barrier(batch, stream)
+            self._queue(batch, barrier is not None).run(
                 images.data_ptr() + first * self._plan.network.input_bytes,
                 scores.data_ptr() + first * classes * scores.itemsize,
                 between.data_ptr(),
                 self._tables.data_ptr(),
                 stream,
+                barrier or 0,
             )
         return scores
 
-    def _make_queue(self, batch: int) -> Queue:
-        return Queue(self._gpu, self._jobs, batch, _filled(batch))
+    def _barrier(self, batch: int, stream: int) -> int | None:
+        """The address of a barrier for all layers at once, or None: a chain of kernels it is.
+
+        Launches that may run at the same time need one each. Those of a stream never do. A graph
+        runs on whatever stream, so that what is captured keeps its own for good.
+        """
+        if self._at_once is None or batch > (self._at_once.launch.most or batch):
+            return None
+        captured = self._tables.is_cuda and torch.cuda.is_current_stream_capturing()
+        place = None if captured else self._of_stream.get(stream)
+        if place is None:
+            place = next(self._unused, None)
+            if place is None:
+                return None
+            if not captured:
+                self._of_stream[stream] = place
+        return self._barriers.data_ptr() + place
+
+    def _make_queue(self, batch: int, at_once: bool) -> Queue:
+        chosen = self._at_once if at_once else None
+        return Queue(self._gpu, self._jobs, batch, _filled(batch), chosen)
 
 
 def _filled(batch: int) -> int:
     return -(-batch // IMAGES) * IMAGES
 
 
-def _jobs(plan: Schedule, gpu: Gpu) -> "tuple[list[Job], np.ndarray[Any, np.dtype[np.uint8]]]":
-    """The kernels of all steps, and the bytes of all tables."""
+def _jobs(
+    plan: Schedule, gpu: Gpu
+) -> "tuple[list[Job], AtOnce | None, np.ndarray[Any, np.dtype[np.uint8]]]":
+    """The kernels of all steps, that of all steps at once, and the bytes of all tables."""
     grids: dict[str, Grid] = {}
     tables = bytearray()
 
@@ -189,8 +234,11 @@ def _jobs(plan: Schedule, gpu: Gpu) -> "tuple[list[Job], np.ndarray[Any, np.dtyp
     for step in plan.steps:
         for launch in step.layer.launches:
             grids[kernel_name(PREFIX, step.op.name, launch)] = launch.grid(gpu.level)
+    whole = plan.at_once
+    if whole is not None:
+        grids[kernel_name(PREFIX, "", whole)] = whole.grid(gpu.level)
     kernels = gpu.kernels(device_source(plan, PREFIX), grids)
-    jobs = []
+    jobs, layers = [], []
     for step in plan.steps:
         weights, limits = table(step.layer.weights), table(step.layer.limits)
         source, other, result, scratch = _pointers(step)
@@ -206,7 +254,11 @@ def _jobs(plan: Schedule, gpu: Gpu) -> "tuple[list[Job], np.ndarray[Any, np.dtyp
             )
             for launch in step.layer.launches
         ]
-    return jobs, np.frombuffer(tables or bytearray(1), np.uint8)
+        layers.append(replace(jobs[-1], source=source))
+    at_once = None
+    if whole is not None:
+        at_once = AtOnce(kernels[kernel_name(PREFIX, "", whole)], whole, tuple(layers))
+    return jobs, at_once, np.frombuffer(tables or bytearray(1), np.uint8)
 
 
 def _pointers(step: Step) -> tuple[Pointer, Pointer, Pointer, Pointer]:

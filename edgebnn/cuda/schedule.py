@@ -6,8 +6,9 @@ Tensors live and share memory as :mod:`edgebnn.plan` has it, here per image of a
 from dataclasses import dataclass
 
 from edgebnn.cuda import elementwise
-from edgebnn.cuda.layers import Layer
+from edgebnn.cuda.layers import Launch, Layer
 from edgebnn.cuda.memory import IMAGES, image_bytes
+from edgebnn.cuda.persistent import persistent
 from edgebnn.cuda.product import product
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import (
@@ -25,6 +26,7 @@ from edgebnn.ir import (
     ScoreVector,
     Sums,
     Tensor,
+    infer,
     sources,
     tensors,
 )
@@ -59,6 +61,11 @@ class Schedule:
     image_bytes: int
 
     @property
+    def at_once(self) -> Launch | None:
+        """The kernel of all layers, for batches that are not too large; most networks have none."""
+        return persistent(self.network, [step.layer for step in self.steps])
+
+    @property
     def most_images(self) -> int:
         """The largest batch: kernels number blocks and pixels with 31 bits."""
         shapes = {tensor for step in self.steps for tensor in (*step.sources, step.result)}
@@ -80,6 +87,12 @@ def layer_of(op: Op, inputs: tuple[Tensor, ...]) -> Layer:
     Raises:
         EdgebnnError: there are none for GPUs.
     """
+    values = (*inputs, infer(op, *inputs))
+    if any(isinstance(tensor, Bits) and tensor.planes > 1 for tensor in values):
+        raise EdgebnnError(
+            f"layer {op.name} has activations of several levels, which the code for GPUs cannot; "
+            f"choose another target than cuda"
+        )
     match op, inputs[0]:
         case Dense(), Bits() | Ints():
             return product(op, inputs[0])

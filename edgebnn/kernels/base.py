@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.bits import Layout, pack, pixel_words, sum_bits, tail_mask
+from edgebnn.bits import Layout, pack, pixel_words, plane_words, sum_bits, tail_mask
 from edgebnn.ir import (
     Bits,
     BoolArray,
@@ -25,7 +25,7 @@ from edgebnn.ir import (
     DepthwiseConv,
     Head,
     Int32Array,
-    Ints,
+    Levels,
     MaxPool,
     Op,
     Raw,
@@ -182,7 +182,7 @@ class Window:
 
 def window(op: Conv | DepthwiseConv | MaxPool, source: Tensor) -> Window:
     """The windows of ``op`` over ``source``."""
-    assert isinstance(source, Ints | Bits)
+    assert not isinstance(source, ScoreVector)
     out = infer(op, source)
     out_height, out_width = (1, 1) if isinstance(out, ScoreVector) else (out.height, out.width)
     kernel = op.kernel if isinstance(op, MaxPool) else op.weights.shape[-3:-1]
@@ -240,6 +240,27 @@ class BitsHead:
 
 
 @dataclass(frozen=True, slots=True)
+class LevelsHead:
+    """As :class:`BitsHead`, of several planes.
+
+    The binary digits of how many limits a value meets go to the planes, which are ``plane_words``
+    apart. ``rows`` index the limits of each level: "[0]", or "[pixel]", "[pixel + 9u]" and so on.
+    """
+
+    outputs: int
+    words: int  # of a pixel
+    rows: tuple[str, ...]
+    planes: int
+    plane_words: int
+    compare: str
+    tables: tuple[Table, ...]
+    inverted: bool = False
+    place: str = ""
+    kind: str = "levels"
+    helpers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SumsHead:
     """The values themselves, which are dots, in two's complement of ``bits`` bits.
 
@@ -283,7 +304,7 @@ class ScoresHead:
         return (self.product,) if self.product else ()
 
 
-HeadView = BitsHead | SumsHead | ScoresHead
+HeadView = BitsHead | LevelsHead | SumsHead | ScoresHead
 
 
 def head_view(
@@ -292,7 +313,8 @@ def head_view(
     """The head of a layer whose result is ``result``.
 
     Args:
-        limits: (outputs,) what values are compared with; None where the head is no threshold.
+        limits: (outputs,) or (levels, outputs) what values are compared with; None where the head
+            has no thresholds.
         compare: how: "<=" or ">=".
     """
     match head, result:
@@ -300,11 +322,27 @@ def head_view(
             assert limits is not None
             tables = (smallest("limits", limits, cpu),)
             return BitsHead(result.channels, pixel_words(result, cpu.word_bits), compare, tables)
+        case Levels(), Bits():
+            assert limits is not None
+            return levels_head(result, (smallest("limits", limits, cpu),), compare, cpu)
         case Raw(), Sums():
             return sums_head(result, cpu)
         case Scores(), ScoreVector():
             return scores_head(head, cpu)
     raise AssertionError(f"{type(head).__name__} does not give {type(result).__name__}")
+
+
+def levels_head(result: Bits, tables: tuple[Table, ...], compare: str, cpu: Cpu) -> LevelsHead:
+    """The head that counts the limits, in the first of ``tables``, that a value reaches."""
+    return LevelsHead(
+        outputs=result.channels,
+        words=pixel_words(result, cpu.word_bits),
+        rows=tuple(f"[{level}]" for level in range(result.levels)),
+        planes=result.planes,
+        plane_words=plane_words(result, cpu.word_bits),
+        compare=compare,
+        tables=tables,
+    )
 
 
 def sums_head(result: Sums, cpu: Cpu) -> SumsHead:
@@ -345,13 +383,15 @@ def score_shifts(head: Scores) -> Int32Array | None:
 def mismatch_limits(head: Head, inputs: int, *, doubled: bool = False) -> Int32Array | None:
     """Most mismatches at which a bit is set: inputs - 2 * m >= min_dot; -1 never is.
 
+    Of several planes ``inputs`` is the largest dot, and m counts those of plane p ``2**p`` times.
+
     With ``doubled`` counts are of both paddings: inputs - (m_low + m_high) >= min_dot.
     """
-    if not isinstance(head, Threshold):
+    if not isinstance(head, Threshold | Levels):
         return None
     slack = inputs - head.min_dot
     return (slack if doubled else slack // 2).astype(np.int32)
 
 
 def dot_limits(head: Head) -> Int32Array | None:
-    return head.min_dot if isinstance(head, Threshold) else None
+    return head.min_dot if isinstance(head, Threshold | Levels) else None

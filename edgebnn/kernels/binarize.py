@@ -1,10 +1,20 @@
-"""Signs of integers: of the input, or of sums that are stored."""
+"""Signs, or levels, of integers: of the input, or of sums that are stored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgebnn.bits import Layout, pixel_words, sum_bits
-from edgebnn.ir import Binarize, Bits, Ints, Op, ScoreVector, Sums, infer
-from edgebnn.kernels.base import BitsHead, Inputs, Kernel, Table, load, packed, smallest
+from edgebnn.ir import Binarize, Bits, Ints, Op, Quantize, ScoreVector, Sums, infer
+from edgebnn.kernels.base import (
+    BitsHead,
+    Inputs,
+    Kernel,
+    LevelsHead,
+    Table,
+    levels_head,
+    load,
+    packed,
+    smallest,
+)
 from edgebnn.targets.base import Cpu
 
 
@@ -19,7 +29,7 @@ class BinarizeView:
     row: int
     bits: int  # of an integer in memory: 8, 16 or 32
     load: str
-    head: BitsHead
+    head: BitsHead | LevelsHead
     parameters: str
     arguments: str = "in"
     scratch_words: int = 0
@@ -36,23 +46,29 @@ class BinarizeView:
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> BinarizeView | None:
     (op,) = ops
     source = inputs[0]
-    if not isinstance(op, Binarize) or isinstance(source, Bits | ScoreVector):
+    if not isinstance(op, Binarize | Quantize) or isinstance(source, Bits | ScoreVector):
         return None
     result = infer(op, source)
-    each = op.minimum.ndim == 3 and op.minimum.shape[:2] != (1, 1)  # pixel has its own
+    assert isinstance(result, Bits)
+    each = op.inverted.ndim == 3 and op.inverted.shape[:2] != (1, 1)  # pixel has its own
     rows = (-1, source.channels) if each else (-1,)
-    tables: tuple[Table, ...] = (smallest("limits", op.minimum.reshape(rows), cpu),)
+    levels = isinstance(op, Quantize)
+    limits = op.minimum.reshape(rows if not levels else (-1, source.channels))
+    tables: tuple[Table, ...] = (smallest("limits", limits, cpu),)
     inverted = bool(op.inverted.any())
     if inverted:
         tables += (packed("inverted", op.inverted.reshape(rows), cpu),)
-    head = BitsHead(
-        source.channels,
-        pixel_words(result, cpu.word_bits),
-        ">=",
-        tables,
-        inverted,
-        place="[pixel]" if each else "",
+    place = "[pixel]" if each else ""
+    size = pixel_words(result, cpu.word_bits)
+    head: BitsHead | LevelsHead = BitsHead(
+        source.channels, size, ">=", tables, inverted, place=place
     )
+    if levels:
+        head = replace(levels_head(result, tables, ">=", cpu), inverted=inverted, place=place)
+        if each:
+            pixels = source.height * source.width
+            later = (f"[pixel + {level * pixels}u]" for level in range(1, result.levels))
+            head = replace(head, rows=("[pixel]", *later))
     ints = isinstance(source, Ints)
     return BinarizeView(
         pixels=source.height * source.width,
@@ -67,7 +83,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> BinarizeView | None:
 KERNEL = Kernel(
     "binarize",
     "direct",
-    ((Binarize,),),
+    ((Binarize,), (Quantize,)),
     frozenset({Layout.BYTES, Layout.SUMS16, Layout.SUMS32}),
     fit,
 )

@@ -96,15 +96,15 @@ def pooled(
     """The windows of the max-pool behind ``op``, and ``op`` with the OR for all channels.
 
     The last are the channels that it inverts. No windows: there is no pool, or windows of it that
-    share places, which would be computed more than once.
+    share places, which would be computed more than once; or it is not a pool of bits.
     """
     if len(ops) == 1:
         return None, op, None
     pool = ops[1]
     assert isinstance(pool, MaxPool)
-    if pool.stride[0] < pool.kernel[0] or pool.stride[1] < pool.kernel[1]:
+    overlap = pool.stride[0] < pool.kernel[0] or pool.stride[1] < pool.kernel[1]
+    if overlap or not isinstance(op.head, Threshold):
         return None, op, None
-    assert isinstance(op.head, Threshold)
     opposite = pool.all_set
     bound = np.int32(2**30)  # beyond every dot
     least = np.clip(op.head.min_dot, -bound, bound)

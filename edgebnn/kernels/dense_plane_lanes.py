@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgebnn.bits import Layout
-from edgebnn.ir import Dense, Ints, Op, Threshold, dot_bound, fan_in, infer
+from edgebnn.ir import Dense, Ints, Levels, Op, Threshold, dot_bound, fan_in, infer
 from edgebnn.kernels.base import HeadView, Inputs, Kernel, Table, head_view
 from edgebnn.kernels.dense_lanes import Lanes, fits, lanes
 from edgebnn.targets.base import Cpu
@@ -51,7 +51,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DensePlaneLanes | None
     rows = op.weights.reshape(len(op.weights), -1)
     most = rows.sum(axis=1) * (2**source.bits - 1)
     limits = None
-    if isinstance(op.head, Threshold):
+    if isinstance(op.head, Threshold | Levels):
         all_differ = dot_bound(fan_in(op), source)
         limits = np.clip(most - op.head.min_dot, -1, all_differ).astype(np.int32)
     return DensePlaneLanes(

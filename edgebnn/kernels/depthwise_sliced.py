@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn.bits import Layout, pack
-from edgebnn.ir import Bits, DepthwiseConv, Int32Array, Op, Sums, fan_in, infer
+from edgebnn.ir import Bits, DepthwiseConv, Int32Array, Levels, Op, Sums, fan_in, infer
 from edgebnn.kernels.base import (
     BitPixel,
     Inputs,
@@ -53,6 +53,8 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseSliced | None
     (op,) = ops
     source = inputs[0]
     if not isinstance(op, DepthwiseConv) or not isinstance(source, Bits):
+        return None
+    if isinstance(op.head, Levels):
         return None
     taps = fan_in(op)
     windows = window(op, source)

@@ -8,11 +8,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edgebnn.errors import EdgebnnError
 from edgebnn.nn.functional import ACTIVATION_ESTIMATORS, BETA, sign
+
+#: ``Sign(levels=...)``: how many thresholds, and how far apart they are unless one says so.
+SPACINGS: Mapping[int, float] = {1: 0.0, 3: 0.6, 7: 0.3}
 
 
 def positive(value: int, what: str) -> int:
@@ -115,6 +119,13 @@ def _described(x: Tensor, top: int) -> str:
 class Sign(nn.Module):
     """Binary activation: +1 where x >= 0, else -1; with ``num_features``, where x + shift >= 0.
 
+    With ``levels`` k it is the sum of the signs at k thresholds ``t[i]``, an odd integer:
+
+        ``y = sum of sign(x + shift - t[i])`` with ``t[i] = spacing * (i - (k - 1) / 2)``, i < k
+
+    which is -3, -1, 1 or 3 for three of them: activations of 2 bits. The field divides that by k;
+    here the norm behind the next layer does, and gradients are the same.
+
     Args:
         estimator: of the gradient g, in training (see :mod:`edgebnn.nn.functional`):
             "ste": ``g * 1{|x| <= 1}``;
@@ -126,6 +137,8 @@ class Sign(nn.Module):
         num_features: C, to learn a ``shift`` (C,) of each channel: RSign (ReActNet, arXiv
             2003.03488, section 4.2), whose alpha is -shift. None for none. The device pays nothing
             for it: it is folded into the thresholds.
+        levels: 1, 3 or 7 thresholds; the gradient is the sum of those of each step.
+        spacing: from one threshold to the next; None for 0.6 of three and 0.3 of seven.
 
     Eval mode is the comparison ``x + shift >= 0``, the sum rounded to float32, for any estimator.
 
@@ -136,7 +149,12 @@ class Sign(nn.Module):
     shift: nn.Parameter | None
 
     def __init__(
-        self, estimator: str = "ste", beta: float = BETA, num_features: int | None = None
+        self,
+        estimator: str = "ste",
+        beta: float = BETA,
+        num_features: int | None = None,
+        levels: int = 1,
+        spacing: float | None = None,
     ) -> None:
         super().__init__()
         self.estimator = known_estimator(estimator, ACTIVATION_ESTIMATORS)
@@ -149,22 +167,56 @@ class Sign(nn.Module):
             positive(num_features, "num_features")
         self.num_features = num_features
         self.shift = None if num_features is None else nn.Parameter(torch.zeros(num_features))
+        if type(levels) is not int or levels not in SPACINGS:
+            raise ValueError(f"levels must be 1, 3 or 7, not {levels!r}")
+        self.levels = levels
+        if spacing is None:
+            spacing = SPACINGS[levels]
+        if type(spacing) not in (int, float) or not 0.0 <= spacing < 1e6:
+            raise ValueError(f"spacing must be a number from 0 to 1e6, not {spacing!r}")
+        if (spacing > 0.0) != (levels > 1):
+            raise ValueError(f"spacing is {spacing!r} with {levels} threshold(s); give levels=3")
+        self.spacing = float(spacing)
 
     def config(self) -> dict[str, Any]:
-        return {
+        config = {
             "estimator": self.estimator,
             "beta": self.initial_beta,
             "num_features": self.num_features,
         }
+        # Files with plain signs are what they were before there were levels.
+        return config | (
+            {"levels": self.levels, "spacing": self.spacing} if self.levels > 1 else {}
+        )
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The thresholds, rising, each a float32 so that every device compares with the same."""
+        middle = (self.levels - 1) / 2
+        exact = (self.spacing * (i - middle) for i in range(self.levels))
+        return tuple(float(np.float32(threshold)) for threshold in exact)
 
     def shifted(self, x: Tensor) -> Tensor:
-        """``x + shift``, of which :meth:`forward` takes the sign."""
+        """``x + shift``."""
         if self.shift is None:
             return x
         return x + self.shift.reshape(1, -1, *([1] * (x.dim() - 2)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def differences(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``x + shift - t`` for each threshold t, of which :meth:`forward` adds up the signs.
+
+        A difference of floats is at least 0 exactly where the first is not below the second.
+        """
         x = self.shifted(x)
+        return tuple(x - t if t else x for t in self.thresholds)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = (self._sign(z) for z in self.differences(x))
+        for other in others:
+            first = first + other
+        return first
+
+    def _sign(self, x: Tensor) -> Tensor:
         if self.estimator == "stochastic" and not self.training:
             return sign(x)
         beta = self.initial_beta if self.beta is None else self.beta
@@ -176,6 +228,8 @@ class Sign(nn.Module):
             parts.append(f"beta={self.initial_beta}")
         if self.num_features is not None:
             parts.append(f"num_features={self.num_features}")
+        if self.levels > 1:
+            parts.append(f"levels={self.levels}, spacing={self.spacing}")
         return ", ".join(parts)
 
 

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgebnn.nn.functional import WEIGHT_ESTIMATORS, binarize_weight, sign_bit
-from edgebnn.nn.layers import known_estimator, positive
+from edgebnn.nn.layers import SPACINGS, known_estimator, positive
 
 Pair = int | tuple[int] | tuple[int, int]
 Padding = int | tuple[int, int] | tuple[int, int, int, int] | Literal["same"]
 Padding1d = int | tuple[int, int] | Literal["same", "causal"]
+
+#: What may stand outside an image: 0, or the least or the largest value of a Sign.
+PAD_VALUES = (0, *(value for levels in SPACINGS for value in (-levels, levels)))
 
 
 def _sizes(value: Any, what: str, axes: int) -> tuple[int, ...]:
@@ -120,8 +123,11 @@ class BinaryConv(nn.Module):
         self.kernel_size = _sizes(kernel_size, "kernel_size", self.axes)
         self.stride = _sizes(stride, "stride", self.axes)
         self.padding = self._checked_padding(padding)
-        if pad_value not in (-1, 0, 1):
-            raise ValueError(f"pad_value must be -1, 0 or 1, not {pad_value!r}")
+        if pad_value not in PAD_VALUES:
+            raise ValueError(
+                f"pad_value must be -1, 0 or 1, or -3, 3, -7 or 7 behind a Sign of as many levels, "
+                f"not {pad_value!r}"
+            )
         self.pad_value = int(pad_value)
         if groups != 1 and not groups == in_channels == out_channels:
             raise ValueError(
@@ -261,7 +267,8 @@ class BinaryConv2d(BinaryConv):
             Keras, the output is the input's size divided by the stride, rounded up, and where the
             padding of an axis is odd there is one more at the bottom or the right.
         pad_value: what stands outside the image. 0 is a third value, neither +1 nor -1, and as
-            exact as the others; -1 and +1 cost the device less at the border.
+            exact as the others; -1 and +1 cost the device less at the border. Behind a Sign of k
+            levels it is 0, -k or k.
         groups: 1, or ``in_channels`` for a depthwise convolution (then out_channels must be
             in_channels too).
         estimator, bias: as in BinaryLinear.

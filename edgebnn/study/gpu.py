@@ -98,7 +98,8 @@ def networks(
 ) -> Iterator[Row]:
     """Whole networks on uint8 images, ours and their float twins."""
     for subject in subjects:
-        runner = Runner(subject.network)
+        runner, chain = Runner(subject.network), Runner(subject.network, persistent=False)
+        at_once = schedule(subject.network).at_once
         forms = {
             "fp16": _twin(subject.module, torch.float16, bench.device),
             "fp32": _twin(subject.module, torch.float32, bench.device),
@@ -109,6 +110,9 @@ def networks(
             row = functools.partial(_network_row, bench, subject, batch, given)
             yield row("edgebnn", "graph", "int32", runner, level)
             yield row("edgebnn", "eager", "int32", runner, level)
+            if at_once is not None and batch <= (at_once.most or batch):
+                yield row("edgebnn chain", "graph", "int32", chain, level)
+                yield row("edgebnn chain", "eager", "int32", chain, level)
             for how, twin in forms.items():
                 yield row(f"torch {how}", "graph", how, twin, how)
                 yield row(f"torch {how}", "eager", how, twin, how)
@@ -237,8 +241,8 @@ def _sources(case: Case) -> list[tuple[str, bool]]:
             layer = only_many(plain_product(n, n, bits=bits))
             found.append((source_of([(name, layer)], PREFIX), True))
         int8 = matmul.TYPES[torch.int8]
-        for columns in (0, n):
-            layer = matmul.pack_layer(n, columns, int8, along=True)
+        for columns, bits in ((0, False), (n, False), (n, True)):
+            layer = matmul.pack_layer(n, columns, int8, along=True, bits=bits)
             found.append((source_of([("pack", layer)], PREFIX), False))
     for size, channels in case.convolutions:
         layer = product(*convolution(size, channels))

@@ -54,9 +54,13 @@ def products(bench: Bench, sizes: Sequence[int]) -> Iterator[Row]:
         exact = torch._int_mm(*signs[0])
         packing, stream = bench.gpus[-1], bench.stream()
         rows = [matmul.pack_rows(a, packing, stream) for a, _ in signs]
-        columns = [matmul.pack_columns(b, packing, stream) for _, b in signs]
+        columns, of_bits = (
+            [matmul.pack_columns(b, packing, stream, bits=bits) for _, b in signs]
+            for bits in (False, True)
+        )
         for gpu in reversed(bench.gpus):
-            yield from _our_products(bench, gpu, n, rows, columns, exact)
+            yield _product_of_numbers(bench, gpu, n, rows, columns, exact)
+            yield _product_of_bits(bench, gpu, n, rows, of_bits, exact)
         yield _naive_product(bench, n, signs, exact)
         yield _product_row(bench, n, "int8", "int32", torch._int_mm, signs)
         for how, kind in (("fp16", torch.float16), ("fp32", torch.float32)):
@@ -96,26 +100,35 @@ def only_many(layer: Layer) -> Layer:
     return replace(layer, launches=(replace(layer.launches[-1], least=1),))
 
 
-def _our_products(
+def _product_of_numbers(
     bench: Bench,
     gpu: Gpu,
     n: int,
     rows: Sequence[Tensor],
     columns: Sequence[tuple[Tensor, Tensor]],
     exact: Tensor,
-) -> Iterator[Row]:
-    how, device = LEVELS[gpu.level], bench.device
-    dots = torch.empty((n, n), dtype=torch.int32, device=device)
+) -> Row:
+    dots = torch.empty((n, n), dtype=torch.int32, device=bench.device)
     run = bench.queue(gpu, "dots", only_many(plain_product(n, n, bits=False)), n)
     given = [(x, dots, *column) for x, column in zip(rows, columns, strict=True)]
     run(*given[0])
     good = torch.equal(dots, exact)
-    yield _product_row(bench, n, how, "int32", run, given, good)
+    return _product_row(bench, n, LEVELS[gpu.level], "int32", run, given, good)
 
+
+def _product_of_bits(
+    bench: Bench,
+    gpu: Gpu,
+    n: int,
+    rows: Sequence[Tensor],
+    columns: Sequence[tuple[Tensor, Tensor]],
+    exact: Tensor,
+) -> Row:
+    device = bench.device
     layer = only_many(plain_product(n, n, bits=True))
     tile, count = int(layer.constants["TILE"]), int(layer.constants["ONES"])
     least = torch.randint(-(n // 64) - 1, n // 64 + 1, (n,), device=device)
-    order = torch.from_numpy(channel_of_column(tile)).to(device)
+    order = torch.from_numpy(channel_of_column(tile, bits=True)).to(device)
     in_columns = F.pad(least, (0, count - n)).reshape(-1, tile)[:, order].flatten()
     packed = torch.empty(n * n // 8, dtype=torch.uint8, device=device)
     given = []
@@ -126,7 +139,7 @@ def _our_products(
     run = bench.queue(gpu, "bits", layer, n)
     run(*given[0])
     good = torch.equal(_unpacked(packed, n), exact[:128] >= least)
-    yield _product_row(bench, n, how, "bits", run, given, good)
+    return _product_row(bench, n, LEVELS[gpu.level], "bits", run, given, good)
 
 
 def _unpacked(packed: Tensor, n: int) -> Tensor:

@@ -39,8 +39,8 @@ def get_target(name: str) -> Target:
     """
     if name == CUDA.name:
         raise EdgebnnError(
-            f"'{name}' is no CPU, and only edgebnn generate writes code for it; pick one of: "
-            f"{', '.join(TARGETS)}, or a board: {', '.join(BOARDS)}"
+            f"'{name}' is no CPU: edgebnn generate writes code for it, and edgebnn verify runs it; "
+            f"pick one of: {', '.join(TARGETS)}, or a board: {', '.join(BOARDS)}"
         )
     if name in TARGETS:
         return TARGETS[name]

@@ -11,7 +11,9 @@ Layers are separated by ``-``; ``2x`` before a layer repeats it.
 ``256FC`` dense layer of 256 bits; norm and sign follow
 ======== =====================================================================================
 
-A dense layer with one score a class and an output norm end every network, unsaid. On signals, which
+A dense layer with one score a class and an output norm end every network, unsaid. With an integer
+head that layer reads the sums of the last convolution, pooled or not, and no norm and sign come
+between; all else is the same. On signals, which
 are images of width 1, kernels and pools are 1-D: ``64C5`` sees five samples.
 """
 
@@ -45,11 +47,15 @@ class Style:
         learned_shift: a trainable shift a channel before each sign (RSign).
         weights: gradient estimator of the weights; see :class:`edgebnn.nn.BinaryLinear`.
         norm: "batch" or "shift".
-        pad_value: around hidden convolutions; -1 is free on the device, 0 is as published.
+        pad_value: around hidden convolutions, times the levels; -1 is free on the device, 0 is as
+            published.
         dropout_input: probability of dropping an input.
         dropout_hidden: probability of dropping a hidden bit.
         bits: of an input, 1 to 8.
         zero_point: the input that stands for 0, as around the first convolution.
+        levels: thresholds of each activation, 1, 3 or 7.
+        level_spacing: from one to the next; 0 for what :class:`edgebnn.nn.Sign` takes.
+        head: "sign", or "integer": the last layer reads the sums of the convolution before it.
     """
 
     sign: str = "ste"
@@ -62,6 +68,9 @@ class Style:
     dropout_hidden: float = 0.0
     bits: int = 8
     zero_point: int = 0
+    levels: int = 1
+    level_spacing: float = 0.0
+    head: str = "sign"
 
 
 def parse(notation: str) -> list[re.Match[str]]:
@@ -125,6 +134,7 @@ class _Builder:
         self.style = style
         self.channels, self.height, self.width = shape
         self.largest = 2**style.bits - 1  # of the values that the next layer reads
+        self.reach = 0  # of the sums that no norm has seen
         self.open = False
         self.pooled = False
         self.flat = False
@@ -171,11 +181,21 @@ class _Builder:
             if kernel % 2 == 0:
                 raise EdgebnnError(f"'{layer[0]}' in '{self.notation}' changes the size; take R3")
             norm, sign = self._norm(), self._sign()
+            reach, self.largest = self.reach, self.style.levels
             conv = self._conv(self.channels, kernel, 1, kernel // 2)
+            self.reach += reach
             self.layers.append(bnn.Residual(norm, sign, conv))
 
     def finish(self, classes: int) -> nn.Module:
-        self._close()
+        if self.style.head == "integer":
+            if self.flat or not self.open:
+                raise EdgebnnError(
+                    f"an integer head reads the sums of a convolution, and network "
+                    f"'{self.notation}' does not end in one; change that, or set head=sign"
+                )
+            self.largest = self.reach
+        else:
+            self._close()
         self._flatten()
         features = self.channels
         bound = features * self.largest
@@ -193,6 +213,7 @@ class _Builder:
 
     def _dense(self, outputs: int) -> None:
         self.layers.append(bnn.BinaryLinear(self.channels, outputs, estimator=self.style.weights))
+        self.reach = self.channels * self.largest
         self.channels = outputs
         self.open = True
         self.weighted += 1
@@ -203,6 +224,8 @@ class _Builder:
         first = not any(isinstance(m, BinaryConv) for m in self.layers)
         self.open, self.pooled = True, False
         self.weighted += 1
+        taps = kernel if self.signal else kernel**2
+        self.reach = self.channels // groups * taps * self.largest
         kind = bnn.BinaryConv1d if self.signal else bnn.BinaryConv2d
         return kind(
             self.channels,
@@ -210,7 +233,7 @@ class _Builder:
             kernel,
             stride=stride,
             padding=padding,
-            pad_value=0 if first else self.style.pad_value,
+            pad_value=0 if first else self.style.pad_value * self.style.levels,
             groups=groups,
             estimator=self.style.weights,
         )
@@ -221,14 +244,20 @@ class _Builder:
 
     def _sign(self) -> nn.Module:
         shifted = self.channels if self.style.learned_shift else None
-        return bnn.Sign(self.style.sign, beta=self.style.sign_beta, num_features=shifted)
+        return bnn.Sign(
+            self.style.sign,
+            beta=self.style.sign_beta,
+            num_features=shifted,
+            levels=self.style.levels,
+            spacing=self.style.level_spacing or None,
+        )
 
     def _close(self) -> None:
-        """Norm and sign after sums; then the values are bits."""
+        """Norm and sign after sums; then the values are bits, or of several levels."""
         if self.open:
             self.layers += [self._norm(), self._sign()]
             self.open = False
-            self.largest = 1
+            self.largest = self.style.levels
             if self.style.dropout_hidden:
                 self.layers.append(bnn.Dropout(self.style.dropout_hidden))
 

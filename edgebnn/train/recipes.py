@@ -35,9 +35,12 @@ class Recipe:
         sign: gradient of the activations: ste, stochastic, swish, swish_trained or polynomial.
         sign_beta: steepness of the swish estimators.
         learned_shift: a trainable shift a channel before each sign.
+        levels: thresholds of each activation, 1, 3 or 7: 1, 2 or 3 bits.
+        level_spacing: from one threshold to the next; 0 for 0.6 of three and 0.3 of seven.
+        head: "sign", or "integer": the last layer reads the sums of the last convolution.
         weights: gradient of the weights: identity, stochastic, magnitude or swish.
         norm: "batch" or "shift".
-        pad_value: around hidden convolutions: -1, 0 or 1.
+        pad_value: around hidden convolutions: -1, 0 or 1, times the levels.
         dropout_input: probability of dropping an input.
         dropout_hidden: probability of dropping a hidden bit.
         epochs: passes over the training images.
@@ -75,6 +78,9 @@ class Recipe:
     sign: str = "ste"
     sign_beta: float = 5.0
     learned_shift: bool = False
+    levels: int = 1
+    level_spacing: float = 0.0
+    head: str = "sign"
     weights: str = "identity"
     norm: str = "batch"
     pad_value: int = -1
@@ -123,6 +129,11 @@ class Recipe:
                 f"recipe '{self.name}': zero_point is {self.zero_point}; an input of "
                 f"{self.input_bits} bits is 0 to {2**self.input_bits - 1}"
             )
+        if self.level_spacing and self.levels == 1:
+            raise EdgebnnError(
+                f"recipe '{self.name}': level_spacing is between thresholds, of which there is one "
+                f"with levels = 1; set levels = 3"
+            )
         networks.parse(self.network)
         if self.teacher:
             networks.parse(self.teacher)
@@ -149,6 +160,9 @@ class Recipe:
             sign=self.sign,
             sign_beta=self.sign_beta,
             learned_shift=self.learned_shift,
+            levels=self.levels,
+            level_spacing=self.level_spacing,
+            head=self.head,
             weights=self.weights,
             norm=self.norm,
             pad_value=self.pad_value,
@@ -189,6 +203,8 @@ class Recipe:
 
 _CHOICES: Mapping[str, tuple[Any, ...]] = {
     "sign": ("ste", "stochastic", "swish", "swish_trained", "polynomial"),
+    "levels": (1, 3, 7),
+    "head": ("sign", "integer"),
     "weights": ("identity", "stochastic", "magnitude", "swish"),
     "norm": ("batch", "shift"),
     "pad_value": (-1, 0, 1),
@@ -202,6 +218,7 @@ _CHOICES: Mapping[str, tuple[Any, ...]] = {
 }
 _RANGES: Mapping[str, tuple[float, float]] = {
     "sign_beta": (0.01, 1000),
+    "level_spacing": (0, 1000),
     "dropout_input": (0, 0.99),
     "dropout_hidden": (0, 0.99),
     "epochs": (1, 1e6),

@@ -16,6 +16,10 @@
 #include <cstddef>
 #include <new>
 
+#if !defined(EDGEBNN_PERSISTENT)
+#define EDGEBNN_PERSISTENT 1 /* 0: small batches, too, are computed by a kernel or more a layer */
+#endif
+
 #if MLP_INTERFACE != 0xC1E3F5CBu
 #error "mlp.h and mlp.cu are not of one run of edgebnn generate; copy both again"
 #endif
@@ -23,16 +27,27 @@
 /* --- on the GPU ------------------------------------------------------------------------------- */
 
 /*
- * What the GPU has for products of bits: 0 population counts, 1 tensor cores by mma.sync, 2 those of
- * Hopper by wgmma. From sm_100 on tensor cores have no bits, and mma.sync is slower than counting.
+ * What products of bits are made with: 0 population counts; tensor cores by mma.sync, 1 on bits with xor, 2 on
+ * bytes that are 0 or 1, 3 on bits with and; 4 those of Hopper by wgmma. Turing's have xor alone, and from
+ * sm_100 on they have no bits: instructions for bits are slow there, or none.
  */
 #if !defined(EDGEBNN_LEVEL)
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define EDGEBNN_LEVEL 2
-#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800 && __CUDA_ARCH__ < 1000
-#define EDGEBNN_LEVEL 1
-#else
+#if !defined(__CUDA_ARCH__)
 #define EDGEBNN_LEVEL 0
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define EDGEBNN_LEVEL 4
+#elif __CUDA_ARCH__ >= 1000
+#define EDGEBNN_LEVEL 2
+#elif __CUDA_ARCH__ >= 800
+#define EDGEBNN_LEVEL 3
+#else
+#define EDGEBNN_LEVEL 1
+#endif
+#elif defined(__CUDA_ARCH__)
+#if EDGEBNN_LEVEL > 1 && __CUDA_ARCH__ < 800
+#error "EDGEBNN_LEVEL 2 and 3 are for sm_80 and later"
+#elif EDGEBNN_LEVEL > 3 && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#error "EDGEBNN_LEVEL 4 is for sm_90a"
 #endif
 #endif
 
@@ -65,6 +80,7 @@ struct dense1_layer {
     static constexpr int FEATURES = 16;
     static constexpr bool INTS = true;
     static constexpr bool HEAD_BITS = true;
+    static constexpr bool ALIGNED = false;
     static constexpr int RESULT_UNIT = 4;
     static constexpr int RESULT_UNITS = 1;
     static constexpr int BORDERS = 1;
@@ -98,6 +114,7 @@ struct dense2_layer {
     static constexpr int FEATURES = 8;
     static constexpr bool INTS = false;
     static constexpr bool HEAD_BITS = false;
+    static constexpr bool ALIGNED = false;
     static constexpr int RESULT_UNIT = 4;
     static constexpr int RESULT_UNITS = 1;
     static constexpr int BORDERS = 1;
@@ -150,6 +167,31 @@ extern "C" __global__ void __launch_bounds__(128) mlp_best(const run r)
     best<best_layer>(r);
 }
 
+struct runs { /* what the kernel of all layers is given */
+    run layers[2];
+    unsigned *barrier; /* the state of the grid's: 0 before the first launch */
+};
+
+extern "C" __global__ void __launch_bounds__(256) mlp_all_layers(const runs r)
+{
+    SHARED_ARRAY(uint4, planes, 256);
+    SHARED_ARRAY(int, parts, PARTS);
+
+    group_part<dense1_layer> dense1_part = {};
+
+    dense1_part.load(r.layers[0], (int)blockIdx.x);
+    planes_of_all<dense1_layer>(r.layers[0], planes);
+    __syncthreads();
+    layer_of_few<dense1_layer>(r.layers[0], dense1_part, planes, parts);
+
+    const unsigned dense2_before = grid_arrive(r.barrier);
+    group_part<dense2_layer> dense2_part = {};
+
+    dense2_part.load(r.layers[1], (int)blockIdx.x);
+    grid_wait(r.barrier, dense2_before);
+    layer_of_few<dense2_layer>(r.layers[1], dense2_part, planes, parts);
+}
+
 extern "C" __global__ void mlp_level(const run r)
 {
     *(int *)r.result = EDGEBNN_LEVEL;
@@ -166,6 +208,7 @@ struct tables { /* here and in the GPU's memory */
     alignas(256) int32_t dense1_limits[64];
     alignas(256) uint32_t dense2_weights[64][4];
     alignas(256) int32_t dense2_limits[96];
+    alignas(256) unsigned barrier; /* of the kernel of all layers, which changes it */
 };
 
 /* clang-format off */
@@ -317,6 +360,7 @@ const tables constants = {
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 402648150, -240093570, 0, 0, 0, 0, 0, 0, 328762208, 0, 0,
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 },
+0u, /* barrier */
 };
 /* clang-format on */
 
@@ -325,7 +369,7 @@ struct grid { /* blocks for so many items an image, times columns */
     bool resident; /* no more blocks than multiprocessors */
 };
 
-/* Where a kernel has three, they are for the levels of products of bits. */
+/* Where a kernel has several, they are for the levels of products of bits. */
 /* dense1: 16 x 8 bits -> 8 bits [product_one, planes, product_few, product] */
 constexpr grid mlp_dense1_one_grids[] = {
     { 1, 1, 1, 256, 0, false },
@@ -338,6 +382,8 @@ constexpr grid mlp_dense1_few_grids[] = {
 };
 constexpr grid mlp_dense1_grids[] = {
     { 1, 128, 1, 256, 35840, false },
+    { 1, 128, 1, 256, 10240, false },
+    { 1, 128, 1, 256, 20480, false },
     { 1, 128, 1, 256, 20480, false },
     { 1, 128, 1, 256, 20480, false },
 };
@@ -350,6 +396,8 @@ constexpr grid mlp_dense2_few_grids[] = {
 };
 constexpr grid mlp_dense2_grids[] = {
     { 1, 128, 1, 256, 35840, false },
+    { 1, 128, 1, 256, 10240, false },
+    { 1, 128, 1, 256, 20480, false },
     { 1, 128, 1, 256, 20480, false },
     { 1, 128, 1, 256, 20480, false },
 };
@@ -366,7 +414,7 @@ constexpr size_t filled(int batch)
 } /* namespace */
 
 struct mlp {
-    int device, multiprocessors, level, max_batch;
+    int device, multiprocessors, cooperative, level, max_batch;
     mlp_cuda::tables *tables; /* on the GPU */
     unsigned char *memory;  /* on the GPU: tensors, and then the scores that predict needs */
 };
@@ -385,6 +433,33 @@ static cudaError_t start(const ::mlp *model, void (*kernel)(run), const grid &ho
     return cudaLaunchKernel(kernel, dim3(blocks), dim3(how.threads), arguments, how.shared, stream);
 }
 
+/*
+ * The network in one kernel. Its blocks wait for each other: the launch is a cooperative one, which begins when
+ * there is room for all of them, so that two of them never keep each other waiting, and fails where there
+ * never is.
+ */
+static cudaError_t run_at_once(const ::mlp *model, const uint8_t *inputs, int32_t *scores, int batch,
+    cudaStream_t stream)
+{
+    struct tables *const tables = model->tables;
+    unsigned char *const memory = model->memory;
+    const size_t images = filled(batch);
+    const int blocks = model->multiprocessors < 1 ? model->multiprocessors : 1;
+    runs what = {
+        {
+            { inputs, nullptr, memory + 256 * images,
+                tables->dense1_weights, tables->dense1_limits, batch },
+            { memory + 256 * images, nullptr, scores,
+                tables->dense2_weights, tables->dense2_limits, batch },
+        },
+        &tables->barrier,
+    };
+    void *arguments[] = {&what};
+
+    return cudaLaunchCooperativeKernel(
+        mlp_all_layers, dim3((unsigned)blocks), dim3(256), arguments, 0, stream);
+}
+
 /* The network: layer after layer. */
 static cudaError_t run_layers(const ::mlp *model, const uint8_t *inputs, int32_t *scores, int batch,
     cudaStream_t stream)
@@ -393,6 +468,10 @@ static cudaError_t run_layers(const ::mlp *model, const uint8_t *inputs, int32_t
     unsigned char *const memory = model->memory;
     const size_t images = filled(batch);
     cudaError_t status = cudaSuccess;
+
+    if (EDGEBNN_PERSISTENT && model->cooperative && batch <= 16) {
+        return run_at_once(model, inputs, scores, batch, stream);
+    }
 
     /* dense1: 16 x 8 bits -> 8 bits [product_one, planes, product_few, product] */
     if (status == cudaSuccess && batch <= 1) {
@@ -486,6 +565,10 @@ static cudaError_t set_up(::mlp *model)
     if (status == cudaSuccess) {
         status = cudaDeviceGetAttribute(
             &model->multiprocessors, cudaDevAttrMultiProcessorCount, model->device);
+    }
+    if (status == cudaSuccess) {
+        status = cudaDeviceGetAttribute(
+            &model->cooperative, cudaDevAttrCooperativeLaunch, model->device);
     }
     if (status == cudaSuccess) {
         status = cudaMalloc(&model->tables, sizeof constants);

@@ -25,6 +25,7 @@ enum cudaError_t {
     cudaErrorMemoryAllocation = 2,
     cudaErrorInvalidConfiguration = 9,
     cudaErrorInvalidDevice = 101,
+    cudaErrorCooperativeLaunchTooLarge = 720,
 };
 
 enum cudaMemcpyKind {
@@ -37,6 +38,7 @@ enum cudaDeviceAttr {
     cudaDevAttrMultiProcessorCount = 16,
     cudaDevAttrComputeCapabilityMajor = 75,
     cudaDevAttrComputeCapabilityMinor = 76,
+    cudaDevAttrCooperativeLaunch = 95,
     cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
 };
 
@@ -276,6 +278,9 @@ inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, 
     case cudaDevAttrComputeCapabilityMinor:
         *value = static_cast<int>(settings.capability % 10);
         return cudaSuccess;
+    case cudaDevAttrCooperativeLaunch:
+        *value = static_cast<int>(settings.cooperative);
+        return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
         *value = most_shared_bytes();
         return cudaSuccess;
@@ -296,6 +301,8 @@ inline const char *cudaGetErrorString(cudaError_t error)
         return "invalid configuration argument";
     case cudaErrorInvalidDevice:
         return "invalid device ordinal";
+    case cudaErrorCooperativeLaunchTooLarge:
+        return "too many blocks in cooperative launch";
     }
     return "unrecognized error code";
 }
@@ -329,19 +336,17 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(A...), cudaFuncAttribute attribu
     return cudaSuccess;
 }
 
-/*
- * Runs the kernel to its end. As in CUDA, a launch that asks for too much is an error, and nothing runs. The
- * kernel's own type is needed: a `const void *` does not say how its argument is passed.
- */
+namespace cuda_model {
+
+/* Runs the kernel to its end, by launch() or launch_together(). */
 template <class... A>
-cudaError_t cudaLaunchKernel(void (*kernel)(A...), dim3 grid, dim3 threads, void **arguments,
-                             std::size_t shared = 0, cudaStream_t = nullptr)
+cudaError_t launch_kernel(const char *function, decltype(launch) &by, void (*kernel)(A...), dim3 grid,
+                          dim3 threads, void **arguments, std::size_t shared)
 {
-    using namespace cuda_model;
     static_assert((std::is_trivially_copyable_v<A> && ...));
     const auto limit = host.shared_limits.find(reinterpret_cast<const void *>(kernel));
     const int most = limit != host.shared_limits.end() ? limit->second : 48 << 10;
-    if (fails("cudaLaunchKernel") || shared > static_cast<std::size_t>(most)) {
+    if (fails(function) || shared > static_cast<std::size_t>(most)) {
         return result(cudaErrorInvalidValue);
     }
     if (grid.x < 1 || grid.x > 0x7FFFFFFFu || threads.x < 1 || threads.x > MAX_THREADS ||
@@ -353,6 +358,33 @@ cudaError_t cudaLaunchKernel(void (*kernel)(A...), dim3 grid, dim3 threads, void
         return std::tuple<std::remove_cv_t<A>...>{*static_cast<std::remove_cv_t<A> *>(*next++)...};
     }();
     [[maybe_unused]] const SegmentationFaults faults;
-    launch(grid.x, threads.x, shared, [&] { std::apply(kernel, copies); });
+    by(grid.x, threads.x, shared, [&] { std::apply(kernel, copies); });
     return cudaSuccess;
+}
+
+}  // namespace cuda_model
+
+/*
+ * As in CUDA, a launch that asks for too much is an error, and nothing runs. The kernel's own type is needed: a
+ * `const void *` does not say how its argument is passed.
+ */
+template <class... A>
+cudaError_t cudaLaunchKernel(void (*kernel)(A...), dim3 grid, dim3 threads, void **arguments,
+                             std::size_t shared = 0, cudaStream_t = nullptr)
+{
+    using namespace cuda_model;
+    return launch_kernel("cudaLaunchKernel", launch, kernel, grid, threads, arguments, shared);
+}
+
+/* All blocks are there at once. The model has room for one on a multiprocessor. */
+template <class... A>
+cudaError_t cudaLaunchCooperativeKernel(void (*kernel)(A...), dim3 grid, dim3 threads, void **arguments,
+                                        std::size_t shared = 0, cudaStream_t = nullptr)
+{
+    using namespace cuda_model;
+    if (settings.cooperative == 0 || grid.x > settings.multiprocessors) {
+        return result(cudaErrorCooperativeLaunchTooLarge);
+    }
+    return launch_kernel("cudaLaunchCooperativeKernel", launch_together, kernel, grid, threads, arguments,
+                         shared);
 }

@@ -35,6 +35,7 @@ struct Settings {
     /* Few, so that persistent kernels loop. */
     unsigned multiprocessors = from_environment("EDGEBNN_CUDA_MULTIPROCESSORS", 3);
     unsigned capability = from_environment("EDGEBNN_CUDA_CAPABILITY", 90); /* 10 * major + minor */
+    unsigned cooperative = from_environment("EDGEBNN_CUDA_COOPERATIVE", 1); /* launches, or none */
     /* Not 0: threads and bulk copies take turns at random. */
     unsigned seed = from_environment("EDGEBNN_CUDA_SEED", 0);
     /* The n-th call of this function from now on fails, once; "any" counts all that can fail; 0: none. */
@@ -145,6 +146,7 @@ struct Block {
     NamedBarrier named[MAX_BARRIERS] = {};
     std::map<const barrier_t *, Barrier> barriers;
     std::vector<BulkCopy> bulk; /* in flight */
+    std::vector<Fiber *> polling; /* for what another block does */
     std::vector<StaticArray> statics;
     std::function<void()> kernel;
 };
@@ -233,7 +235,7 @@ inline void check_shared(const void *address, std::size_t bytes, const char *wha
     }
 }
 
-/* Blocks run one after another, so that a static variable is one block's. */
+/* One block at a time has it: what other blocks of a cooperative launch have there is kept elsewhere. */
 template <class T> struct StaticShared {
     static_assert(sizeof(T) <= 48 << 10, "static shared memory has at most 48 KiB");
     alignas(16) T array;
@@ -549,7 +551,7 @@ inline void finish_groups(Warp &warp)
 inline void idle()
 {
     if (!block.bulk.empty()) {
-        const std::size_t which = scheduler.seed / 256 % (scheduler.seed != 0 ? block.bulk.size() : 1);
+        const std::size_t which = turn(block.bulk.size());
         const BulkCopy copy = std::move(block.bulk[which]);
         block.bulk.erase(block.bulk.begin() + static_cast<std::ptrdiff_t>(which));
         deliver(copy);
@@ -594,7 +596,8 @@ inline void run_thread()
     }
 }
 
-inline void run_block()
+/* Gives a block garbage for shared memory, and lets its warps live. */
+inline void begin_block()
 {
     std::memset(block.shared, GARBAGE, block.shared_bytes);
     for (const StaticArray &array : block.statics) {
@@ -612,18 +615,23 @@ inline void run_block()
     for (unsigned i = 0; i < block.threads_count; i++) {
         block.threads[i] = {};
     }
-    run(block.threads_count, run_thread, idle);
+}
+
+/* What a block may not leave behind. */
+inline void end_block()
+{
     if (!block.bulk.empty()) {
         fail(block.bulk[0].where, "copy_bulk: block %u ended before it arrived", blockIdx.x);
     }
-    for (unsigned i = 0; i < warps; i++) {
+    for (unsigned i = 0; i < (block.threads_count + WARP_SIZE - 1) / WARP_SIZE; i++) {
         if (block.warps[i].issued != block.warps[i / 4 * 4].issued) {
             fail({}, "group_mma: warps %u and %u issued different ones", i / 4 * 4, i);
         }
     }
 }
 
-inline void launch(unsigned grid, unsigned threads, std::size_t shared_bytes, std::function<void()> kernel)
+/* What all blocks of a launch have in common. */
+inline void begin_launch(unsigned grid, unsigned threads, std::size_t shared_bytes, std::function<void()> kernel)
 {
     if (scheduler.current != &scheduler.main) {
         fail({}, "a kernel launches a kernel");
@@ -634,10 +642,141 @@ inline void launch(unsigned grid, unsigned threads, std::size_t shared_bytes, st
     gridDim = {grid};
     blockDim = {threads};
     place_shared(shared_bytes);
+}
+
+inline void launch(unsigned grid, unsigned threads, std::size_t shared_bytes, std::function<void()> kernel)
+{
+    begin_launch(grid, threads, shared_bytes, std::move(kernel));
     for (unsigned i = 0; i < grid; i++) {
         blockIdx = {i, 0, 0};
-        run_block();
+        begin_block();
+        run(threads, run_thread, idle);
+        end_block();
     }
+    block.kernel = nullptr;
+}
+
+/* --- blocks that run together ------------------------------------------------------------------ */
+
+/*
+ * A block of a cooperative launch, while another has the place of the one that runs. Blocks change places
+ * when all threads of one wait and some of them poll, for what only another block can do.
+ */
+struct Resident {
+    Block block;
+    std::vector<std::unique_ptr<Fiber>> fibers;
+    std::deque<Fiber *> ready;
+    unsigned unfinished = 0; /* threads */
+    std::vector<std::vector<unsigned char>> shared; /* its arrays of shared memory, the dynamic one first */
+};
+
+struct Together {
+    std::vector<std::unique_ptr<Resident>> residents; /* kept from launch to launch */
+    unsigned count = 0;     /* of this launch; 0: it is none */
+    unsigned unfinished = 0; /* blocks */
+    unsigned fruitless = 0; /* changes of place since some block went on */
+};
+
+inline Together together;
+
+/* Have this block's shared memory, or what is kept of it, the other way round; unknown arrays are garbage. */
+inline void exchange_shared(Resident &one)
+{
+    std::size_t which = 0;
+    const auto exchange = [&](void *begin, std::size_t bytes) {
+        if (one.shared.size() <= which) {
+            one.shared.emplace_back(bytes, GARBAGE);
+        }
+        unsigned char *const memory = static_cast<unsigned char *>(begin);
+        std::swap_ranges(memory, memory + bytes, one.shared[which].begin());
+        which++;
+    };
+    exchange(block.shared, block.shared_bytes);
+    for (const StaticArray &array : block.statics) {
+        exchange(array.begin, array.bytes);
+    }
+}
+
+/* Puts a block that waits into the place of the one that runs, or takes it out again. */
+inline void exchange(unsigned number)
+{
+    Resident &one = *together.residents[number];
+    exchange_shared(one);
+    std::swap(block, one.block);
+    std::swap(block.statics, one.block.statics); /* where they lie is the same for all */
+    std::swap(scheduler.fibers, one.fibers);
+    std::swap(scheduler.ready, one.ready);
+    std::swap(scheduler.unfinished, one.unfinished);
+    blockIdx = {number, 0, 0};
+}
+
+/* After this block the next one that has not ended; its polling threads look again. */
+inline void next_block()
+{
+    unsigned next = blockIdx.x;
+    std::size_t further = 1 + turn(together.count);
+    exchange(next);
+    while (further > 0) {
+        next = (next + 1) % together.count;
+        further -= together.residents[next]->unfinished != 0;
+    }
+    exchange(next);
+    if (!scheduler.ready.empty()) {
+        together.fruitless = 0;
+    }
+    for (Fiber *fiber : std::exchange(block.polling, {})) {
+        wake(*fiber);
+    }
+}
+
+/* All threads of a block wait: for a copy, or for another block, or for ever. */
+inline void idle_together()
+{
+    if (!block.bulk.empty() || block.polling.empty()) {
+        idle();
+    } else if (together.fruitless++ > 100 * together.count) {
+        fail(block.polling[0]->where, "deadlock: every block waits for another, this one in %s",
+             block.polling[0]->what);
+    } else {
+        next_block();
+    }
+}
+
+/* As launch(), with all blocks there from the beginning to the end. */
+inline void launch_together(unsigned grid, unsigned threads, std::size_t shared_bytes,
+                            std::function<void()> kernel)
+{
+    begin_launch(grid, threads, shared_bytes, std::move(kernel));
+    while (together.residents.size() < grid) {
+        together.residents.push_back(std::make_unique<Resident>());
+    }
+    together.count = together.unfinished = grid;
+    together.fruitless = 0;
+    for (unsigned i = 0; i < grid; i++) {
+        Resident &one = *together.residents[i];
+        one.shared.clear();
+        one.block.threads_count = threads;
+        one.block.kernel = block.kernel;
+        one.block.shared = block.shared;
+        one.block.shared_bytes = shared_bytes;
+        exchange(i);
+        begin_block();
+        prepare(threads, run_thread, idle_together);
+        exchange(i);
+    }
+    blockIdx = {0, 0, 0};
+    exchange(0);
+    for (;;) {
+        jump(scheduler.main, next_ready());
+        end_block(); /* of the one that runs now */
+        together.fruitless = 0;
+        if (--together.unfinished == 0) {
+            break;
+        }
+        next_block();
+    }
+    exchange(blockIdx.x);
+    together.count = 0;
     block.kernel = nullptr;
 }
 
@@ -732,6 +871,38 @@ inline void multiply_bytes(Warp &warp)
         }
         return static_cast<unsigned>(sum);
     });
+}
+
+/* Of a warp's mma on one word of a row and of a column each. */
+struct SmallFragments {
+    int *c[2];
+    unsigned a, b;
+};
+
+/*
+ * "Matrix Fragments for mma.m8n8k128": a row of A and a column of B are 4 words. Lane 4g + t has word t of row
+ * g and of column g, and of row g of the result columns 2t and 2t + 1.
+ */
+inline void multiply_differing(Warp &warp)
+{
+    unsigned a[8][4], b[8][4];
+    for (unsigned lane = 0; lane < WARP_SIZE; lane++) {
+        const SmallFragments &each = operand<SmallFragments>(warp, lane);
+        a[lane / 4][lane % 4] = each.a;
+        b[lane / 4][lane % 4] = each.b;
+    }
+    for (unsigned lane = 0; lane < WARP_SIZE; lane++) {
+        for (unsigned i = 0; i < 2; i++) {
+            int &c = *operand<SmallFragments>(warp, lane).c[i];
+            unsigned sum = static_cast<unsigned>(c);
+            for (unsigned word = 0; word < 4; word++) {
+                const unsigned both = a[lane / 4][word] ^ b[lane % 4 * 2 + i][word];
+                sum += static_cast<unsigned>(__builtin_popcount(both));
+            }
+            c = static_cast<int>(sum);
+        }
+    }
+    wake_lanes(warp);
 }
 
 struct Rows {
@@ -841,6 +1012,13 @@ inline void mma_and(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b
     cuda_model::meet("mma_and", here, &mine, cuda_model::multiply_bits);
 }
 
+inline void mma_xor(int &c0, int &c1, unsigned a, unsigned b, cuda_model::Here here = cuda_model::Here::now())
+{
+    cuda_model::need(75, "mma_xor", here);
+    cuda_model::SmallFragments mine{{&c0, &c1}, a, b};
+    cuda_model::meet("mma_xor", here, &mine, cuda_model::multiply_differing);
+}
+
 inline void mma_bytes(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
                       cuda_model::Here here = cuda_model::Here::now())
 {
@@ -849,19 +1027,48 @@ inline void mma_bytes(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned
     cuda_model::meet("mma_bytes", here, &mine, cuda_model::multiply_bytes);
 }
 
+/* "atom.add.release": adds, and gives what was there before. */
+inline unsigned add_release(unsigned *at, unsigned value)
+{
+    cuda_model::together.fruitless = 0;
+    return atomicAdd(at, value);
+}
+
+/* "ld.acquire" of what another block changes: the model lets the others run before it looks. */
+inline unsigned load_acquire(const unsigned *at, cuda_model::Here here = cuda_model::Here::now())
+{
+    using namespace cuda_model;
+    if (together.count == 0) {
+        fail(here, "load_acquire: that other blocks run as well is sure in a cooperative launch alone");
+    }
+    will_wait("load_acquire", here);
+    block.polling.push_back(scheduler.current);
+    wait();
+    return *at;
+}
+
+/* "ld.global.nc", not to be moved by a compiler. */
+inline uint4 load_early(const uint4 *at)
+{
+    return *at;
+}
+
 /* "cp.async": reads now (nothing if not valid), writes in copy_wait(). */
 template <int BYTES>
 void copy_async(void *shared, const void *global, bool valid, cuda_model::Here here = cuda_model::Here::now())
 {
     using namespace cuda_model;
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16);
-    need(80, "copy_async", here);
     check_aligned(shared, BYTES, "copy_async", here);
     check_aligned(global, BYTES, "copy_async", here);
     check_shared(shared, BYTES, "copy_async", here);
     Copy copy{shared, BYTES, this_thread().groups, {}};
     if (valid) {
         std::memcpy(copy.data, global, BYTES);
+    }
+    if (settings.capability < 80) { /* which has none: there it is a load and a store */
+        std::memcpy(shared, copy.data, BYTES);
+        return;
     }
     this_thread().copies.push_back(copy);
     std::memset(shared, GARBAGE, BYTES);

@@ -158,13 +158,20 @@ inline void wake(Fiber &fiber)
     }
 }
 
+/* 0 without a seed; with one, any number below count. */
+inline std::size_t turn(std::size_t count)
+{
+    if (scheduler.seed == 0) {
+        return 0;
+    }
+    scheduler.seed = scheduler.seed * 1664525u + 1013904223u; /* of Numerical Recipes */
+    return (scheduler.seed >> 8) % count;
+}
+
 inline Fiber &next_ready()
 {
     std::deque<Fiber *> &ready = scheduler.ready;
-    if (scheduler.seed != 0) {
-        scheduler.seed = scheduler.seed * 1664525u + 1013904223u; /* of Numerical Recipes */
-        std::swap(ready.front(), ready[(scheduler.seed >> 8) % ready.size()]);
-    }
+    std::swap(ready.front(), ready[turn(ready.size())]);
     Fiber &next = *ready.front();
     ready.pop_front();
     return next;
@@ -222,8 +229,8 @@ inline void add_fiber()
     start(fiber, context);
 }
 
-/* Run body in `count` fibers until all have ended. */
-inline void run(unsigned count, void (*body)(), void (*idle)())
+/* Have `count` fibers ready to run body. */
+inline void prepare(unsigned count, void (*body)(), void (*idle)())
 {
     while (scheduler.fibers.size() < count) {
         add_fiber();
@@ -234,6 +241,12 @@ inline void run(unsigned count, void (*body)(), void (*idle)())
     for (unsigned i = 0; i < count; i++) {
         wake(*scheduler.fibers[i]);
     }
+}
+
+/* Run body in `count` fibers until all have ended. */
+inline void run(unsigned count, void (*body)(), void (*idle)())
+{
+    prepare(count, body, idle);
     jump(scheduler.main, next_ready());
 }
 

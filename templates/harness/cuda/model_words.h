@@ -23,6 +23,9 @@ struct alignas(8) uint2 {
 struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
+struct alignas(8) int2 {
+    int x, y;
+};
 struct alignas(16) int4 {
     int x, y, z, w;
 };
@@ -35,6 +38,11 @@ inline uint3 threadIdx, blockIdx; /* set at every switch of fibers, and before e
 inline dim3 blockDim, gridDim;
 
 constexpr uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
+{
+    return {x, y, z, w};
+}
+
+constexpr int4 make_int4(int x, int y, int z, int w)
 {
     return {x, y, z, w};
 }

@@ -1,0 +1,95 @@
+"""Convolutions on bits of several planes, a row of weights an output, window by window.
+
+Each plane of a window is copied to a row of its own. A dot is the largest one less twice the sum of
+``m[p] << p``, as in ``dense_level_rows.py``; zeros around the image are counted twice, as in
+``conv_rows.py``, in each plane.
+"""
+
+from dataclasses import dataclass
+
+from edgebnn.bits import Layout, plane_words
+from edgebnn.ir import Bits, Conv, Op, dot_bound, fan_in, infer
+from edgebnn.kernels.base import (
+    BitPixel,
+    HeadView,
+    Inputs,
+    Kernel,
+    Table,
+    Window,
+    bit_pixel,
+    counts,
+    head_view,
+    mismatch_limits,
+    packed,
+    window,
+)
+from edgebnn.targets.base import Cpu
+
+
+@dataclass(frozen=True, slots=True)
+class ConvLevelRows:
+    """What ``conv_level_rows.c.j2`` prints; ``most`` is the largest dot.
+
+    Planes are ``plane_words`` apart in the image, and ``patch_words`` in the copy of a window.
+    """
+
+    word: str
+    planes: int
+    plane_words: int
+    most: int
+    row_words: int
+    window: Window
+    pixel: BitPixel
+    weights: Table
+    head: HeadView
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        return ("popcount", "mismatches", *self.head.helpers)
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        return (self.weights, *self.head.tables)
+
+    @property
+    def patch_words(self) -> int:
+        return self.row_words * (2 if self.window.zero_padded else 1)
+
+    @property
+    def scratch_words(self) -> int:
+        return self.planes * self.patch_words
+
+    @property
+    def parameters(self) -> str:
+        return f"const {self.word} *patch" + (", int crosses" if self.window.zero_padded else "")
+
+    @property
+    def arguments(self) -> str:
+        return "patch" + (", crosses" if self.window.zero_padded else "")
+
+
+def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvLevelRows | None:
+    (op,) = ops
+    source = inputs[0]
+    if not isinstance(op, Conv) or not isinstance(source, Bits):
+        return None
+    if not counts(fan_in(op), cpu):
+        return None
+    most = dot_bound(fan_in(op), source)
+    weights = packed("weights", op.weights, cpu).reshaped(len(op.weights), -1)
+    windows = window(op, source)
+    limits = mismatch_limits(op.head, most, doubled=windows.zero_padded)
+    return ConvLevelRows(
+        word=cpu.word,
+        planes=source.planes,
+        plane_words=plane_words(source, cpu.word_bits),
+        most=most,
+        row_words=weights.values.shape[1],
+        window=windows,
+        pixel=bit_pixel(source, cpu),
+        weights=weights,
+        head=head_view(op.head, infer(op, source), limits, "<=", cpu),
+    )
+
+
+KERNEL = Kernel("conv_level_rows", "level_rows", ((Conv,),), frozenset({Layout.PLANES}), fit)

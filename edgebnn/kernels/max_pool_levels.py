@@ -1,0 +1,55 @@
+"""Max-pooling of bits of several planes: the largest number in each lane of a word, bit by bit.
+
+Of two numbers the larger one has the first digit, from the top, in which they differ. The largest
+of opposite numbers is the opposite of the least, which is what channels take whose norm falls; the
+opposite of a level has the opposite bits.
+"""
+
+from dataclasses import dataclass
+
+from edgebnn.bits import Layout, plane_words
+from edgebnn.ir import Bits, MaxPool, Op
+from edgebnn.kernels.base import BitPixel, Inputs, Kernel, Table, Window, bit_pixel, packed, window
+from edgebnn.targets.base import Cpu
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPoolLevels:
+    """What ``max_pool_levels.c.j2`` prints, as ``max_pool.py`` has it.
+
+    Planes are ``plane_words`` apart in the source and ``out_words`` in the result.
+    """
+
+    planes: int
+    plane_words: int
+    out_words: int
+    window: Window
+    pixel: BitPixel
+    inverts: bool
+    mask: int
+    tables: tuple[Table, ...]
+    scratch_words: int = 0
+    helpers: tuple[str, ...] = ()
+
+
+def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> MaxPoolLevels | None:
+    (op,) = ops
+    source = inputs[0]
+    if not isinstance(op, MaxPool) or not isinstance(source, Bits):
+        return None
+    masks = packed("all_set", op.all_set, cpu)
+    inverts = bool(masks.values.any())
+    windows, pixel = window(op, source), bit_pixel(source, cpu)
+    return MaxPoolLevels(
+        planes=source.planes,
+        plane_words=plane_words(source, cpu.word_bits),
+        out_words=windows.out_height * windows.out_width * pixel.words,
+        window=windows,
+        pixel=pixel,
+        inverts=inverts,
+        mask=int(masks.values[0]),
+        tables=(masks,) if inverts and pixel.words > 1 else (),
+    )
+
+
+KERNEL = Kernel("max_pool_levels", "levels", ((MaxPool,),), frozenset({Layout.PLANES}), fit)
