@@ -5,13 +5,12 @@ counted. Let n bits of a window of K be set, a[o] of them where row o of the wei
 p[o] of all K weights are. Then dot[o] = K - 2 * n - 2 * p[o] + 4 * a[o]. With t[o] rounded up to a
 dot that there can be, dot[o] >= t[o] is 2 * a[o] - n >= l[o] = (t[o] + 2 * p[o] - K) / 2, or
 
-    floor((l[o] + n - 1) / 2) - a[o] < 0
+    a[o] - ceil(l[o] / 2) >= n // 2, and not equal where n is odd and l[o] even
 
-What stands on the left is what the lanes count, in two's complement: their signs are the output.
-The column of a bit that is set is taken away, that of a bit that is cleared is added. When n
-becomes m, (m >> 1) - (n >> 1) is added to all lanes, as so many columns of ones, and in the lanes
-with an even l[o] one more while the number is odd. Where an image is padded with +1, n = K and
-a = p before the first window, else both are 0; nothing else differs.
+Lanes count a[o]: the column of a bit that is set is added, that of a bit that is cleared is taken
+away. They begin with what makes ceil(l[o] / 2) the same number for all, so that a window is
+compared with one number, digit by digit; what the lowest digit finds, equal or not, depends on the
+lane. Where an image is padded with +1, n = K and a = p before the first window, else both are 0.
 
 The row of a window is compared with the row above it once, for all windows that it is in: where its
 columns lie is linear in y, and tables move up by a row of the kernel from one window to the next.
@@ -28,9 +27,10 @@ from edgebnn.bits import Layout, pack
 from edgebnn.ir import Conv, MaxPool, Op
 from edgebnn.kernels.base import Inputs, Kernel, Table, Window
 from edgebnn.kernels.columns import (
+    BLOCK,
     COLUMN_BYTES,
+    FILLED,
     LANES,
-    OFFSETS,
     Strips,
     bit_places,
     column_table,
@@ -41,8 +41,6 @@ from edgebnn.kernels.columns import (
 )
 from edgebnn.targets.base import Cpu
 
-_BLOCK = 16  # columns: a list has whole blocks, and then none, 4 or 8 columns more
-_MOST_HALVES = 16  # columns of ones: more are added as a number
 _LEAST_OUTPUTS = 12
 
 
@@ -50,20 +48,23 @@ _LEAST_OUTPUTS = 12
 class ConvDelta:
     """What ``conv_delta.c.j2`` prints.
 
-    ``columns`` has a row a word of outputs: a column an input of the window, then at the offset
-    ``zeros`` those of zeros, of ones, and of odd numbers. ``start`` is what counters begin with,
-    inverted, and ``ones`` how many bits are set before the first window.
+    ``columns`` has a row a word of outputs: a column an input of the window, then one of zeros at
+    the offset ``zeros``. ``start`` is what counters begin with and what that gives, inverted;
+    ``ones`` is how many bits are set before the first window. ``least`` is what counters have to
+    reach, in ``slices`` digits, if no bit is set; in lanes without a bit in ``odd`` it is one more
+    if their number is odd.
     """
 
     outputs: int
     inputs: int
     strips: Strips
     slices: int
+    least: int
     ones: int
     tables: tuple[Table, ...]
     places: bool
     all_set: bool
-    helpers: tuple[str, ...] = ("pairs", "offsets", "leading_zeros", "take_bit", "changes")
+    helpers: tuple[str, ...] = ("pairs", "lists", "leading_zeros", "take_bit", "changes")
 
     @property
     def window(self) -> Window:
@@ -89,40 +90,31 @@ class ConvDelta:
 
     @property
     def upper_slices(self) -> tuple[int, ...]:
-        """Digits that a block of columns reaches by carries alone."""
+        """Digits that columns reach by carries alone."""
         return tuple(range(3, self.slices))
 
     @property
-    def sign(self) -> int:
-        return self.slices - 1
-
-    @property
-    def _ends(self) -> int:
-        """Entries that a list ends in, and the other one: ones, an odd number, and twice zeros."""
-        return _MOST_HALVES + 1 + 2 * (_BLOCK // 2 - 1)
-
-    @property
     def room(self) -> int:
-        """Entries that a row may need."""
-        return self.window.kernel_width * self.strips.channels + self._ends
+        """Entries that a row may need, and what both lists end in."""
+        return self.window.kernel_width * self.strips.channels + 2 * FILLED
 
     @property
     def capacity(self) -> int:
         """Entries of both lists; each bit of a window is in one of them at most."""
-        return self.inputs + self._ends + (self.inputs + self._ends) % 2
+        return self.inputs + 2 * FILLED
 
     @property
     def carry_words(self) -> int:
         """Two bits of a block each, and as much of what is left in each list."""
-        return 2 * (self.capacity // _BLOCK + 2)
+        return 2 * (self.capacity // BLOCK + 2)
 
     @property
     def counter_words(self) -> int:
-        return self.strips.out_words * self.slices
+        return self.strips.out_words * (self.slices + 1)
 
     @property
     def scratch_words(self) -> int:
-        return self.carry_words + self.counter_words + self.capacity // 2
+        return self.carry_words + self.counter_words + self.capacity
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
@@ -133,21 +125,22 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     if w.stride_y > 1 or w.kernel_height == 1 or strips.rows == 1 or w.zero_padded:
         return None
     count = conv.rows.shape[1]
-    if COLUMN_BYTES * (count + 2) + (strips.rows - 1) * strips.row_bytes >= OFFSETS:
-        return None
-    weights, least = in_lanes(conv.rows, conv.min_dot)
-    limits = lane_limits(weights, least)
-    # The least and the most that a lane can miss: where dots are count and -count.
-    low, high = (((least - dot) // 2 - 1) // 2 for dot in (count, -count))
-    slices = max(5, 1 + max(int(high.max()).bit_length(), int(~low.min()).bit_length()))
-    plus = w.padded and w.pad_value > 0
-    start = (limits + (count if plus else 0) - 1) // 2 - (weights.sum(axis=1) if plus else 0)
-    lanes = len(weights)
-    extra = [np.zeros(lanes, bool), np.ones(lanes, bool), limits % 2 == 0]
+    weights, min_dot = in_lanes(conv.rows, conv.min_dot)
+    limits = lane_limits(weights, min_dot)
+    needed, odd = (limits + 1) // 2, limits % 2 != 0
+    least = max(int(needed.max()), 0)
+    most = int((least - needed + weights.sum(axis=1)).max())
+    slices = max(5, most.bit_length(), (least + count // 2).bit_length())
+    ones = count if w.padded and w.pad_value > 0 else 0
+    start = least - needed + (weights.sum(axis=1) if ones else 0)
+    given = start >= least + ones // 2 + (ones % 2 & ~odd)
+    columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool)])
+    digits = np.concatenate([lane_digits(start, slices), pack(given, LANES)[:, None]], axis=1)
     tables = [
-        column_table("columns", pack(np.concatenate([weights.T, extra]), LANES).T),
-        column_table("start", ~lane_digits(start, slices)),
-        _outside(w.kernel_width, strips.channels, plus),
+        column_table("columns", pack(columns, LANES).T),
+        column_table("start", ~digits),
+        column_table("odd", pack(odd, LANES)),
+        _outside(w.kernel_width, strips.channels, ones > 0),
     ]
     places = "clz" not in cpu.features and "mul" in cpu.features
     if places:
@@ -155,8 +148,17 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     inverted = bool(conv.all_set.any())
     if inverted:
         tables.append(column_table("all_set", pack(conv.all_set, LANES)))
-    ones = count if plus else 0
-    return ConvDelta(len(conv.rows), count, strips, slices, ones, tuple(tables), places, inverted)
+    return ConvDelta(
+        outputs=len(conv.rows),
+        inputs=count,
+        strips=strips,
+        slices=slices,
+        least=least,
+        ones=ones,
+        tables=tuple(tables),
+        places=places,
+        all_set=inverted,
+    )
 
 
 def _outside(width: int, channels: int, plus: bool) -> Table:

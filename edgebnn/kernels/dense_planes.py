@@ -22,17 +22,24 @@ import numpy as np
 from edgebnn.bits import Layout, pack, words
 from edgebnn.ir import Dense, Ints, Op, Threshold, dot_bound, fan_in
 from edgebnn.kernels.base import Inputs, Kernel, Table
-from edgebnn.kernels.columns import COLUMN_BYTES, LANES, OFFSETS, bit_places, column_table
+from edgebnn.kernels.columns import (
+    BLOCK,
+    COLUMN_BYTES,
+    FILLED,
+    LANES,
+    OFFSETS,
+    bit_places,
+    column_table,
+)
 from edgebnn.targets.base import Cpu
 
-_BLOCK = 8  # columns: lists have whole blocks
 #: So many columns can be listed before the first are added. With more, sums are touched less often,
 #: and there is more RAM: 784 inputs would take 0.2 kB more for the last 2 % of instructions.
-_LISTED = 92
+_LISTED = 104
 #: Entries of two bytes that have to be free before a word of inputs is listed, beside a quarter of
-#: all: its columns, zeros of both last blocks, and three pairs of carries. Each 16 columns have one
+#: all: its columns, zeros at both ends, and three pairs of carries. Each 16 columns have one
 #: pair of 8 bytes, the quarter; both lists may have begun one, and one lies behind the last.
-_SPARE = LANES + 2 * (_BLOCK - 1) + 3 * 4
+_SPARE = LANES + 2 * FILLED + 3 * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +168,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DensePlanes | None:
         start=column_table("start", pack(digits.T.astype(bool), LANES).T),
         even=column_table("even", pack(min_dot % 2 == 0, LANES)),
         places=bit_places() if by_table else None,
-        helpers=("pairs", "offsets", *counting, "take_bit", "signed_columns"),
+        helpers=("pairs", "half_lists", *counting, "take_bit", "signed_columns"),
     )
 
 
@@ -179,7 +186,7 @@ def _height(count: int, bits: int, start: int) -> int:
     excess, of digits up to bits - 2, is less than 8 times 2**bits whenever columns are added.
     """
     times = count // _listed(count) + 1
-    height = (count + (2 * _BLOCK - 1) * times - 1).bit_length() + 1
+    height = (count + (BLOCK - 1) * times - 1).bit_length() + 1
     most = start + 1 + (4 * count // 3 + 8 * times + 1 << bits)
     return max(height, most.bit_length() - bits)
 
