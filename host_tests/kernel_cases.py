@@ -1134,9 +1134,9 @@ def on_sums() -> Iterator[Case]:
         kind=(*HEADS, *LEVELS),
     )
     for number, row in enumerate(rows):
-        if row["kind"] == "sums" and number % 2:
+        if row["kind"] == "wide" or (row["kind"] == "sums" and number % 2):
             row["bits"] = 8
-        if row["bits"] == 8:  # sums of so few inputs that those of them stay in 16 bits
+        if row["bits"] == 8:  # of so few inputs that sums of sums are small, and factors large
             chain = Chain((26, number), Ints(1, row["pixels"], 2, 7))
             feed = {"outputs": row["channels"], "kernel": (1, 1), "kind": "sums", **UNMOVED}
             _add_conv(chain, feed, 0, "feed")

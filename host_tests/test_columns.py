@@ -1,4 +1,4 @@
-"""The column adder of Cortex-M, in assembly and in C: several compilers, one result.
+"""The column adders of Cortex-M, in assembly and in C: several compilers, one result.
 
 :mod:`test_kernels` has it as gcc -O2 makes it; here are levels, compilers and languages in which
 assembly inside of a function is known to break, and the C that it stands for.
@@ -6,6 +6,7 @@ assembly inside of a function is known to break, and the C that it stands for.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import kernel_cases as enumeration
 import numpy as np
@@ -18,11 +19,23 @@ from edgebnn.device import build, elf, qemu, toolchain, unicorn
 from edgebnn.device.run import Run
 from edgebnn.targets import Target, get_target
 
-NUMBERS = [  # dense layers, and some of the convolutions
+NUMBERS = [  # dense layers, and some of the convolutions and of the layers by digits
     number
     for number, case in enumerate(cases())
-    if case.prefer == ("columns",) and number % (2 if case.label.startswith("dense") else 24) == 0
+    if (case.prefer == ("columns",) and number % (2 if "dense" in case.label else 24) == 0)
+    or (case.prefer == ("digit_columns",) and number % 8 == 0)
 ]
+
+
+def number_of(kernel: str) -> int:
+    """The first of these whose layer has such a kernel."""
+    target = get_target("cortex-m4")
+    return next(
+        number
+        for number in NUMBERS
+        if kernel
+        in {step.kernel.name for step in enumeration.planned(cases()[number], target).steps}
+    )
 
 
 def wanted():
@@ -174,7 +187,7 @@ def test_the_adder_alone(target_name: str, assembly: bool, tmp_path: Path) -> No
                 sums = (bits << lanes).sum(axis=1)
                 sums[digits:] = 0
                 wanted_sums.append(sums.astype(np.uint32).view(np.int32))
-    target, number = get_target(target_name), NUMBERS[0]
+    target, number = get_target(target_name), number_of("dense_columns")
     off = "" if assembly else f"#define K{number}_NO_ASSEMBLY"
     words = [", ".join(f"{word:#x}u" for word in table) for table in (columns, numbers)]
     size = 8 * _MOST_BLOCKS
@@ -195,32 +208,178 @@ def test_the_adder_alone(target_name: str, assembly: bool, tmp_path: Path) -> No
     np.testing.assert_array_equal(result.scores, np.array(wanted_sums))
 
 
+# --- the adder of two lists -----------------------------------------------------------------------
+
+_MOST_FOURS = 13  # in either list
+_MOST_PAIRS = 2 * (_MOST_FOURS // 4 + 1)
+_LISTS_HEADER = """\
+#include <stdint.h>
+#define LISTS_INPUT_BYTES %du
+#define LISTS_NUM_CLASSES %du
+void lists_scores(const uint8_t *input, int32_t *scores);
+int lists_predict(const uint8_t *input);
+"""
+_LISTS_SOURCE = """\
+#include "lists.h"
+%s
+#include "k%d.c"
+
+static const uint32_t columns[] = { %s };
+static uint32_t digits[16];
+static uint32_t carries[%d];
+static %s both[%d];
+
+void lists_scores(const uint8_t *input, int32_t *scores)
+{
+    const uint32_t step = input[0];
+    const uint32_t added = input[1];
+    const uint32_t taken = input[2];
+    struct k%d_%slists lists;
+
+    for (uint32_t i = 0u; i < 16u; i++) {
+        digits[i] = 0x5a0f33c1u * (i + 1u);
+    }
+    for (uint32_t i = 0u; i < sizeof carries / 4u; i++) {
+        carries[i] = 0u;
+    }
+    for (uint32_t i = 0u; i < sizeof both / sizeof both[0]; i++) {
+        both[i] = (%s)(4u * input[3u + i]);
+    }
+    lists.added = both;
+    lists.added_end = &both[added];
+    lists.taken = &both[sizeof both / sizeof both[0] - taken];
+    lists.taken_end = &both[sizeof both / sizeof both[0]];
+    lists.carries = (struct k%d_pair *)carries;
+    k%d_end_%slists(&lists, 0u);
+    const struct k%d_pair *const end = k%d_add_%slists(columns, &lists, digits, step);
+    for (uint32_t i = 0u; i < 16u; i++) {
+        *scores++ = (int32_t)digits[i];
+    }
+    *scores++ = (int32_t)(lists.borrows - lists.carries);
+    *scores++ = (int32_t)(end - lists.borrows);
+    for (uint32_t i = 0u; i < sizeof carries / 4u; i++) {
+        *scores++ = (int32_t)carries[i];
+    }
+}
+
+int lists_predict(const uint8_t *input)
+{
+    int32_t scores[LISTS_NUM_CLASSES];
+
+    lists_scores(input, scores);
+    return (int)(scores[0] & 1);
+}
+"""
+
+
+@pytest.mark.parametrize("assembly", [True, False])
+@pytest.mark.parametrize(
+    ("kernel", "kind", "entry"),
+    [("conv_delta", "", "uint32_t"), ("dense_planes", "half_", "k%d_half")],
+)
+@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4", "rv32imc"])
+def test_the_adder_of_lists_alone(
+    target_name: str, kernel: str, kind: str, entry: str, assembly: bool, tmp_path: Path
+) -> None:
+    """Digits and pairs of carries and of borrows: lists of any two lengths, digits side by side."""
+    rng = np.random.default_rng(0)
+    columns = rng.integers(0, 2**32, 100)
+    columns[:2] = 0, 2**32 - 1
+    most = 2 * 4 * _MOST_FOURS
+    records = []
+    for added in range(4 * _MOST_FOURS - 2):
+        taken = int(rng.integers(0, 4 * _MOST_FOURS - 2)) if added % 3 else 0
+        for one, other in ((added, taken), (taken, added)):
+            places = rng.integers(0, len(columns), most)
+            if rng.random() < 0.25:
+                places[:] = rng.integers(0, 2)
+            records.append([1 + added % 3, one, other, *places])
+    number, target = number_of(kernel), get_target(target_name)
+    off = "" if assembly else f"#define K{number}_NO_ASSEMBLY"
+    entry = entry % number if "%" in entry else entry
+    words = ", ".join(f"{word:#x}u" for word in columns)
+    pairs = 2 * _MOST_PAIRS
+    files = {
+        header_path("lists"): _LISTS_HEADER % (3 + most, 18 + pairs),
+        source_path("lists"): _LISTS_SOURCE
+        % (
+            *(off, number, words, pairs, entry, most, number, kind, entry, number),
+            *(number, kind, number, number, kind),
+        ),
+    }
+    case = enumeration.case_library(number, target)
+    library = replace(
+        case,
+        name="lists",
+        files=case.files | files,
+        input_bytes=3 + most,
+        num_classes=18 + pairs,
+        layers=(),
+    )
+    image = build.build_firmware(library, target, tmp_path)
+    result = unicorn.run(image, np.array(records, np.uint8), counted=0)
+    lanes = np.arange(32)
+    begun = (0x5A0F33C1 * np.arange(1, 17)) % 2**32
+    for (step, added, taken, *places), scores in zip(records, result.scores, strict=True):
+        digits = scores[:16].astype(np.int64) % 2**32
+        carries, borrows = scores[16:18]
+        assert (carries, borrows) == (-(-added // 16), -(-taken // 16))
+        changed = [0, step, 2 * step]
+        np.testing.assert_array_equal(np.delete(digits, changed), np.delete(begun, changed))
+
+        def value(words: Any) -> Any:
+            return (np.asarray(words)[:, None] >> lanes) & 1
+
+        weights = np.array([[1], [2], [4]])
+        differ, bit = scores[18:].reshape(-1, 2).T
+        both = (2 * value(bit) + value(differ) * (1 - 2 * value(bit))).cumsum(axis=0)
+        both = np.concatenate([np.zeros((1, 32), int), both])
+        got = (weights * value(digits[changed])).sum(axis=0)
+        got = got + 8 * (2 * both[carries] - both[carries + borrows])
+        wanted = (weights * value(begun[changed])).sum(axis=0)
+        wanted = wanted + value(columns[places[:added]]).sum(axis=0)
+        wanted = wanted - value(columns[places[most - taken :]]).sum(axis=0)
+        np.testing.assert_array_equal(got, wanted)
+
+
 # --- in every language ----------------------------------------------------------------------------
 
 
-def assembly_of(path: Path) -> bytes:
-    """The code of the adder in an object, up to the nop behind it that gcc -O0 has.
+def assembly_of(path: Path, adder: str) -> bytes:
+    """The code of an adder in an object, up to what compilers have behind it at -O0.
 
-    Names are longer in C++.
+    That is a nop and a move of the result to r0, or a trap. Names are longer in C++.
     """
     with path.open("rb") as file:
         read = ELFFile(file)
         (symbol,) = (
             one
             for one in read.get_section_by_name(".symtab").iter_symbols()
-            if "add_columns" in one.name and one["st_info"]["type"] == "STT_FUNC"
+            if adder in one.name and one["st_info"]["type"] == "STT_FUNC"
         )
         start = symbol["st_value"] & ~1
         code = read.get_section(symbol["st_shndx"]).data()[start : start + symbol["st_size"]]
-    return code.removesuffix(b"\x00\xbf").removesuffix(b"\xc0\x46")
+    for end in (b"\xfe\xde", b"\x18\x00", b"\x18\x46", b"\x00\xbf", b"\xc0\x46"):
+        code = code.removesuffix(end)
+    return code
 
 
 @pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4", "cortex-m55"])
 @pytest.mark.parametrize("kind", ["gcc", "zig"])
-def test_assembly_is_the_same_in_c_and_cpp(kind: str, target_name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "adder"),
+    [
+        ("dense_columns", "add_columns"),
+        ("conv_delta", "add_lists"),
+        ("dense_planes", "add_half_lists"),
+    ],
+)
+def test_assembly_is_the_same_in_c_and_cpp(
+    kernel: str, adder: str, kind: str, target_name: str, tmp_path: Path
+) -> None:
     target = get_target(target_name)
     (compiler, *_) = (one for one in toolchain.find_compilers(target) if one.kind == kind)
-    library = enumeration.case_library(NUMBERS[0], target)
+    library = enumeration.case_library(number_of(kernel), target)
     for name, text in library.files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -233,6 +392,6 @@ def test_assembly_is_the_same_in_c_and_cpp(kind: str, target_name: str, tmp_path
             made = tmp_path / "net.o"
             arguments = [*here, *flags, "-c", str(source), "-o", str(made)]
             toolchain.run_compiler(compiler, arguments, doing="compiling")
-            found.add(assembly_of(made))
+            found.add(assembly_of(made, adder))
     (code,) = found
     assert len(code) > 200

@@ -176,7 +176,7 @@ def test_pools_between_what_rises_and_falls(case: str, tmp_path: Path) -> None:
             norm.weight.normal_()
         size = model(torch.zeros(1, 1, 6, 6)).shape[1]
     model.append(bnn.BinaryLinear(size, 5))
-    network, _ = check_equal(model.eval(), 5, tmp_path)
+    network, _ = check_equal({5: model.eval()}, tmp_path)[5]
     if "falls" in case or "per channel" in case:
         masks = [op.all_set for op in network.ops if type(op).__name__ == "MaxPool"]
         if case not in ("falls, pool", "per channel, pool"):
@@ -236,7 +236,7 @@ def test_each_flattened_value_has_a_threshold_of_its_own(source: str, tmp_path: 
         size = bnn.Sequential(first, *layers)(torch.zeros(1, *first.shape)).numel()
         steps = flat_steps(np.random.default_rng(seed), size)
         model = bnn.Sequential(first, *layers, *steps, bnn.BinaryLinear(size, 5)).eval()
-        network, _ = check_equal(model, seed, tmp_path / str(seed))
+        network, _ = check_equal({seed: model}, tmp_path / str(seed))[seed]
         own = [op for op in network.ops if type(op).__name__ == "Binarize" and op.minimum.ndim == 3]
         assert len(own) == (source != "one pixel")
         edgebnn.save(model, tmp_path / "model.pt")

@@ -121,7 +121,7 @@ def test_torch_oracle_and_c_are_equal(
     padding: Any, pad_value: int, depthwise: bool, tmp_path: Path
 ) -> None:
     model = images(padding, pad_value, depthwise)
-    network, library = check_equal(model, 3, tmp_path / "host")
+    network, library = check_equal({3: model}, tmp_path / "host")[3]
     kind = DepthwiseConv if depthwise else Conv
     convs = [op for op in network.ops if isinstance(op, kind)]
     if padding != "same":
@@ -130,7 +130,7 @@ def test_torch_oracle_and_c_are_equal(
     names = ("top", "bottom", "left", "right")
     for op in convs:
         sides = " ".join(f"{n} {name}" for n, name in zip(op.padding, names, strict=True) if n)
-        assert f", padding {sides} of {op.pad_value} [" in library.files["src/net.c"]
+        assert f", padding {sides} of {op.pad_value} [" in library.files["src/k3.c"]
     if not depthwise:
         inputs = device_inputs(random_inputs(model, 24, 5))
         expected = reference.run(network, inputs).scores

@@ -40,7 +40,7 @@ PADDINGS = (0, 2, (3, 1), (0, 2), "same", "causal")
 @pytest.mark.parametrize("start", range(0, NETWORKS, 10))
 def test_random_networks(start: int, tmp_path: Path) -> None:
     for seed in range(start, start + 10):
-        check_equal(random_signal_model(seed), seed, tmp_path / str(seed))
+        check_equal({seed: random_signal_model(seed)}, tmp_path / str(seed))
 
 
 def test_random_networks_are_various() -> None:
@@ -251,7 +251,7 @@ class Own(nn.Module):
 
 def test_a_forward_of_ones_own(tmp_path: Path) -> None:
     model = Own().eval()
-    check_equal(model, 1, tmp_path / "host")
+    check_equal({1: model}, tmp_path / "host")
     edgebnn.save(model, tmp_path / "own.pt")
     assert sha256(lower(edgebnn.load(tmp_path / "own.pt"))) == sha256(lower(model))
 

@@ -34,7 +34,7 @@ def shifted(seed: int) -> torch.nn.Module:
 @pytest.mark.parametrize("start", range(0, 40, 10))
 def test_random_networks_with_a_zero_point(start: int, tmp_path: Path) -> None:
     for seed in range(start, start + 10):
-        check_equal(shifted(seed), seed, tmp_path / str(seed))
+        check_equal({seed: shifted(seed)}, tmp_path / str(seed))
 
 
 @pytest.mark.parametrize("target_name", ["cortex-m0", "avr"])
@@ -130,7 +130,7 @@ class Sums(torch.nn.Module):
 @pytest.mark.parametrize("seed", range(5))
 def test_sums_that_are_added_keep_their_offsets(seed: int, tmp_path: Path) -> None:
     torch.manual_seed(seed)
-    check_equal(Sums().eval(), seed, tmp_path)
+    check_equal({seed: Sums().eval()}, tmp_path)
 
 
 def test_module_gives_numbers_less_the_zero_point() -> None:

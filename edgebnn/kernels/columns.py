@@ -16,7 +16,11 @@ from edgebnn.targets.base import Cpu
 LANES = 32
 COLUMN_BYTES = LANES // 8
 OFFSETS = 2**16
-"""Bytes that what a list says of a column can tell apart."""
+"""Bytes that a list of halfwords can tell apart."""
+BLOCK = 16
+"""Columns of a list that leave a pair of carries."""
+FILLED = 3
+"""Columns of zeros, at most, that a list ends in."""
 _DE_BRUIJN = 0x077CB531  # all its 32 runs of five bits differ
 
 

@@ -5,13 +5,12 @@ counted. Let n bits of a window of K be set, a[o] of them where row o of the wei
 p[o] of all K weights are. Then dot[o] = K - 2 * n - 2 * p[o] + 4 * a[o]. With t[o] rounded up to a
 dot that there can be, dot[o] >= t[o] is 2 * a[o] - n >= l[o] = (t[o] + 2 * p[o] - K) / 2, or
 
-    floor((l[o] + n - 1) / 2) - a[o] < 0
+    a[o] - ceil(l[o] / 2) >= n // 2, and not equal where n is odd and l[o] even
 
-What stands on the left is what the lanes count, in two's complement: their signs are the output.
-The column of a bit that is set is taken away, that of a bit that is cleared is added. When n
-becomes m, (m >> 1) - (n >> 1) is added to all lanes, as so many columns of ones, and in the lanes
-with an even l[o] one more while the number is odd. Where an image is padded with +1, n = K and
-a = p before the first window, else both are 0; nothing else differs.
+Lanes count a[o]: the column of a bit that is set is added, that of a bit that is cleared is taken
+away. They begin with what makes ceil(l[o] / 2) the same number for all, so that a window is
+compared with one number, digit by digit; what the lowest digit finds, equal or not, depends on the
+lane. Where an image is padded with +1, n = K and a = p before the first window, else both are 0.
 
 The row of a window is compared with the row above it once, for all windows that it is in: where its
 columns lie is linear in y, and tables move up by a row of the kernel from one window to the next.
@@ -29,9 +28,10 @@ from edgebnn.ir import Conv, MaxPool, Op
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Inputs, Kernel, Table, Trips, Values, Window
 from edgebnn.kernels.columns import (
+    BLOCK,
     COLUMN_BYTES,
+    FILLED,
     LANES,
-    OFFSETS,
     Strips,
     bit_places,
     column_table,
@@ -45,8 +45,6 @@ from edgebnn.kernels.columns import (
 from edgebnn.kernels.trips import Counts
 from edgebnn.targets.base import Cpu
 
-_BLOCK = 16  # columns: a list has whole blocks, and then none, 4 or 8 columns more
-_MOST_HALVES = 16  # columns of ones: more are added as a number
 _LEAST_OUTPUTS = 12
 
 
@@ -54,20 +52,23 @@ _LEAST_OUTPUTS = 12
 class ConvDelta:
     """What ``conv_delta.c.j2`` prints.
 
-    ``columns`` has a row a word of outputs: a column an input of the window, then at the offset
-    ``zeros`` those of zeros, of ones, and of odd numbers. ``start`` is what counters begin with,
-    inverted, and ``ones`` how many bits are set before the first window.
+    ``columns`` has a row a word of outputs: a column an input of the window, then one of zeros at
+    the offset ``zeros``. ``start`` is what counters begin with and what that gives, inverted;
+    ``ones`` is how many bits are set before the first window. ``least`` is what counters have to
+    reach, in ``slices`` digits, if no bit is set; in lanes without a bit in ``odd`` it is one more
+    if their number is odd.
     """
 
     outputs: int
     inputs: int
     strips: Strips
     slices: int
+    least: int
     ones: int
     tables: tuple[Table, ...]
     places: bool
     all_set: bool
-    helpers: tuple[str, ...] = ("pairs", "offsets", "leading_zeros", "take_bit", "changes")
+    helpers: tuple[str, ...] = ("pairs", "lists", "leading_zeros", "take_bit", "changes")
 
     @property
     def window(self) -> Window:
@@ -93,40 +94,31 @@ class ConvDelta:
 
     @property
     def upper_slices(self) -> tuple[int, ...]:
-        """Digits that a block of columns reaches by carries alone."""
+        """Digits that columns reach by carries alone."""
         return tuple(range(3, self.slices))
 
     @property
-    def sign(self) -> int:
-        return self.slices - 1
-
-    @property
-    def _ends(self) -> int:
-        """Entries that a list ends in, and the other one: ones, an odd number, and twice zeros."""
-        return _MOST_HALVES + 1 + 2 * (_BLOCK // 2 - 1)
-
-    @property
     def room(self) -> int:
-        """Entries that a row may need."""
-        return self.window.kernel_width * self.strips.channels + self._ends
+        """Entries that a row may need, and what both lists end in."""
+        return self.window.kernel_width * self.strips.channels + 2 * FILLED
 
     @property
     def capacity(self) -> int:
         """Entries of both lists; each bit of a window is in one of them at most."""
-        return self.inputs + self._ends + (self.inputs + self._ends) % 2
+        return self.inputs + 2 * FILLED
 
     @property
     def carry_words(self) -> int:
         """Two bits of a block each, and as much of what is left in each list."""
-        return 2 * (self.capacity // _BLOCK + 2)
+        return 2 * (self.capacity // BLOCK + 2)
 
     @property
     def counter_words(self) -> int:
-        return self.strips.out_words * self.slices
+        return self.strips.out_words * (self.slices + 1)
 
     @property
     def scratch_words(self) -> int:
-        return self.carry_words + self.counter_words + self.capacity // 2
+        return self.carry_words + self.counter_words + self.capacity
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
@@ -137,21 +129,22 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     if w.stride_y > 1 or w.kernel_height == 1 or strips.rows == 1 or w.zero_padded:
         return None
     count = conv.rows.shape[1]
-    if COLUMN_BYTES * (count + 2) + (strips.rows - 1) * strips.row_bytes >= OFFSETS:
-        return None
-    weights, least = in_lanes(conv.rows, conv.min_dot)
-    limits = lane_limits(weights, least)
-    # The least and the most that a lane can miss: where dots are count and -count.
-    low, high = (((least - dot) // 2 - 1) // 2 for dot in (count, -count))
-    slices = max(5, 1 + max(int(high.max()).bit_length(), int(~low.min()).bit_length()))
-    plus = w.padded and w.pad_value > 0
-    start = (limits + (count if plus else 0) - 1) // 2 - (weights.sum(axis=1) if plus else 0)
-    lanes = len(weights)
-    extra = [np.zeros(lanes, bool), np.ones(lanes, bool), limits % 2 == 0]
+    weights, min_dot = in_lanes(conv.rows, conv.min_dot)
+    limits = lane_limits(weights, min_dot)
+    needed, odd = (limits + 1) // 2, limits % 2 != 0
+    least = max(int(needed.max()), 0)
+    most = int((least - needed + weights.sum(axis=1)).max())
+    slices = max(5, most.bit_length(), (least + count // 2).bit_length())
+    ones = count if w.padded and w.pad_value > 0 else 0
+    start = least - needed + (weights.sum(axis=1) if ones else 0)
+    given = start >= least + ones // 2 + (ones % 2 & ~odd)
+    columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool)])
+    digits = np.concatenate([lane_digits(start, slices), pack(given, LANES)[:, None]], axis=1)
     tables = [
-        column_table("columns", pack(np.concatenate([weights.T, extra]), LANES).T),
-        column_table("start", ~lane_digits(start, slices)),
-        _outside(w.kernel_width, strips.channels, plus),
+        column_table("columns", pack(columns, LANES).T),
+        column_table("start", ~digits),
+        column_table("odd", pack(odd, LANES)),
+        _outside(w.kernel_width, strips.channels, ones > 0),
     ]
     places = "clz" not in cpu.features and "mul" in cpu.features
     if places:
@@ -159,8 +152,17 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     inverted = bool(conv.all_set.any())
     if inverted:
         tables.append(column_table("all_set", pack(conv.all_set, LANES)))
-    ones = count if plus else 0
-    return ConvDelta(len(conv.rows), count, strips, slices, ones, tuple(tables), places, inverted)
+    return ConvDelta(
+        outputs=len(conv.rows),
+        inputs=count,
+        strips=strips,
+        slices=slices,
+        least=least,
+        ones=ones,
+        tables=tuple(tables),
+        places=places,
+        all_set=inverted,
+    )
 
 
 def _outside(width: int, channels: int, plus: bool) -> Table:
@@ -187,10 +189,10 @@ def trips(view: ConvDelta, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     rows = np.pad(bits, sides, constant_values=bool(view.ones))
     above = np.pad(rows, ((0, 0), (1, 0), (0, 0), (0, 0)), constant_values=bool(view.ones))[:, :-1]
     inner = replace(s, window=replace(w, pad_top=0, pad_bottom=0))
-    added = in_strips((above & ~rows).sum(axis=3), inner)
-    taken = in_strips((rows & ~above).sum(axis=3), inner)
-    first_added = in_strips((~rows & bool(view.ones)).sum(axis=3), inner)[:, :, :tall]
-    first_taken = in_strips((rows & (not view.ones)).sum(axis=3), inner)[:, :, :tall]
+    added = in_strips((rows & ~above).sum(axis=3), inner)
+    taken = in_strips((above & ~rows).sum(axis=3), inner)
+    first_added = in_strips((rows & (not view.ones)).sum(axis=3), inner)[:, :, :tall]
+    first_taken = in_strips((~rows & bool(view.ones)).sum(axis=3), inner)[:, :, :tall]
     pixels = int(in_strips(np.ones((1, 1, w.width), np.int64), inner).sum())  # of a row
 
     listed = s.rows - 1 + tall + view.relisted  # rows of each strip
@@ -214,8 +216,8 @@ def trips(view: ConvDelta, values: tuple[Values, ...], cpu: Cpu) -> Trips:
             new = row + tall - 1
             a_end, t = a_end + added[:, :, new], t - taken[:, :, new]
             bits_listed += parts.per_input(added[:, :, new] + taken[:, :, new])
-        before, number = number, number + (t_end - t) - (a_end - a)
-        found = parts.total(found, _window_trips(view, a_end - a, t_end - t, before, number))
+        number = number + (a_end - a) - (t_end - t)
+        found = parts.total(found, _window_trips(view, a_end - a, t_end - t, number))
         if not row:
             kept = slice(0, view.kept)
             again = slice(view.kept, tall)
@@ -252,40 +254,30 @@ def trips(view: ConvDelta, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     )
 
 
-def _window_trips(
-    view: ConvDelta, added: Counts, taken: Counts, before: Counts, number: Counts
-) -> Trips:
+def _window_trips(view: ConvDelta, added: Counts, taken: Counts, number: Counts) -> Trips:
     """Of one window of each strip, with so many entries in its lists and so many set bits."""
     words = view.strips.out_words
-    halves = (number >> 1) - (before >> 1)
-    large = abs(halves) > _MOST_HALVES
-    halves = np.where(large, 0, halves)
-    odd = np.where((number ^ before) & 1, np.where(number & 1, 1, -1), 0)
-    ends = [
-        added + np.maximum(halves, 0) + (odd > 0),
-        taken + np.maximum(-halves, 0) + (odd < 0),
-    ]
-    pads = [-end % 4 + 4 * ((end + -end % 4) % 16 == 12) for end in ends]
-    lists = [end + pad for end, pad in zip(ends, pads, strict=True)]
-    moves = (lists[0] > 0) | (lists[1] > 0)
-    pairs = [one // 16 + (one % 16 > 0) for one in lists]
+    lists = [one + -one % 4 for one in (added, taken)]
+    moves = (added > 0) | (taken > 0)
+    moved = words * parts.per_input(moves)
+    pairs = [words * parts.per_input(-(-one // BLOCK)) for one in lists]
+    limits = view.least + (number >> 1)
+    below = np.zeros_like(limits)
+    for digit in range(view.slices):
+        below = below + (limits >> digit & 1)
     found: Trips = {
-        "end_lists": moves[0].size,
-        "end_lists.half": parts.per_input(abs(halves)),
-        "end_lists.odd": parts.per_input(abs(odd)),
-        "end_lists.pad": parts.per_input(pads[0] + pads[1]),
-        "add_number": parts.per_input(large & (number >> 1 != before >> 1)) * words,
-        "add_number.digit": parts.per_input(large) * words * view.slices,
-        "conv_delta.move": parts.per_input(moves) * words,
-        f"conv_delta.move[{view.slices}]": parts.per_input(moves) * words,
-        "add_changes": parts.per_input(moves) * words,
-        "add_changes.block16": words * sum(parts.per_input(one // 16) for one in lists),
-        "add_changes.block8": words * sum(parts.per_input(one % 16 == 8) for one in lists),
-        "add_changes.block4": words * sum(parts.per_input(one % 16 == 4) for one in lists),
-        "conv_delta.carry": words * parts.per_input(pairs[0]),
-        "conv_delta.borrow": words * parts.per_input(pairs[1]),
-        "conv_delta.digit": words * (view.slices - 5) * parts.per_input(pairs[0] + pairs[1]),
+        "conv_delta.move": moved,
+        f"conv_delta.move[{view.slices}]": moved,
+        "conv_delta.move.digit": moved * view.slices,
+        "conv_delta.move.limit": words * parts.per_input(below * moves),
+        "add_lists": moved,
+        "conv_delta.carry": pairs[0],
+        "conv_delta.borrow": pairs[1],
+        "conv_delta.digit": (view.slices - 5) * (pairs[0] + pairs[1]),
     }
+    for columns in (16, 12, 8, 4):
+        blocks = [one // 16 if columns == 16 else one % 16 == columns for one in lists]
+        found[f"add_lists.block{columns}"] = words * sum(parts.per_input(one) for one in blocks)
     return found
 
 

@@ -25,23 +25,30 @@ from edgebnn.bits import Layout, pack, words
 from edgebnn.ir import Dense, Ints, Op, Threshold, dot_bound, fan_in
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Inputs, Kernel, Table, Trips, Values
-from edgebnn.kernels.columns import COLUMN_BYTES, LANES, OFFSETS, bit_places, column_table
+from edgebnn.kernels.columns import (
+    BLOCK,
+    COLUMN_BYTES,
+    FILLED,
+    LANES,
+    OFFSETS,
+    bit_places,
+    column_table,
+)
 from edgebnn.targets.base import Cpu
 
-_BLOCK = 8  # columns: lists have whole blocks
 #: So many columns can be listed before the first are added. With more, sums are touched less often,
 #: and there is more RAM: 784 inputs would take 0.2 kB more for the last 2 % of instructions.
-_LISTED = 92
+_LISTED = 104
 #: Entries of two bytes that have to be free before a word of inputs is listed, beside a quarter of
-#: all: its columns, zeros of both last blocks, and three pairs of carries. Each 16 columns have one
+#: all: its columns, zeros at both ends, and three pairs of carries. Each 16 columns have one
 #: pair of 8 bytes, the quarter; both lists may have begun one, and one lies behind the last.
-_SPARE = LANES + 2 * (_BLOCK - 1) + 3 * 4
+_SPARE = LANES + 2 * FILLED + 3 * 4
 
 #: What differs between inputs, by the names of trips.
 _GO = (
-    *("list_digits", "list_digits.word", "list_digits.bit", "end_digits", "end_digits.pad"),
-    *("dense_planes.add", "add_signed", "add_signed.block16", "add_signed.block8"),
-    *("add_signed.digit", "add_signed.carry"),
+    *("list_digits", "list_digits.word", "list_digits.bit", "dense_planes.add", "add_half_lists"),
+    *(f"add_half_lists.block{columns}" for columns in (16, 12, 8, 4)),
+    *("add_digits.borrow", "join_pairs", "join_pairs.two", "add_digits.carry"),
 )
 
 
@@ -171,7 +178,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DensePlanes | None:
         start=column_table("start", pack(digits.T.astype(bool), LANES).T),
         even=column_table("even", pack(min_dot % 2 == 0, LANES)),
         places=bit_places() if by_table else None,
-        helpers=("pairs", "offsets", *counting, "take_bit", "signed_columns"),
+        helpers=("pairs", "half_lists", *counting, "take_bit", "signed_columns"),
     )
 
 
@@ -189,7 +196,7 @@ def _height(count: int, bits: int, start: int) -> int:
     excess, of digits up to bits - 2, is less than 8 times 2**bits whenever columns are added.
     """
     times = count // _listed(count) + 1
-    height = (count + (2 * _BLOCK - 1) * times - 1).bit_length() + 1
+    height = (count + (BLOCK - 1) * times - 1).bit_length() + 1
     most = start + 1 + (4 * count // 3 + 8 * times + 1 << bits)
     return max(height, most.bit_length() - bits)
 
@@ -207,7 +214,8 @@ def pays(view: DensePlanes) -> bool:
 
 def trips(view: DensePlanes, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     rows = values[0].reshape(len(values[0]), -1)
-    each = [_input_trips(view, row) for row in rows]
+    weights = _weights(view)
+    each = [_input_trips(view, weights, row) for row in rows]
     found: Trips = {name: np.array([one[name] for one in each]) for name in each[0]}
     tail = view.tail > 0
     return parts.total(
@@ -228,10 +236,22 @@ def trips(view: DensePlanes, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     )
 
 
-def _input_trips(view: DensePlanes, values: NDArray[np.int64]) -> dict[str, int]:
+def _weights(view: DensePlanes) -> NDArray[np.float32]:
+    """(lanes, inputs of whole words): 1 for +1. The largest sums are exact."""
+    columns = np.asarray(view.columns.values)[:, : view.inputs]
+    lanes = (columns[:, None, :] >> np.arange(LANES, dtype=np.uint32)[:, None] & 1).astype(bool)
+    weights = np.zeros((LANES * view.out_words, LANES * view.row_words), np.float32)
+    weights[:, : view.inputs] = lanes.reshape(-1, view.inputs)
+    return weights
+
+
+def _input_trips(
+    view: DensePlanes, weights: NDArray[np.float32], values: NDArray[np.int64]
+) -> dict[str, int]:
     """What one input lists: digits one after the other, in as many goes as memory asks for."""
     found = Counter[str]()
     left = np.pad(values, (0, LANES * view.row_words - len(values)))
+    sums = np.zeros(len(weights), np.int64)
     for p in range(view.bits + 1):
         odd, above = left & 1, left >> 1 & 1
         digits = odd * (1 - 2 * above) if p < view.bits else odd
@@ -241,34 +261,44 @@ def _input_trips(view: DensePlanes, values: NDArray[np.int64]) -> dict[str, int]
         room = 2 * (view.planes_at + p * view.row_words - p * view.out_words - view.digit_words)
         spare, word = view.spare + room // 4, 0
         while word < view.row_words:
-            added = taken = 0
+            added, taken, first = 0, 0, LANES * word
             found["list_digits"] += 1
             while word < view.row_words and room - added - taken >= spare:
                 added, taken, word = added + int(plus[word]), taken + int(minus[word]), word + 1
-            _go(view, found, added, taken)
+            go = slice(first, LANES * word)
+            change = (weights[:, go] @ digits[go].astype(np.float32)).astype(np.int64)
+            sums += _go(found, sums, change, added, taken)
+        sums >>= 1  # of this digit nothing changes any more
         found["list_digits.word"] += view.row_words
         found["list_digits.bit"] += int(plus.sum() + minus.sum())
     return {name: found[name] for name in _GO}
 
 
-def _go(view: DensePlanes, found: Counter[str], added: int, taken: int) -> None:
-    """Adds what ends one go."""
-    words = view.out_words
-    found["end_digits"] += 1
-    found["end_digits.pad"] += -added % _BLOCK + -taken % _BLOCK
+def _go(
+    found: Counter[str], sums: NDArray[np.int64], change: NDArray[np.int64], added: int, taken: int
+) -> NDArray[np.int64]:
+    """Adds what ends one go; returns what is added to ``sums``, which is ``change`` and excess."""
     if not added + taken:
-        return
+        return change
+    words = len(sums) // LANES
     found["dense_planes.add"] += 1
-    found["add_signed"] += words
-    pairs = 0
-    for columns in (added + -added % _BLOCK, taken + -taken % _BLOCK):
-        found["add_signed.block16"] += words * (columns // 16)
-        found["add_signed.block8"] += words * (columns % 16 > 0)
-        pairs += columns // 16 + (columns % 16 > 0)
+    found["add_half_lists"] += words
+    for columns in (added, taken):
+        found["add_half_lists.block16"] += words * (columns // BLOCK)
+        if over := columns % BLOCK:
+            found[f"add_half_lists.block{over + -over % 4}"] += words  # 13 to 15 are a whole one
+    borrows = -(-taken // BLOCK)
+    found["add_digits.borrow"] += words * borrows
+    pairs, last = -(-added // BLOCK) + borrows, 3
     while pairs > 1:
-        pairs = (pairs + 1) // 2
-        found["add_signed.digit"] += words
-        found["add_signed.carry"] += words * pairs
+        pairs, last = (pairs + 1) // 2, last + 1
+        found["join_pairs"] += words
+        found["join_pairs.two"] += words * pairs
+    change = change + BLOCK * borrows
+    flips = ((sums + change) ^ sums) >> (last + 1)  # what a carry beyond the last pair changes
+    carries = np.frexp(flips.reshape(words, LANES).max(axis=1))[1]
+    found["add_digits.carry"] += int(carries.sum())
+    return change
 
 
 KERNEL = Kernel(

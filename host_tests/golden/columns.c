@@ -126,8 +126,16 @@ struct columns_pair {
     uint32_t bit;
 };
 
+/* Assembly for Cortex-M, unless COLUMNS_NO_ASSEMBLY is defined, and C for all else. */
+#if !defined(COLUMNS_NO_ASSEMBLY) && defined(__ARM_ARCH_PROFILE) && defined(__ARM_ARCH_ISA_THUMB)
+#if (__ARM_ARCH_PROFILE == 'M') && (__ARM_ARCH_ISA_THUMB >= 2)
+#if defined(__clang__) || (defined(__GNUC__) && (__GNUC__ >= 8)) /* has noipa */
+#define COLUMNS_ASSEMBLY
+#endif
+#endif
+#endif
 #if defined(__GNUC__)
-#define COLUMNS_SPARE __attribute__((unused)) /* where the adder of columns is in assembly */
+#define COLUMNS_SPARE __attribute__((unused)) /* by C, where assembly is */
 #else
 #define COLUMNS_SPARE
 #endif
@@ -159,14 +167,6 @@ static COLUMNS_SPARE COLUMNS_INNER struct columns_pair columns_add_pairs(uint32_
  * of one weight are added to a digit, and leave half as many of twice the weight. `carries` has room
  * for one pair more than there are.
  */
-/* Assembly for Cortex-M, unless COLUMNS_NO_ASSEMBLY is defined, and C for all else. */
-#if !defined(COLUMNS_NO_ASSEMBLY) && defined(__ARM_ARCH_PROFILE) && defined(__ARM_ARCH_ISA_THUMB)
-#if (__ARM_ARCH_PROFILE == 'M') && (__ARM_ARCH_ISA_THUMB >= 2)
-#if defined(__clang__) || (defined(__GNUC__) && (__GNUC__ >= 8)) /* has noipa */
-#define COLUMNS_ASSEMBLY
-#endif
-#endif
-#endif
 #if defined(COLUMNS_ASSEMBLY)
 /*
  * In assembly, because it needs all registers at once; names are those of the C below. A digit takes
@@ -176,8 +176,7 @@ static COLUMNS_SPARE COLUMNS_INNER struct columns_pair columns_add_pairs(uint32_
  *     r0 columns   r1 list   r2 ones   r3 twos   r8 fours   r9 last   r12 end   lr start
  *     r4-r7 four columns, then pairs   r10, r11 `first` of twos and of fours
  */
-#define COLUMNS_IN __attribute__((unused)) /* by C */
-static __attribute__((naked)) COLUMNS_LAYER void columns_add_columns(COLUMNS_IN const uint32_t *columns, COLUMNS_IN const uint32_t *list, COLUMNS_IN const uint32_t *end, COLUMNS_IN const uint32_t *start, COLUMNS_IN uint32_t *sums, COLUMNS_IN struct columns_pair *carries)
+static __attribute__((naked)) COLUMNS_LAYER void columns_add_columns(COLUMNS_SPARE const uint32_t *columns, COLUMNS_SPARE const uint32_t *list, COLUMNS_SPARE const uint32_t *end, COLUMNS_SPARE const uint32_t *start, COLUMNS_SPARE uint32_t *sums, COLUMNS_SPARE struct columns_pair *carries)
 {
     __asm__(
         ".syntax unified\n"
@@ -191,13 +190,25 @@ static __attribute__((naked)) COLUMNS_LAYER void columns_add_columns(COLUMNS_IN 
         "eors r2, r6\n" /* ones = half ^ c ^ d */
         ".endm\n"
 
-        ".macro columns_eight_columns\n" /* to ones and twos; leaves a pair, r5 and r7 */
-        "columns_four_columns\n"
+        ".macro columns_first_twos\n" /* of a pair, r4 and r7 */
         "eors r7, r3; eors r3, r4; orr r10, r4, r7\n" /* half, first */
-        "columns_four_columns\n"
+        ".endm\n"
+
+        ".macro columns_second_twos\n" /* leaves a pair, r5 and r7 */
         "eors r7, r3; bics r7, r4\n" /* second */
         "eor r5, r10, r7; eors r7, r3\n" /* differ, bit */
         "eors r3, r4\n" /* twos */
+        ".endm\n"
+
+        ".macro columns_first_fours\n" /* of a pair, r5 and r7 */
+        "eor r7, r7, r8; eor r8, r8, r5; orr r11, r5, r7\n" /* half, first */
+        ".endm\n"
+
+        ".macro columns_second_fours\n" /* stores the pair that it leaves */
+        "eor r7, r7, r8; bics r7, r5\n" /* second */
+        "eor r4, r11, r7; eor r7, r7, r8\n" /* differ, bit */
+        "eor r8, r8, r5\n" /* fours */
+        "stmia r9!, {r4, r7}\n" /* *last++ */
         ".endm\n"
 
         "push {r4-r11, lr}\n"
@@ -210,14 +221,11 @@ static __attribute__((naked)) COLUMNS_LAYER void columns_add_columns(COLUMNS_IN 
         "mov r11, r8; b 2f\n" /* what fours leave of a pair of zeros */
 
         "1:\n" /* sixteen columns */
-        "columns_eight_columns\n"
-        "eor r7, r7, r8; eor r8, r8, r5; orr r11, r5, r7\n" /* half, first */
-        "2:\n"
-        "columns_eight_columns\n"
-        "eor r7, r7, r8; bics r7, r5\n" /* second */
-        "eor r4, r11, r7; eor r7, r7, r8\n" /* differ, bit */
-        "eor r8, r8, r5\n" /* fours */
-        "stmia r9!, {r4, r7}\n" /* *last++ */
+        "columns_four_columns; columns_first_twos\n"
+        "columns_four_columns; columns_second_twos; columns_first_fours\n"
+        "2:\n" /* eight */
+        "columns_four_columns; columns_first_twos\n"
+        "columns_four_columns; columns_second_twos; columns_second_fours\n"
         "cmp r1, r12; bne 1b\n"
 
         "3: ldr r0, [sp, #36]\n" /* from here on: r0 sums, r1 to, r2 sum, r3 from, r10 carries */
@@ -239,7 +247,11 @@ static __attribute__((naked)) COLUMNS_LAYER void columns_add_columns(COLUMNS_IN 
 
         "pop {r4-r11, pc}\n"
         ".purgem columns_four_columns\n"
-        ".purgem columns_eight_columns\n");
+        ".purgem columns_first_twos\n"
+        ".purgem columns_second_twos\n"
+        ".purgem columns_first_fours\n"
+        ".purgem columns_second_fours\n"
+        );
 }
 #else
 

@@ -5,14 +5,14 @@
  * accuracy  not recorded
  * target    cortex-m4; C99, no heap, no libc, no float
  * flash     116 bytes of weights and thresholds, plus code
- * RAM       232 bytes of scratch, static (not re-entrant)
+ * RAM       208 bytes of scratch, static (not re-entrant)
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
  */
 #include "digits.h"
 
-#if DIGITS_INTERFACE != 0xB52F1AECu
+#if DIGITS_INTERFACE != 0x7ED7A031u
 #error "digits.h and digits.c are not of one run of edgebnn generate; copy both again"
 #endif
 
@@ -82,7 +82,7 @@ extern uint32_t DIGITS_ARENA[];
 #if !defined(DIGITS_ARENA_ATTRIBUTE)
 #define DIGITS_ARENA_ATTRIBUTE
 #endif
-static uint32_t digits_arena[58] DIGITS_ARENA_ATTRIBUTE;
+static uint32_t digits_arena[52] DIGITS_ARENA_ATTRIBUTE;
 #endif
 
 /*
@@ -97,8 +97,16 @@ struct digits_pair {
     uint32_t bit;
 };
 
+/* Assembly for Cortex-M, unless DIGITS_NO_ASSEMBLY is defined, and C for all else. */
+#if !defined(DIGITS_NO_ASSEMBLY) && defined(__ARM_ARCH_PROFILE) && defined(__ARM_ARCH_ISA_THUMB)
+#if (__ARM_ARCH_PROFILE == 'M') && (__ARM_ARCH_ISA_THUMB >= 2)
+#if defined(__clang__) || (defined(__GNUC__) && (__GNUC__ >= 8)) /* has noipa */
+#define DIGITS_ASSEMBLY
+#endif
+#endif
+#endif
 #if defined(__GNUC__)
-#define DIGITS_SPARE __attribute__((unused)) /* where the adder of columns is in assembly */
+#define DIGITS_SPARE __attribute__((unused)) /* by C, where assembly is */
 #else
 #define DIGITS_SPARE
 #endif
@@ -123,14 +131,126 @@ static DIGITS_SPARE DIGITS_INNER struct digits_pair digits_add_pairs(uint32_t *s
 
 /* Lists of 16 bits, where memory counts more than time. */
 #if defined(__GNUC__)
-typedef uint16_t __attribute__((may_alias)) digits_offset; /* lists lie among words */
+typedef uint16_t __attribute__((may_alias)) digits_half; /* lists lie among words */
 #else
-typedef uint16_t digits_offset;
+typedef uint16_t digits_half;
 #endif
 
-/* The columns of the first two offsets. */
-static DIGITS_INNER struct digits_pair digits_two_offsets(const uint32_t *columns,
-    const digits_offset *list)
+/* Columns to be added and columns to be taken away. The lists share memory: one grows up, one down. */
+struct digits_half_lists {
+    digits_half *added;
+    digits_half *added_end;
+    digits_half *taken; /* its newest entry */
+    digits_half *taken_end;
+    struct digits_pair *carries; /* of the sum: first those to add, */
+    struct digits_pair *borrows; /* then those to take away */
+};
+
+/* Fills the last fours of both lists with columns of zeros; there is room for three more in each. */
+static DIGITS_LAYER void digits_end_half_lists(struct digits_half_lists *lists, uint32_t zeros)
+{
+    digits_half *const added = lists->added_end;
+    digits_half *const taken = lists->taken;
+    const digits_half column = (digits_half)zeros;
+
+    added[0] = column;
+    added[1] = column;
+    added[2] = column;
+    taken[-1] = column;
+    taken[-2] = column;
+    taken[-3] = column;
+    lists->added_end = &added[(lists->added - added) & 3];
+    lists->taken = &taken[-((taken - lists->taken_end) & 3)];
+}
+
+/*
+ * Adds columns of one list to the three lowest digits of numbers in each lane, which are `step` words
+ * apart, and takes those of the other list away: D - M is ~(~D + M). What goes beyond, two bits of
+ * weight 8 for sixteen columns or what a list has less, is left in `carries`, and from `borrows` on
+ * what is to be taken away. Returns the end of all.
+ */
+#if defined(DIGITS_ASSEMBLY)
+/*
+ * In assembly, because it needs all registers at once; names are those of the C below. A digit takes
+ * up the first of two pairs when it is there, so that only `first` has to wait for the second one. A
+ * block that is not whole is entered behind the columns that it lacks: what would be their `first`
+ * is the digit as it is. It keeps no state, and puts 48 bytes on the stack.
+ *
+ *     r0 columns   r1 list   r2 ones   r3 twos   r8 fours   r9 last   r12 end
+ *     r4-r7 four columns, then pairs   r10, r11 `first` of twos and of fours
+ */
+static __attribute__((naked)) DIGITS_LAYER struct digits_pair *digits_add_half_lists(DIGITS_SPARE const uint32_t *columns, DIGITS_SPARE struct digits_half_lists *lists, DIGITS_SPARE uint32_t *digits, DIGITS_SPARE uint32_t step)
+{
+    __asm__(
+        ".syntax unified\n"
+        ".macro digits_four_columns at\n" /* to ones; leaves a pair, r4 and r7 */
+        "ldrh r4, [r1, #\\at]; ldrh r5, [r1, #\\at + 2]\n"
+        "ldrh r6, [r1, #\\at + 4]; ldrh r7, [r1, #\\at + 6]\n"
+        "ldr r4, [r4, r0]; ldr r5, [r5, r0]; ldr r6, [r6, r0]; ldr r7, [r7, r0]\n"
+        "eors r4, r5; eors r6, r7\n" /* a ^ b, c ^ d */
+        "eors r5, r2; eors r2, r4; orrs r4, r5\n" /* half, first */
+        "eors r7, r2; bics r7, r6\n" /* second, as (half ^ d) & ~(c ^ d) */
+        "eors r4, r7; eors r7, r2\n" /* differ, bit */
+        "eors r2, r6\n" /* ones = half ^ c ^ d */
+        ".endm\n"
+
+        ".macro digits_first_twos\n" /* of a pair, r4 and r7 */
+        "eors r7, r3; eors r3, r4; orr r10, r4, r7\n" /* half, first */
+        ".endm\n"
+
+        ".macro digits_second_twos\n" /* leaves a pair, r5 and r7 */
+        "eors r7, r3; bics r7, r4\n" /* second */
+        "eor r5, r10, r7; eors r7, r3\n" /* differ, bit */
+        "eors r3, r4\n" /* twos */
+        ".endm\n"
+
+        ".macro digits_first_fours\n" /* of a pair, r5 and r7 */
+        "eor r7, r7, r8; eor r8, r8, r5; orr r11, r5, r7\n" /* half, first */
+        ".endm\n"
+
+        ".macro digits_second_fours\n" /* stores the pair that it leaves */
+        "eor r7, r7, r8; bics r7, r5\n" /* second */
+        "eor r4, r11, r7; eor r7, r7, r8\n" /* differ, bit */
+        "eor r8, r8, r5\n" /* fours */
+        "stmia r9!, {r4, r7}\n" /* *last++ */
+        ".endm\n"
+
+        "push {r1-r11, lr}\n" /* lists, digits, step */
+        "ldr r8, [r2, r3, lsl #3]; ldr r3, [r2, r3, lsl #2]; ldr r2, [r2]\n" /* fours, twos, ones */
+        "ldr r9, [r1, #16]; ldr r12, [r1, #4]; ldr r1, [r1]\n" /* last, end, list */
+        "bl 2f\n" /* the first pass */
+        "ldr r4, [sp]; str r9, [r4, #20]; ldrd r1, r12, [r4, #8]\n" /* borrows, list, end */
+        "mvns r2, r2; mvns r3, r3; mvn r8, r8; bl 2f\n" /* the second one */
+        "pop {r1, r4, r5}; mvns r2, r2; mvns r3, r3; mvn r8, r8\n"
+        "str r2, [r4]; str r3, [r4, r5, lsl #2]; str r8, [r4, r5, lsl #3]\n"
+        "mov r0, r9; pop {r4-r11, pc}\n" /* return last */
+
+        "1: bx lr\n"
+        "2: mov r4, r12; subs r4, r4, r1; beq 1b\n" /* bytes of the list; none */
+        "lsls r4, r4, #27; beq 6f\n" /* bits 4 and 3: columns beside whole blocks, 8 and 4 */
+        "bpl 5f; lsls r4, r4, #1; bmi 4f\n"
+        "subs r1, #16; mov r11, r8; b 8f\n" /* eight */
+        "4: subs r1, #8; mov r10, r3; b 7f\n" /* twelve */
+        "5: subs r1, #24; mov r10, r3; mov r11, r8; b 9f\n" /* four */
+
+        "6: digits_four_columns 0; digits_first_twos\n"
+        "7: digits_four_columns 8; digits_second_twos; digits_first_fours\n"
+        "8: digits_four_columns 16; digits_first_twos\n"
+        "9: digits_four_columns 24; digits_second_twos; digits_second_fours\n"
+        "adds r1, #32; cmp r1, r12; bne 6b\n"
+        "bx lr\n"
+        ".purgem digits_four_columns\n"
+        ".purgem digits_first_twos\n"
+        ".purgem digits_second_twos\n"
+        ".purgem digits_first_fours\n"
+        ".purgem digits_second_fours\n"
+        );
+}
+#else
+
+/* The first two columns of a list. */
+static DIGITS_INNER struct digits_pair digits_two_half_listed(const uint32_t *columns,
+    const digits_half *list)
 {
     const uint8_t *const bytes = (const uint8_t *)columns;
     const uint32_t bit = *(const uint32_t *)&bytes[list[0]];
@@ -139,17 +259,69 @@ static DIGITS_INNER struct digits_pair digits_two_offsets(const uint32_t *column
     return pair;
 }
 
-/* Adds the columns of the first eight offsets to *ones and *twos; returns the bits of weight 4. */
-static DIGITS_INNER struct digits_pair digits_eight_offsets(const uint32_t *columns,
-    const digits_offset *list, uint32_t *ones, uint32_t *twos)
+/* Adds the first four columns of a list to *ones; returns the bits of weight 2. */
+static DIGITS_INNER struct digits_pair digits_four_half_listed(const uint32_t *columns,
+    const digits_half *list, uint32_t *ones)
 {
-    const struct digits_pair a = digits_add_pairs(ones, digits_two_offsets(columns, list),
-        digits_two_offsets(columns, &list[2]));
-    const struct digits_pair b = digits_add_pairs(ones, digits_two_offsets(columns, &list[4]),
-        digits_two_offsets(columns, &list[6]));
+    return digits_add_pairs(ones, digits_two_half_listed(columns, list),
+        digits_two_half_listed(columns, &list[2]));
+}
+
+/* Adds the first eight columns of a list to *ones and *twos; returns the bits of weight 4. */
+static DIGITS_INNER struct digits_pair digits_eight_half_listed(const uint32_t *columns,
+    const digits_half *list, uint32_t *ones, uint32_t *twos)
+{
+    const struct digits_pair a = digits_four_half_listed(columns, list, ones);
+    const struct digits_pair b = digits_four_half_listed(columns, &list[4], ones);
 
     return digits_add_pairs(twos, a, b);
 }
+
+static DIGITS_LAYER struct digits_pair *digits_add_half_lists(const uint32_t *columns,
+    struct digits_half_lists *lists, uint32_t *digits, uint32_t step)
+{
+    const struct digits_pair none = { 0u, 0u };
+    const digits_half *list = lists->added;
+    const digits_half *end = lists->added_end;
+    struct digits_pair *last = lists->carries;
+    uint32_t ones = digits[0];
+    uint32_t twos = digits[step];
+    uint32_t fours = digits[2u * step];
+
+    for (uint32_t pass = 0u; pass < 2u; pass++) {
+        if (((end - list) & 12) != 0) { /* some without the first ones of sixteen */
+            struct digits_pair a = none;
+            struct digits_pair b = none;
+            if (((end - list) & 4) != 0) {
+                a = digits_add_pairs(&twos, none, digits_four_half_listed(columns, list, &ones));
+                list += 4;
+            }
+            if (((end - list) & 8) != 0) {
+                b = digits_eight_half_listed(columns, list, &ones, &twos);
+                list += 8;
+            }
+            *last++ = digits_add_pairs(&fours, a, b);
+        }
+        for (; list != end; list += 16) {
+            const struct digits_pair a = digits_eight_half_listed(columns, list, &ones, &twos);
+            const struct digits_pair b = digits_eight_half_listed(columns, &list[8], &ones, &twos);
+            *last++ = digits_add_pairs(&fours, a, b);
+        }
+        if (pass == 0u) {
+            lists->borrows = last;
+            list = lists->taken;
+            end = lists->taken_end;
+        }
+        ones = ~ones;
+        twos = ~twos;
+        fours = ~fours;
+    }
+    digits[0] = ones;
+    digits[step] = twos;
+    digits[2u * step] = fours;
+    return last;
+}
+#endif
 
 /* Zeros above the highest set bit; there is one. */
 static inline uint32_t digits_leading_zeros(uint32_t bits)
@@ -166,26 +338,20 @@ static inline uint32_t digits_leading_zeros(uint32_t bits)
 #endif
 }
 
-/* Clears the highest set bit of *bits, and returns four times its place: what its column lies at. */
-static DIGITS_INNER uint32_t digits_take_bit(uint32_t *bits)
+/* Clears the highest set bit of *bits; returns the offset of its column, `first` is that of bit 0. */
+static DIGITS_INNER uint32_t digits_take_bit(uint32_t *bits, uint32_t first)
 {
     const uint32_t zeros = digits_leading_zeros(*bits);
 
     *bits &= ~(0x80000000u >> zeros);
-    return 124u - 4u * zeros;
+    return first + 124u - 4u * zeros;
 }
 
-/*
- * Columns to be added and columns to be taken away, in one piece of memory: the first from its low
- * end up, the others from its high end down. Between them are the carries, when they are added.
- */
-struct digits_signed_lists {
-    digits_offset *added;
-    digits_offset *added_end;
-    digits_offset *taken;
-    digits_offset *taken_end;
+/* What is listed for a digit of the inputs. Carries lie between the lists, when they are added. */
+struct digits_digits {
+    struct digits_half_lists lists;
     uint32_t total; /* of all digits that have been listed */
-    uint32_t excess; /* by which sums are too large, see add_signed */
+    uint32_t excess; /* by which sums are too large, see add_digits */
 };
 
 /* Four inputs, eight apart, in a word. */
@@ -210,12 +376,12 @@ static DIGITS_INNER void digits_swap_bits(uint32_t *a, uint32_t *b, uint32_t shi
  * carried to h, which becomes even. So of two digits in turn one is 0. Carries take the place of the
  * bits. Begins with word w and goes on while `spare` entries are free; returns the word to go on with.
  */
-static DIGITS_LAYER uint32_t digits_list_digits(struct digits_signed_lists *lists,
+static DIGITS_LAYER uint32_t digits_list_digits(struct digits_half_lists *lists,
     const uint32_t *carries, uint32_t *bits, const uint32_t *next, uint32_t w, uint32_t words,
     int32_t spare)
 {
-    digits_offset *added = lists->added;
-    digits_offset *taken = lists->taken_end;
+    digits_half *added = lists->added;
+    digits_half *taken = lists->taken_end;
 
     for (; (w < words) && (taken - added >= spare); w++) {
         const uint32_t carry = carries[w];
@@ -225,10 +391,10 @@ static DIGITS_LAYER uint32_t digits_list_digits(struct digits_signed_lists *list
 
         bits[w] = carry ^ (odd & (carry ^ next[w])); /* odd ? next : carry */
         while (plus != 0u) {
-            *added++ = (digits_offset)(128u * w + digits_take_bit(&plus));
+            *added++ = (digits_half)digits_take_bit(&plus, 128u * w);
         }
         while (minus != 0u) {
-            *--taken = (digits_offset)(128u * w + digits_take_bit(&minus));
+            *--taken = (digits_half)digits_take_bit(&minus, 128u * w);
         }
     }
     lists->added_end = added;
@@ -236,88 +402,79 @@ static DIGITS_LAYER uint32_t digits_list_digits(struct digits_signed_lists *list
     return w;
 }
 
-/* Fills the last blocks of both lists with columns of zeros. Returns 0 if there is nothing in them. */
-static DIGITS_LAYER uint32_t digits_end_digits(struct digits_signed_lists *lists, uint32_t p,
+/* Ends the lists of digit p. Returns 0 if there is nothing in them. */
+static DIGITS_LAYER uint32_t digits_end_digits(struct digits_digits *digits, uint32_t p,
     uint32_t zeros)
 {
-    digits_offset *added = lists->added_end;
-    digits_offset *taken = lists->taken;
-    const uint32_t plus = (uint32_t)(added - lists->added);
-    const uint32_t minus = (uint32_t)(lists->taken_end - taken);
+    struct digits_half_lists *const lists = &digits->lists;
+    const uint32_t plus = (uint32_t)(lists->added_end - lists->added);
+    const uint32_t minus = (uint32_t)(lists->taken_end - lists->taken);
 
-    while (((added - lists->added) & 7) != 0) {
-        *added++ = (digits_offset)zeros;
-    }
-    while (((lists->taken_end - taken) & 7) != 0) {
-        *--taken = (digits_offset)zeros;
-    }
-    lists->added_end = added;
-    lists->taken = taken;
-    lists->total += (plus - minus) << p;
-    lists->excess += ((minus + 15u) >> 4) << (p + 4u);
+    digits_end_half_lists(lists, zeros);
+    lists->carries = (struct digits_pair *)lists->added_end;
+    digits->total += (plus - minus) << p;
+    digits->excess += ((minus + 15u) >> 4) << (p + 4u);
     return plus | minus;
 }
+
+/*
+ * Adds all pairs of bits of one weight, two or more, to a digit. They leave half as many of twice the
+ * weight in their place, up to what is returned. There is room for one more, where their number is odd.
+ */
+#if defined(DIGITS_ASSEMBLY)
+/* r0 pairs   r1 last   r2 digit, then sum   r3 from; puts 20 bytes on the stack */
+static __attribute__((naked)) DIGITS_LAYER struct digits_pair *digits_join_pairs(DIGITS_SPARE struct digits_pair *pairs, DIGITS_SPARE struct digits_pair *last, DIGITS_SPARE uint32_t *digit)
+{
+    __asm__(
+        ".syntax unified\n"
+        "push {r4-r7, lr}\n"
+        "movs r3, #0; str r3, [r1]; str r3, [r1, #4]\n" /* *last = none */
+        "mov r3, r0; mov r12, r2; ldr r2, [r2]\n"
+        "1: ldmia r3!, {r4-r7}\n" /* from[0], from[1] */
+        "eors r5, r2; eors r2, r4; orrs r4, r5\n" /* half, first */
+        "eors r7, r2; bics r7, r6\n" /* second */
+        "eors r4, r7; eors r7, r2\n" /* differ, bit */
+        "eors r2, r6\n" /* sum */
+        "stmia r0!, {r4, r7}\n" /* *pairs++ */
+        "cmp r3, r1; blo 1b\n"
+        "mov r3, r12; str r2, [r3]\n" /* *digit = sum */
+        "pop {r4-r7, pc}\n");
+}
+#else
+static DIGITS_INNER struct digits_pair *digits_join_pairs(struct digits_pair *pairs,
+    struct digits_pair *last, uint32_t *digit)
+{
+    const struct digits_pair none = { 0u, 0u };
+    uint32_t sum = *digit;
+
+    *last = none;
+    for (const struct digits_pair *from = pairs; from < last; from += 2) {
+        *pairs++ = digits_add_pairs(&sum, from[0], from[1]);
+    }
+    *digit = sum;
+    return pairs;
+}
+#endif
 
 /*
  * Adds columns to the sum of each lane, and takes columns away. `digits` has the digit of the sums that
  * is listed, which is their lowest here, and the higher ones every `step` words.
  *
- * Sixteen columns leave two bits of weight 8. To take M columns away from D, the three lowest digits,
- * they are added to 7 - D, which is D inverted. This gives 7 - E and bits of weight 8, hence
- *     D - M  ==  E - 8 * bits  ==  E + 8 * inverted bits - 8 for each bit.
+ * Taking columns away leaves two bits of weight 8 for sixteen of them, to be taken away too, and
+ *     S - 8 * bits  ==  S + 8 * inverted bits - 8 for each bit.
  * The last term, 16 for two bits, is left out. It makes the sums of all lanes too large, by `excess`.
  */
-static DIGITS_LAYER void digits_add_signed(const uint32_t *columns,
-    const struct digits_signed_lists *lists, uint32_t *digits, uint32_t step)
+static DIGITS_LAYER void digits_add_digits(const uint32_t *columns, struct digits_half_lists *lists,
+    uint32_t *digits, uint32_t step)
 {
-    const struct digits_pair none = { 0u, 0u };
-    struct digits_pair *const carries = (struct digits_pair *)lists->added_end;
-    struct digits_pair *last = carries;
-    const digits_offset *list = lists->added;
-    const digits_offset *end = lists->added_end;
-    uint32_t ones = digits[0];
-    uint32_t twos = digits[step];
-    uint32_t fours = digits[2u * step];
-    uint32_t flip = 0u;
+    struct digits_pair *const carries = lists->carries;
+    struct digits_pair *last = digits_add_half_lists(columns, lists, digits, step);
 
-    do {
-        for (; end - list >= 16; list += 16) {
-            const struct digits_pair a = digits_eight_offsets(columns, list, &ones, &twos);
-            const struct digits_pair b = digits_eight_offsets(columns, &list[8], &ones, &twos);
-            *last = digits_add_pairs(&fours, a, b);
-            last->bit ^= flip;
-            last++;
-        }
-        if (list != end) {
-            const struct digits_pair a = digits_eight_offsets(columns, list, &ones, &twos);
-            *last = digits_add_pairs(&fours, a, none);
-            last->bit ^= flip;
-            last++;
-        }
-        list = lists->taken;
-        end = lists->taken_end;
-        ones = ~ones;
-        twos = ~twos;
-        fours = ~fours;
-        flip = ~flip;
-    } while (flip != 0u);
-    digits[0] = ones;
-    digits[step] = twos;
-    digits[2u * step] = fours;
-    digits = &digits[3u * step];
-
-    /* All bits of one weight are added to a digit, and leave half as many of twice the weight. */
-    while (last - carries > 1) {
-        uint32_t sum = *digits;
-        struct digits_pair *to = carries;
-
-        *last = none; /* where there is an odd number */
-        for (const struct digits_pair *from = carries; from < last; from += 2) {
-            *to++ = digits_add_pairs(&sum, from[0], from[1]);
-        }
-        last = to;
-        *digits = sum;
-        digits = &digits[step];
+    for (struct digits_pair *pair = lists->borrows; pair != last; pair++) {
+        pair->bit = ~pair->bit;
+    }
+    for (digits = &digits[3u * step]; last - carries > 1; digits = &digits[step]) {
+        last = digits_join_pairs(carries, last, digits);
     }
     /* Of the last two comes one bit, which goes on while it meets ones; that ends below the top. */
     uint32_t carry = carries->bit ^ (carries->differ & (carries->bit ^ *digits));
@@ -441,12 +598,12 @@ static DIGITS_LAYER void digits_dense1_planes(const uint8_t *x, uint32_t *planes
 }
 
 /* Adds all columns that are listed for digit p. */
-static void digits_dense1_add(struct digits_signed_lists *lists, uint32_t *digits, uint32_t p)
+static void digits_dense1_add(struct digits_digits *listed, uint32_t *sums, uint32_t p)
 {
-    if (digits_end_digits(lists, p, 28u) == 0u) {
+    if (digits_end_digits(listed, p, 28u) == 0u) {
         return;
     }
-    digits_add_signed(digits_dense1_columns[0], lists, digits, 1u);
+    digits_add_digits(digits_dense1_columns[0], &listed->lists, sums, 1u);
 }
 
 /*
@@ -457,8 +614,8 @@ static void digits_dense1_add(struct digits_signed_lists *lists, uint32_t *digit
  */
 static DIGITS_LAYER void digits_dense1(const uint8_t *in, uint32_t *out, uint32_t *scratch)
 {
-    uint32_t *const planes = &scratch[51];
-    struct digits_signed_lists lists;
+    uint32_t *const planes = &scratch[45];
+    struct digits_digits listed;
 
     uint8_t tail[32];
     for (uint32_t i = 0u; i < 32u; i++) {
@@ -472,25 +629,25 @@ static DIGITS_LAYER void digits_dense1(const uint8_t *in, uint32_t *out, uint32_
     }
     uint32_t *carries = planes;
     uint32_t *digits = scratch;
-    lists.total = 0u;
-    lists.excess = 0u;
+    listed.total = 0u;
+    listed.excess = 0u;
     for (uint32_t p = 0u; p <= 4u; p++) {
         uint32_t *const bits = &carries[1];
         const uint32_t *const next = (p < 4u) ? &bits[1] : bits; /* zeros at last */
         uint32_t *const low = &digits[7];
 
         low[-1] = 0u;
-        lists.added = (digits_offset *)low;
-        lists.taken_end = (digits_offset *)carries;
-        const int32_t spare = 58 + (int32_t)(carries - low) / 2;
-        (void)digits_list_digits(&lists, carries, bits, next, 0u, 1u, spare);
-        digits_dense1_add(&lists, digits, p);
+        listed.lists.added = (digits_half *)low;
+        listed.lists.taken_end = (digits_half *)carries;
+        const int32_t spare = 50 + (int32_t)(carries - low) / 2;
+        (void)digits_list_digits(&listed.lists, carries, bits, next, 0u, 1u, spare);
+        digits_dense1_add(&listed, digits, p);
         carries = bits;
         digits = &digits[1];
     }
 
-    const uint32_t limit = 54u + lists.excess + (lists.total >> 1);
-    const uint32_t carry = ((lists.total & 1u) == 0u) ? digits_dense1_even[0] : 0u;
+    const uint32_t limit = 54u + listed.excess + (listed.total >> 1);
+    const uint32_t carry = ((listed.total & 1u) == 0u) ? digits_dense1_even[0] : 0u;
     *out = digits_sums_reach(scratch, 1u, digits_dense1_start[0], 11u, carry, limit);
 }
 
@@ -512,8 +669,8 @@ static DIGITS_LAYER void digits_dense2(const uint32_t *in, int32_t *out)
 void digits_scores(const uint8_t input[DIGITS_INPUT_BYTES],
     int32_t scores[DIGITS_NUM_CLASSES])
 {
-    digits_dense1(input, &digits_arena[57], &digits_arena[0]);
-    digits_dense2(&digits_arena[57], scores);
+    digits_dense1(input, &digits_arena[51], &digits_arena[0]);
+    digits_dense2(&digits_arena[51], scores);
 }
 
 int digits_best(const int32_t scores[DIGITS_NUM_CLASSES])

@@ -172,7 +172,7 @@ struct runs { /* what the kernel of all layers is given */
     unsigned *barrier; /* the state of the grid's: 0 before the first launch */
 };
 
-extern "C" __global__ void __launch_bounds__(256) mlp_all_layers(const runs r)
+extern "C" __global__ void __launch_bounds__(256, 1) mlp_all_layers(const runs r)
 {
     SHARED_ARRAY(uint4, planes, 256);
     SHARED_ARRAY(int, parts, PARTS);
