@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgebnn.data import decode, load_dataset, quantize, sets
+from edgebnn.data import decode, identified, load_dataset, quantize, sets
 from edgebnn.data.sound import log_mel
 from edgebnn.errors import EdgebnnError
 
@@ -325,6 +325,7 @@ def test_cifar_jpeg_zip_is_decoded_once(
         patch.setattr(decode, "_decode_one", None)
         again = load_dataset("cifar10", tmp_path)
     assert np.array_equal(again.train_images, data.train_images)
+    assert identified(again).origin == identified(data).origin
     cached.write_bytes(cached.read_bytes()[:1000])
     assert np.array_equal(load_dataset("cifar10", tmp_path).test_images, data.test_images)
     write_cifar_zip(path, shade=40)

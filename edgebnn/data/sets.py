@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from edgebnn.data.arrays import load_npz, save_npz
 from edgebnn.data.columns import Column
-from edgebnn.data.dataset import Dataset, Progress, checked, identified, split_every_fifth
+from edgebnn.data.dataset import (
+    Dataset,
+    Origin,
+    Progress,
+    checked,
+    identified,
+    split_every_fifth,
+)
 from edgebnn.data.decode import BROKEN, decode_images, parse_idx, read_csv, read_wav, unpack, why
 from edgebnn.data.own import load_folder
 from edgebnn.data.sound import RATE, log_mel
@@ -266,7 +273,8 @@ def _load_jpeg_zip(request: Request, path: Path) -> Dataset:
             cached = cache_dir() / request.name / f"{path.stem}-decoded-{key}.npz"
             if cached.is_file():
                 with suppress(EdgebnnError):  # a broken cache is decoded again
-                    return load_npz(cached, request.name)
+                    decoded = load_npz(cached, request.name)
+                    return replace(decoded, origin=Origin())  # that of the set, not of the cache
             entries: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
             for info in members:
                 folders = info.filename.split("/")

@@ -53,10 +53,10 @@ class ConvDelta:
     """What ``conv_delta.c.j2`` prints.
 
     ``columns`` has a row a word of outputs: a column an input of the window, then one of zeros at
-    the offset ``zeros``. ``start`` is what counters begin with and what that gives, inverted;
-    ``ones`` is how many bits are set before the first window. ``least`` is what counters have to
-    reach, in ``slices`` digits, if no bit is set; in lanes without a bit in ``odd`` it is one more
-    if their number is odd.
+    the offset ``zeros``, and the word ``odd``. ``start`` is what counters begin with and what that
+    gives, inverted; ``ones`` is how many bits are set before the first window. ``least`` is what
+    counters have to reach, in ``slices`` digits, if no bit is set; in lanes without a bit in
+    ``odd`` it is one more if their number is odd.
     """
 
     outputs: int
@@ -91,6 +91,11 @@ class ConvDelta:
     @property
     def relisted(self) -> int:
         return self.window.kernel_height - self.kept
+
+    @property
+    def odd(self) -> int:
+        """The place of a word behind the columns."""
+        return self.inputs + 1
 
     @property
     def upper_slices(self) -> tuple[int, ...]:
@@ -138,12 +143,11 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     ones = count if w.padded and w.pad_value > 0 else 0
     start = least - needed + (weights.sum(axis=1) if ones else 0)
     given = start >= least + ones // 2 + (ones % 2 & ~odd)
-    columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool)])
+    columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool), odd[None]])
     digits = np.concatenate([lane_digits(start, slices), pack(given, LANES)[:, None]], axis=1)
     tables = [
         column_table("columns", pack(columns, LANES).T),
         column_table("start", ~digits),
-        column_table("odd", pack(odd, LANES)),
         _outside(w.kernel_width, strips.channels, ones > 0),
     ]
     places = "clz" not in cpu.features and "mul" in cpu.features
