@@ -103,6 +103,11 @@ class ConvDelta:
         return tuple(range(3, self.slices))
 
     @property
+    def weights(self) -> tuple[int, ...]:
+        """What a digit of counters counts, the lowest first."""
+        return tuple(1 << slice_ for slice_ in range(self.slices))
+
+    @property
     def room(self) -> int:
         """Entries that a row may need, and what both lists end in."""
         return self.window.kernel_width * self.strips.channels + 2 * FILLED
