@@ -421,6 +421,7 @@ def check_sanitizer(tool: str, checks: Checks) -> None:
         checks.check(f"compute-sanitizer {tool}", False, what)
         return
     flags = ["--tool", tool, "--error-exitcode", "9", "--target-processes", "application-only"]
+    flags += ["--launch-timeout", "140"]  # CUDA begins only when all is compiled
     if tool == "memcheck":  # cuda-core asks the driver for what it may not have, and does without
         flags += ["--report-api-errors", "no"]
     command = [program, *flags, sys.executable, __file__, "--few"]

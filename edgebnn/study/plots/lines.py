@@ -19,6 +19,7 @@ from edgebnn.study.plots.figure import (
     short,
 )
 
+_OURS = tuple(itertools.product(("-", "--"), "o^sDv"))
 _LINES = (("x", ORANGE), ("+", GREEN), ("P", PURPLE), ("X", GREY))
 
 
@@ -61,12 +62,17 @@ def line_plot(path: Path, panels: Sequence[Panel], *, title: str, note: str = ""
         for axis, panel in zip(axes, panels, strict=False):
             axis.set_xscale("log")
             axis.set_yscale("log")
-            ours, others = itertools.cycle("o^sDv"), itertools.cycle(_LINES)
+            ours, others = itertools.cycle(_OURS), itertools.cycle(_LINES)
             for one in panel.lines:
-                marker, colour = (next(ours), BLUE) if one.ours else next(others)
+                style = "-"
+                if one.ours:
+                    (style, marker), colour = next(ours), BLUE
+                else:
+                    marker, colour = next(others)
                 axis.plot(
                     *zip(*one.points, strict=True),
                     marker=marker,
+                    linestyle=style,
                     color=colour,
                     linewidth=1.4 if one.ours else 1.0,
                     markersize=5.5,
@@ -78,5 +84,11 @@ def line_plot(path: Path, panels: Sequence[Panel], *, title: str, note: str = ""
             axis.set_ylabel(panel.y)
             label_values(axis.xaxis, sorted({x for one in panel.lines for x, _ in one.points}))
             label_decades(axis.yaxis, (1.0,))
-            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize=7)
+            axis.legend(
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.12),
+                ncols=2,
+                fontsize=7,
+                handlelength=3.2,
+            )
         finish(figure, title, note)
