@@ -22,6 +22,8 @@ from edgebnn.targets import Target
 from edgebnn.wishes import Wishes
 
 _MOST = 4000  # plans that are laid out in search of one that fits
+_ALTERNATIVES = 50  # as fast as each other, of which the one of the least RAM is taken
+_ALIKE = 1.01  # times the instructions of the best: predictions are no finer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,22 +114,31 @@ def best(
     memory: Callable[[Path], int],
     constants_in_ram: bool,
 ) -> Path:
-    """The best path within the budgets; ``memory`` says how many bytes of RAM a path takes.
+    """The best path within the budgets; of those that are about as fast that of the least RAM.
+
+    ``memory`` says how many bytes of RAM a path takes.
 
     Raises:
         EdgebnnError: there is none; says what it takes at least.
     """
-    paths = _paths(network, there)
-    if wishes.ram is None and wishes.flash is None:
-        return next(paths)
     seen: list[Memory] = []
-    for path in itertools.islice(paths, _MOST):
+    fitting: list[tuple[int, Path]] = []  # those about as fast as the first one, and their RAM
+    most = 0.0
+    for path in itertools.islice(_paths(network, there), _MOST):
+        cost = sum(one.cost for one in path)
+        if fitting and (cost > most or len(fitting) == _ALTERNATIVES):
+            break
         flash = sum(_flash(one.kernel, one.view) for one in path)
         constants = sum(table.bytes for one in path for table in one.view.tables)
         one = Memory(memory(path) + constants * constants_in_ram, flash)
-        if all(one.within(wishes)):
-            return path
         seen.append(one)
+        if all(one.within(wishes)):
+            fitting.append((one.ram, path))
+            if wishes.optimize == "size" or any(step.instructions is None for step in path):
+                break
+            most = most or cost * _ALIKE
+    if fitting:
+        return min(fitting, key=lambda one: one[0])[1]
     ram = min((one.ram for one in seen if one.within(wishes)[1]), default=None)
     flash_of = min((one.flash for one in seen if one.within(wishes)[0]), default=None)
     needed = [f"--ram {ram}" if ram is not None else "", f"--flash {flash_of}"]

@@ -69,7 +69,12 @@ def test_the_choice_takes_fewer_instructions_than_rules(tmp_path: Path) -> None:
         assert spent[1] < 0.98 * spent[0]
 
 
-def test_it_is_the_least_of_all_plans() -> None:
+def predicted(scheduled: Plan) -> float:
+    return sum(float(step.instructions.mean()) for step in scheduled.steps)
+
+
+def test_of_the_fastest_plans_it_is_that_of_the_least_ram() -> None:
+    """Within 1 %, since predictions are no finer."""
     network, samples = example("mnist_tiny")
     target = get_target("cortex-m0")
     there = choice.options(network, tensors(network), target, (), Wishes(), samples)
@@ -77,7 +82,11 @@ def test_it_is_the_least_of_all_plans() -> None:
     assert len(costs) > 20
     assert costs == sorted(costs)
     chosen = plan(network, target, samples=samples)
-    assert sum(float(step.instructions.mean()) for step in chosen.steps) == pytest.approx(costs[0])
+    assert predicted(chosen) <= 1.01 * costs[0]
+    smaller = plan(network, target, wishes=Wishes(ram=chosen.arena_bytes - 1), samples=samples)
+    assert predicted(smaller) > 1.01 * costs[0]
+    network, samples = example("fashion_conv")  # where a pool by itself would be 0.3 % less
+    assert plan(network, target, samples=samples).arena_bytes <= 3400
     assert chosen.instructions is not None
     assert len(chosen.instructions) == len(samples)
 
