@@ -87,7 +87,7 @@ def test_networks_at_once_and_layer_by_layer() -> None:
     torch.manual_seed(0)
     module = build("20FC", (1, 6, 6), 10).eval()
     subject = gpu.Subject("small", module, lower(module), (1, 6, 6))
-    rows = gpu.networks(bench(0, runs=False), [subject], (16, 17), compiled=False)
+    rows = gpu.networks(bench("popc", runs=False), [subject], (16, 17), compiled=False)
     ours = [(row.what, row.how) for row in rows if row.how.startswith("edgebnn")]
     assert ours == [
         ("small, batch 16", "edgebnn, graph"),
