@@ -44,6 +44,9 @@ from edgebnn.lower import lower
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "models"
 LEVELS = pytest.mark.parametrize("level", cuda_programs.LEVELS, ids=NAMES)
+#: One that counts, one that takes bits apart, and the best, whose convolutions are those of mma.
+FEW = ("popc", "bytes", "wgmma")
+FEW_LEVELS = pytest.mark.parametrize("level", [NAMES.index(name) for name in FEW], ids=FEW)
 PLAIN, RESIDUAL = range(8), (0, 1, 3, 8)
 LEAST = {"popc": 75, "xor": 75, "bytes": 86, "mma": 86, "wgmma": 90}
 """A compute capability of each level's GPUs, of those with the least shared memory."""
@@ -191,7 +194,7 @@ def of_seed(seed: int, residual: bool, count: int) -> tuple[Network, NDArray[np.
     return lower(model), device_inputs(random_inputs(model, count, seed))
 
 
-@LEVELS
+@FEW_LEVELS
 @pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
 def test_random_networks(residual: bool, level: int, tmp_path: Path) -> None:
     pairs = [of_seed(seed, residual, 130) for seed in (RESIDUAL if residual else PLAIN)]
@@ -250,7 +253,7 @@ CHAINS = {
 }
 
 
-@LEVELS
+@FEW_LEVELS
 def test_shapes(level: int, tmp_path: Path) -> None:
     chains = [make() for make, _ in CHAINS.values()]
     gpu = {**os.environ, "EDGEBNN_CUDA_CAPABILITY": str(LEAST[NAMES[level]])}

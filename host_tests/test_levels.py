@@ -25,7 +25,7 @@ from edgebnn.proof import prove
 from edgebnn.targets import get_target
 from edgebnn.train import networks, recipes
 
-NETWORKS, ON_CHIP = 80, 16
+NETWORKS, ON_CHIP = 120, 16
 CHUNK = 20
 
 
