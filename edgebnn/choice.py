@@ -124,7 +124,7 @@ def best(
     seen: list[Memory] = []
     fitting: list[tuple[int, Path]] = []  # those about as fast as the first one, and their RAM
     most = 0.0
-    for path in itertools.islice(_paths(network, there), _MOST):
+    for path in itertools.islice(paths(network, there), _MOST):
         cost = sum(one.cost for one in path)
         if fitting and (cost > most or len(fitting) == _ALTERNATIVES):
             break
@@ -177,8 +177,8 @@ def _flash(kernel: kernels.Kernel, view: kernels.View) -> int:
     return sum(table.bytes for table in view.tables) + kernel.code(view)
 
 
-def _paths(network: Network, there: Mapping[int, tuple[Option, ...]]) -> Iterator[Path]:
-    """All paths, the best one first."""
+def paths(network: Network, there: Mapping[int, tuple[Option, ...]]) -> Iterator[Path]:
+    """All paths, the best one first; ``there`` is what :func:`options` found."""
     end = len(network.ops)
     rest = {end: 0.0}  # the least cost from a place on
     for place in sorted(there, reverse=True):

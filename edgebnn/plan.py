@@ -5,7 +5,7 @@ its op alone. What does not live at the same time may share memory. A kernel tha
 writes over a source that no later op reads.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -151,6 +151,14 @@ def plan(
         for step, one in zip(found.steps, chosen, strict=True)
     )
     return replace(found, steps=steps)
+
+
+def plans(network: Network, target: Target, samples: NDArray[np.uint8]) -> Iterator[Plan]:
+    """All plans that there are, that of the fewest predicted instructions first."""
+    shapes = tensors(network)
+    there = choice.options(network, shapes, target, (), Wishes(), samples)
+    for path in choice.paths(network, there):
+        yield _laid_out(network, target, shapes, path)
 
 
 def _laid_out(

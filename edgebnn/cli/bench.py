@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgebnn.cli import prices
 from edgebnn.cli.console import Json, err, out, print_json, progress_on, work_folder
 from edgebnn.cli.inputs import open_model
 from edgebnn.device.serial import Board
@@ -383,47 +384,5 @@ def bench_host(
     out.print(f"{processor()}; {one.compiler} {one.flags}; torch {one.torch}, in eval mode.")
 
 
-@app.command("prices")
-def bench_prices(
-    models: Annotated[
-        list[Path] | None, typer.Argument(metavar="[MODEL...]", help="Model files to check on.")
-    ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="Repeatable; all that have prices.")
-    ] = None,
-    check: Annotated[
-        int | None,
-        typer.Option("--check", min=0, help="Fit nothing; check on MODELs and random networks."),
-    ] = None,
-) -> None:
-    """Fit what the parts of kernels take on a CPU, by which instructions are predicted.
-
-    Takes some minutes a target, and writes edgebnn/prices/TARGET.json beside the code.
-    """
-    from edgebnn import measure, prices
-    from edgebnn.plan import plan
-    from edgebnn.prices import fit
-
-    chosen = [get_target(name) for name in target or fit.TARGETS]
-    if check is None:
-        for one in chosen:
-            with progress_on(err) as progress:
-                task = progress.add_task(one.name, total=fit.NETWORKS)
-                text = fit.fit(one, lambda _, task=task: progress.advance(task))  # type: ignore[misc]
-            path = Path(prices.__file__).with_name(f"{one.name}.json")
-            write_text(path, text)
-            out.print(str(path))
-        return
-    rows: list[tuple[str, ...]] = [("network", "target", "predicted", "counted", "off by")]
-    for one in chosen:
-        found = list(fit.checks(one, check))
-        for model in models or []:
-            content, network = open_model(model)
-            inputs = measure.recorded(content, network)
-            with work_folder() as folder:
-                scheduled = plan(network, one, samples=inputs)
-                found.append(fit.check(model.stem, scheduled, inputs, folder))
-        for row in found:
-            counts = (f"{round(row.predicted)}", f"{round(row.counted)}")
-            rows.append((row.name, row.target, *counts, f"{100 * row.error:+.2f} %"))
-    out.print(markdown(rows))
+app.command("prices")(prices.bench_prices)
+app.command("choice")(prices.bench_choice)

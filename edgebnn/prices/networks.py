@@ -59,6 +59,11 @@ def subject(number: int) -> Subject:
     return _Builder(number).build()
 
 
+def layer(number: int) -> Subject:
+    """A layer of any shape and ten scores behind it; where it reads bits, signs before it."""
+    return _Builder(number).single()
+
+
 class _Builder:
     """A network that grows op by op, on inputs of its own."""
 
@@ -114,6 +119,23 @@ class _Builder:
         if min(tensor.height, tensor.width) > 1 and self.chance(0.5):
             all_set = self.rng.random(outputs) < self.pick(0.0, 0.3)
             self.add(MaxPool(self.name("pool"), self.last, (2, 2), (2, 2), all_set))
+
+    def single(self) -> Subject:
+        flat = self.chance(0.3)
+        height, width = self.pick(*_SIZES[3:]), self.pick(*_SIZES[3:])
+        if flat:
+            size = (1, 1, self.pick(*_WIDTHS) * self.pick(1, 2, 4, 8))
+        else:
+            size = (height, width, self.pick(1, 3, 8, 16, 32, 48, 64))
+        self.begin(Ints(*size, 8))
+        if size[2] > 3 or self.chance(0.3):
+            self.binarize()
+        if flat:
+            self.dense(self.pick(*_WIDTHS[5:]), self.threshold)
+        else:
+            self.plain_conv()
+        self.dense(10, lambda dots: self.scores(10, 2**16))
+        return Subject(self.network, self.inputs, ())
 
     def any(self) -> Subject:
         bits = self.pick(1, 2, 3, 4, 6, 8, 8, 8, 8)
