@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn import reference
+from edgebnn.codegen import c
 from edgebnn.codegen.library import Library, header_path, source_path
 from edgebnn.ir import Network
+from edgebnn.plan import plan
+from edgebnn.targets import Target
 
 UNWRITTEN = 0x5A0F33C1
 """What the program puts where a network must not write."""
@@ -22,18 +25,14 @@ _NAME = "batch"
 _HEAD_BYTES = 2  # of a record: the number of its network
 
 
-def record_bytes(widths: Iterable[int]) -> int:
-    """Of a batch of networks with inputs of so many bytes."""
-    return _HEAD_BYTES + max(widths)
-
-
-def program(libraries: Mapping[int, Library], target: str, size: int, classes: int) -> Library:
+def program(libraries: Mapping[int, Library], target: str) -> Library:
     """One library that holds ``libraries``, each called k<number>, by their numbers.
 
-    An input ends where the record of ``size`` bytes ends, so that a read past it is a read past
-    the record. There are ``classes`` scores.
+    An input ends where its record ends, so that a read past it is a read past the record.
     """
     numbers = sorted(libraries)
+    size = _record_bytes(library.input_bytes for library in libraries.values())
+    classes = max(library.num_classes for library in libraries.values())
     table = [
         f"    {{ {n}u, {size - libraries[n].input_bytes}u, k{n}_scores, k{n}_predict }},"
         for n in numbers
@@ -123,19 +122,31 @@ class Expected:
         )
 
 
-def expected(given: Mapping[int, tuple[Network, NDArray[np.uint8]]]) -> Expected:
-    """For networks by their numbers, each with its inputs (N, input_bytes)."""
-    size = record_bytes(network.input_bytes for network, _ in given.values())
-    width = max(network.num_classes for network, _ in given.values())
+def of_networks(
+    given: Mapping[int, tuple[Network, NDArray[np.uint8]]], target: Target
+) -> tuple[Library, "Expected"]:
+    """Networks by their numbers, each with inputs, as one library; and what the oracle gives."""
+    wanted = expected({n: (x, reference.run(network, x)) for n, (network, x) in given.items()})
+    libraries = {n: c.generate(plan(network, target), f"k{n}") for n, (network, _) in given.items()}
+    return program(libraries, target.name), wanted
+
+
+def _record_bytes(widths: Iterable[int]) -> int:
+    return _HEAD_BYTES + max(widths)
+
+
+def expected(given: Mapping[int, tuple[NDArray[np.uint8], reference.Outputs]]) -> Expected:
+    """For networks by their numbers: inputs (N, ...), and what the oracle gives for them."""
+    size = _record_bytes(inputs[0].size for inputs, _ in given.values())
+    width = max(outputs.scores.shape[1] for _, outputs in given.values())
     parts: list[tuple[NDArray[np.generic], ...]] = []
-    for number, (network, inputs) in given.items():
-        outputs = reference.run(network, inputs)
+    for number, (inputs, outputs) in given.items():
         count = len(inputs)
         record = np.zeros((count, size), np.uint8)
         record[:, 0], record[:, 1] = number % 256, number // 256
-        record[:, size - inputs.shape[1] :] = inputs
+        record[:, size - inputs[0].size :] = inputs.reshape(count, -1)
         scores = np.full((count, width), UNWRITTEN, np.int32)
-        scores[:, : network.num_classes] = outputs.scores
+        scores[:, : outputs.scores.shape[1]] = outputs.scores
         parts.append((record, scores, outputs.classes, np.full(count, number)))
     return Expected(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 

@@ -1249,16 +1249,15 @@ def changed_templates(texts: Mapping[str, str]) -> Iterator[None]:
         yield
 
 
-def program(libraries: Mapping[int, Library], target: str) -> Library:
-    """One library that holds ``libraries`` by their case's number."""
-    size = batches.record_bytes(case.network.input_bytes for case in cases())
-    return batches.program(libraries, target, size, max(WIDTHS))
-
-
 @functools.cache
-def expected() -> batches.Expected:
-    """For all records of all cases."""
-    return batches.expected({n: (case.network, case.inputs) for n, case in enumerate(cases())})
+def outputs(number: int) -> reference.Outputs:
+    """What the oracle gives for the inputs of a case."""
+    return reference.run(cases()[number].network, cases()[number].inputs)
+
+
+def expected(numbers: Sequence[int]) -> batches.Expected:
+    """For all records of these cases."""
+    return batches.expected({n: (cases()[n].inputs, outputs(n)) for n in numbers})
 
 
 def differing(outputs: reference.Outputs, wanted: batches.Expected) -> list[str]:

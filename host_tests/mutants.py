@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import batches
 import jinja2
 import kernel_cases as enumeration
-import numpy as np
 
 from edgebnn.codegen.env import resource_dir
 from edgebnn.codegen.library import Library
@@ -148,9 +148,8 @@ def users(name: str, target: Target) -> list[int]:
 
 def red(libraries: dict[int, Library], *, sanitize: bool) -> bool | None:
     """Whether a program of ``libraries`` does not give what the oracle gives; None: no program."""
-    library = enumeration.program(libraries, "host")
-    everything = enumeration.expected()
-    wanted = everything.of(np.isin(everything.numbers, list(libraries)))
+    library = batches.program(libraries, "host")
+    wanted = enumeration.expected(list(libraries))
     with tempfile.TemporaryDirectory() as folder:
         try:
             with mock.patch.object(toolchain, "WARNINGS", ("-w",)):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import batches
 import kernel_cases as enumeration
 import numpy as np
 import pytest
@@ -39,14 +40,13 @@ def number_of(kernel: str) -> int:
 
 
 def wanted():
-    everything = enumeration.expected()
-    return everything.of(np.isin(everything.numbers, NUMBERS))
+    return enumeration.expected(NUMBERS)
 
 
 def program(target: Target, *, assembly: bool = True) -> Library:
     """All layers by columns, all in one translation unit."""
     libraries = {number: enumeration.case_library(number, target) for number in NUMBERS}
-    library = enumeration.program(libraries, target.name)
+    library = batches.program(libraries, target.name)
     if assembly:
         return library
     path = source_path(library.name)

@@ -41,11 +41,7 @@ def lowered(seed: int) -> tuple[Network, NDArray[np.uint8]]:
 
 def batch(seeds: Sequence[int], target: Target) -> tuple[Library, batches.Expected]:
     """The networks of ``seeds`` in one library, and what the oracle makes of their inputs."""
-    given = {seed: lowered(seed) for seed in seeds}
-    wanted = batches.expected(given)
-    libraries = {n: c.generate(plan(network, target), f"k{n}") for n, (network, _) in given.items()}
-    size, classes = wanted.records.shape[1], wanted.scores.shape[1]
-    return batches.program(libraries, target.name, size, classes), wanted
+    return batches.of_networks({seed: lowered(seed) for seed in seeds}, target)
 
 
 RUNS = [

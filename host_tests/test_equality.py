@@ -42,19 +42,18 @@ def check_equal(models: dict[int, nn.Module], folder: Path) -> dict[int, tuple[N
 
     Odd seeds have the code of microcontrollers, even ones that of hosts.
     """
-    networks, inputs, libraries = {}, {}, {}
+    networks, inputs, outputs, libraries = {}, {}, {}, {}
     for seed, model in models.items():
         x = random_inputs(model, INPUTS, seed)
         network, given = lower(model), device_inputs(x)
-        scores = reference.run(network, given).scores
+        outputs[seed] = reference.run(network, given)
+        scores = outputs[seed].scores
         torch_scores = integer_scores(model, x, network).reshape(INPUTS, -1)
         np.testing.assert_array_equal(torch_scores, scores, f"torch, network {seed}")
         libraries[seed] = c.generate(plan(network, PLAIN if seed % 2 else WIDE), f"k{seed}")
-        networks[seed], inputs[seed] = network, given.reshape(INPUTS, -1)
-    wanted = batches.expected({seed: (networks[seed], inputs[seed]) for seed in models})
-    widths = wanted.records.shape[1], wanted.scores.shape[1]
-    program = batches.program(libraries, "host", *widths)
-    image = build.build_host(program, folder, sanitize=True, optimize="-O0")
+        networks[seed], inputs[seed] = network, given
+    wanted = batches.expected({seed: (inputs[seed], outputs[seed]) for seed in models})
+    image = build.build_host(batches.program(libraries, "host"), folder, sanitize=True)
     differing = batches.differing(host.run(image, wanted.records), wanted)
     assert differing == [], "networks whose C gives other scores or classes"
     return {seed: (networks[seed], libraries[seed]) for seed in models}

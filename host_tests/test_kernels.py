@@ -79,15 +79,16 @@ on_hosts = pytest.mark.parametrize("target", HOSTS, ids=lambda target: target.na
 
 def program(target: Target, numbers: Sequence[int]):
     libraries = {n: enumeration.case_library(n, target) for n in numbers}
-    return enumeration.program(libraries, target.name)
-
-
-def wanted_of(numbers: Sequence[int]) -> batches.Expected:
-    everything = enumeration.expected()
-    return everything.of(np.isin(everything.numbers, numbers))
+    return batches.program(libraries, target.name)
 
 
 PARTS = 6  # a compiler takes more than twice as long for a program twice as large
+
+
+def part_of(numbers: Sequence[int], part: int, parts: int) -> list[int]:
+    """Every how many-th; of the sizes that inputs have, so that their records are no larger."""
+    by_size = sorted(numbers, key=lambda number: cases()[number].network.input_bytes)
+    return np.array_split(by_size, parts)[part].tolist()
 
 
 @on_hosts
@@ -97,9 +98,9 @@ def test_on_this_computer(target: Target, part: int, tmp_path: Path) -> None:
     numbers = enumeration.meant_for(target)
     if target is enumeration.WIDE:  # all else has the same code as without vectors
         numbers = by_lanes()
-    numbers = numbers[part::PARTS]
-    image = build.build_host(program(target, numbers), tmp_path, sanitize=True, optimize="-O0")
-    wanted = wanted_of(numbers)
+    numbers = part_of(numbers, part, PARTS)
+    image = build.build_host(program(target, numbers), tmp_path, sanitize=True)
+    wanted = enumeration.expected(numbers)
     assert enumeration.differing(host.run(image, wanted.records), wanted) == []
 
 
@@ -130,7 +131,7 @@ def vectors_differ(flags: Sequence[str], compiler: Compiler, folder: Path, neede
     image = build.build_host(library, folder, optimize="-O3", compiler=given)
     if not needed <= cpu_has():
         return []
-    wanted = wanted_of(numbers)
+    wanted = enumeration.expected(numbers)
     return enumeration.differing(host.run(image, wanted.records), wanted)
 
 
@@ -163,7 +164,7 @@ def test_lanes_without_vectors(tmp_path: Path) -> None:
     source = {path: text.replace("defined(__GNUC__)", "0") for path, text in library.files.items()}
     assert source != library.files
     image = build.build_host(replace(library, files=source), tmp_path, sanitize=True)
-    wanted = wanted_of(numbers)
+    wanted = enumeration.expected(numbers)
     assert enumeration.differing(host.run(image, wanted.records), wanted) == []
 
 
@@ -175,8 +176,9 @@ CPUS = ("cortex-m0", "cortex-m4", "rv32imc", "rv32ec")
 def test_on_emulated_cpus(target_name: str, part: int, tmp_path: Path) -> None:
     """Optimized: every case on one of the CPUs, in Unicorn and in QEMU."""
     target = get_target(target_name)
-    numbers = enumeration.meant_for(target)[CPUS.index(target_name) :: len(CPUS)][part::2]
-    library, wanted = program(target, numbers), wanted_of(numbers)
+    numbers = enumeration.meant_for(target)[CPUS.index(target_name) :: len(CPUS)]
+    numbers = part_of(numbers, part, 2)
+    library, wanted = program(target, numbers), enumeration.expected(numbers)
     image = build.build_firmware(library, target, tmp_path)
     assert elf.undefined_symbols(image.model_object) == ()
     assert elf.footprint(image.path).arena_bytes == library.arena_bytes
@@ -192,7 +194,7 @@ def test_rows_on_a_cpu_that_counts_bits(tmp_path: Path) -> None:
     numbers = rows[::2]
     image = build.build_firmware(program(target, numbers), target, tmp_path)
     assert elf.undefined_symbols(image.model_object) == ()
-    wanted = wanted_of(numbers)
+    wanted = enumeration.expected(numbers)
     assert enumeration.differing(qemu.run(image, wanted.records), wanted) == []
 
 
@@ -214,12 +216,9 @@ def test_on_an_avr(tmp_path: Path) -> None:
         while sum(sizes[number] for number in numbers) > room:
             numbers.pop()
         left = left[len(numbers) :]
-        inputs = {n: cases()[n].inputs[n % 3 :: 3] for n in numbers}
-        wanted = batches.expected({n: (cases()[n].network, inputs[n]) for n in numbers})
-        libraries = {n: enumeration.case_library(n, target) for n in numbers}
-        widths = wanted.records.shape[1], wanted.scores.shape[1]
-        library = batches.program(libraries, target.name, *widths)
-        image = build.build_firmware(library, target, tmp_path, machine=machine)
+        wanted = enumeration.expected(numbers)
+        wanted = wanted.of(np.arange(len(wanted.numbers)) % 3 == 0)
+        image = build.build_firmware(program(target, numbers), target, tmp_path, machine=machine)
         assert elf.undefined_symbols(image.model_object) == ()
         outputs = simavr.run(image, wanted.records, counted=0)
         assert enumeration.differing(outputs, wanted) == []

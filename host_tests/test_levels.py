@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 import edgebnn.nn as bnn
 from edgebnn import checkpoint
-from edgebnn.codegen import c
 from edgebnn.cuda.schedule import schedule
 from edgebnn.device import build, elf, unicorn
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Bits, Conv, Dense, DepthwiseConv, Levels, MaxPool, Quantize, Sums, tensors
 from edgebnn.lower import lower
 from edgebnn.nn.functional import ACTIVATION_ESTIMATORS
-from edgebnn.plan import plan
 from edgebnn.proof import prove
 from edgebnn.targets import get_target
 from edgebnn.train import networks, recipes
@@ -43,11 +41,7 @@ def test_random_networks_on_chip(target_name: str, tmp_path: Path) -> None:
     for seed in range(1000, 1000 + ON_CHIP):
         model = random_levels_model(seed)
         given[seed] = lower(model), device_inputs(random_inputs(model, 8, seed))
-    wanted = batches.expected(given)
-    libraries = {n: c.generate(plan(network, target), f"k{n}") for n, (network, _) in given.items()}
-    library = batches.program(
-        libraries, target.name, wanted.records.shape[1], wanted.scores.shape[1]
-    )
+    library, wanted = batches.of_networks(given, target)
     image = build.build_firmware(library, target, tmp_path)
     assert elf.undefined_symbols(image.model_object) == ()
     assert batches.differing(unicorn.run(image, wanted.records, counted=0), wanted) == []

@@ -1,9 +1,10 @@
 """Padding of four sides, and "same" as Keras has it: torch = oracle = C, pad value by pad value."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import batches
 import pytest
 import torch
 from networks import random_inputs
@@ -114,46 +115,52 @@ def images(padding: Any, pad_value: int, depthwise: bool, bits: int = 3) -> bnn.
     return model.eval()
 
 
-@pytest.mark.parametrize("depthwise", [False, True])
-@pytest.mark.parametrize("pad_value", [-1, 0, 1])
+KINDS = tuple(product((-1, 0, 1), (False, True)))  # pad values, and whether it is depthwise
+
+
 @pytest.mark.parametrize("padding", [*SIDES, "same"])
-def test_torch_oracle_and_c_are_equal(
-    padding: Any, pad_value: int, depthwise: bool, tmp_path: Path
-) -> None:
-    model = images(padding, pad_value, depthwise)
-    network, library = check_equal({3: model}, tmp_path / "host")[3]
-    kind = DepthwiseConv if depthwise else Conv
-    convs = [op for op in network.ops if isinstance(op, kind)]
-    if padding != "same":
-        assert [op.padding for op in convs] == [padding, padding]
-        assert convs[1].pad_value == pad_value
-    names = ("top", "bottom", "left", "right")
-    for op in convs:
-        sides = " ".join(f"{n} {name}" for n, name in zip(op.padding, names, strict=True) if n)
-        assert f", padding {sides} of {op.pad_value} [" in library.files["src/k3.c"]
-    if not depthwise:
-        inputs = device_inputs(random_inputs(model, 24, 5))
-        expected = reference.run(network, inputs).scores
-        for choice in ("subset-sums", "bit-planes"):
-            ways = kernels.first_layer_ways(choice)
-            library = c.generate(plan(network, get_target("host"), ways), "net")
-            outputs = host.run(build.build_host(library, tmp_path / choice, sanitize=True), inputs)
-            np.testing.assert_array_equal(outputs.scores, expected)
+def test_torch_oracle_and_c_are_equal(padding: Any, tmp_path: Path) -> None:
+    models = {n: images(padding, *kind) for n, kind in enumerate(KINDS)}
+    for number, (network, library) in check_equal(models, tmp_path).items():
+        pad_value, depthwise = KINDS[number]
+        convs = [op for op in network.ops if isinstance(op, DepthwiseConv if depthwise else Conv)]
+        if padding != "same":
+            assert [op.padding for op in convs] == [padding, padding]
+            assert convs[1].pad_value == pad_value
+        names = ("top", "bottom", "left", "right")
+        for op in convs:
+            sides = " ".join(f"{n} {name}" for n, name in zip(op.padding, names, strict=True) if n)
+            text = library.files[f"src/k{number}.c"]
+            assert f", padding {sides} of {op.pad_value} [" in text
+
+
+@pytest.mark.parametrize("padding", [*SIDES, "same"])
+def test_each_way_of_a_first_layer_pads_alike(padding: Any, tmp_path: Path) -> None:
+    model = images(padding, 0, False)
+    network, inputs = lower(model), device_inputs(random_inputs(model, 24, 5))
+    outputs, libraries = reference.run(network, inputs), {}
+    for number, choice in enumerate(("subset-sums", "bit-planes", "tree")):
+        scheduled = plan(network, get_target("host"), kernels.first_layer_ways(choice))
+        libraries[number] = c.generate(scheduled, f"k{number}")
+    wanted = batches.expected(dict.fromkeys(libraries, (inputs, outputs)))
+    image = build.build_host(batches.program(libraries, "host"), tmp_path, sanitize=True)
+    assert batches.differing(host.run(image, wanted.records), wanted) == []
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
 @pytest.mark.parametrize("name", ["cortex-m0", "cortex-m4", "rv32imc", "avr"])
 def test_emulated_cpus_are_equal(name: str, depthwise: bool, tmp_path: Path) -> None:
-    target = get_target(name)
+    target, given = get_target(name), {}
     for number, (padding, pad_value) in enumerate(zip(SIDES, (0, 1, -1, 0, 1, 0), strict=True)):
         model = images(padding, pad_value, depthwise)
-        network, inputs = lower(model), device_inputs(random_inputs(model, 5, 1))
-        library = c.generate(plan(network, target), "net")
-        image = build.build_firmware(library, target, tmp_path / str(number))
-        runners = {"avr": (simavr,), "cortex-m0": (unicorn,)}  # qemu's has another machine
-        for runner in runners.get(name, (unicorn, qemu)):
-            outputs = runner.run(image, inputs, counted=0)
-            np.testing.assert_array_equal(outputs.scores, reference.run(network, inputs).scores)
+        given[number] = lower(model), device_inputs(random_inputs(model, 5, 1))
+    library, wanted = batches.of_networks(given, target)
+    machine = target.emulators[-1].machine if name == "avr" else None
+    image = build.build_firmware(library, target, tmp_path, machine=machine)
+    runners = {"avr": (simavr,), "cortex-m0": (unicorn,)}  # qemu's has another machine
+    for runner in runners.get(name, (unicorn, qemu)):
+        outputs = runner.run(image, wanted.records, counted=0)
+        assert batches.differing(outputs, wanted) == []
 
 
 # --- files, digests and errors --------------------------------------------------------------------

@@ -5,7 +5,9 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from string import Template
 
+import batches
 import numpy as np
 import pytest
 import torch
@@ -18,13 +20,12 @@ from torch import nn
 
 import edgebnn
 import edgebnn.nn as bnn
-from edgebnn import api
+from edgebnn import api, reference
 from edgebnn.codegen import c
 from edgebnn.codegen.library import Library, header_path, source_path
 from edgebnn.codegen.prepare import Prepare, Size, prepare_of
 from edgebnn.data.transforms import apply_to_image
 from edgebnn.device import build, elf, host, simavr, unicorn
-from edgebnn.device.build import Image
 from edgebnn.errors import EdgebnnError, TooLarge
 from edgebnn.ir import Network
 from edgebnn.lower import lower
@@ -51,8 +52,8 @@ def case(image: Shape, *steps: str, shift: int = 0) -> tuple[Network, Prepare]:
     return network, prepare
 
 
-def library_of(network: Network, prepare: Prepare, target: str) -> Library:
-    return c.generate(plan(network, get_target(target)), "n", prepare=prepare)
+def library_of(network: Network, prepare: Prepare, target: str, name: str = "n") -> Library:
+    return c.generate(plan(network, get_target(target)), name, prepare=prepare)
 
 
 def images_of(shape: Shape, count: int, seed: int = 1) -> NDArray[np.uint8]:
@@ -67,87 +68,96 @@ def images_of(shape: Shape, count: int, seed: int = 1) -> NDArray[np.uint8]:
 # --- a program that gives the bytes of an input as scores ---------------------------------------
 
 
-def probe(library: Library, prepare: Prepare) -> Library:
-    """Inputs are images, and scores are the bytes that ``n_prepare`` makes of them; in place, too.
+def probe(library: Library, prepare: Prepare, name: str) -> Library:
+    """Inputs are images, and scores are the bytes that the library makes of them; in place, too.
 
     The class is how many of them are others where the input takes the place of the image.
     """
     image_bytes, input_bytes = math.prod(prepare.image), library.input_bytes
-    most = max(image_bytes, input_bytes)
+    given = {
+        "NAME": name.upper(),
+        "name": name,
+        "model": library.name,
+        "image": image_bytes,
+        "input": input_bytes,
+        "most": max(image_bytes, input_bytes),
+    }
     files = {
         **library.files,
-        header_path("probe"): _HEADER % (image_bytes, input_bytes),
-        source_path("probe"): _PROBE % (input_bytes, input_bytes, most, image_bytes, input_bytes),
+        header_path(name): Template(_HEADER).substitute(given),
+        source_path(name): Template(_PROBE).substitute(given),
     }
     own = library.constant_bytes, 0
-    return Library("probe", library.target, files, image_bytes, input_bytes, *own, ())
+    return Library(name, library.target, files, image_bytes, input_bytes, *own, ())
 
 
 _HEADER = """\
-#ifndef PROBE_H
-#define PROBE_H
+#ifndef ${NAME}_H
+#define ${NAME}_H
 #include <stdint.h>
-#define PROBE_INPUT_BYTES %du
-#define PROBE_NUM_CLASSES %du
-void probe_scores(const uint8_t *input, int32_t *scores);
-int probe_predict(const uint8_t *input);
+#define ${NAME}_INPUT_BYTES ${image}u
+#define ${NAME}_NUM_CLASSES ${input}u
+void ${name}_scores(const uint8_t *input, int32_t *scores);
+int ${name}_predict(const uint8_t *input);
 #endif
 """
 _PROBE = """
-#include "probe.h"
-#include "n.c"
+#include "${name}.h"
+#include "${model}.c"
 
-void probe_scores(const uint8_t *input, int32_t *scores)
+void ${name}_scores(const uint8_t *input, int32_t *scores)
 {
-    uint8_t made[%d];
-    n_prepare(input, made);
-    for (unsigned i = 0u; i < %du; i++) {
+    uint8_t made[${input}];
+    ${model}_prepare(input, made);
+    for (unsigned i = 0u; i < ${input}u; i++) {
         scores[i] = made[i];
     }
 }
 
-int probe_predict(const uint8_t *input)
+int ${name}_predict(const uint8_t *input)
 {
-    static uint8_t made[N_INPUT_BYTES];
-    static uint8_t place[%d];
+    static uint8_t made[${input}];
+    static uint8_t place[${most}];
     int differing = 0;
-    for (unsigned i = 0u; i < %du; i++) {
+    for (unsigned i = 0u; i < ${image}u; i++) {
         place[i] = input[i];
     }
-    n_prepare(input, made);
-    n_prepare(place, place);
-    for (unsigned i = 0u; i < %du; i++) {
+    ${model}_prepare(input, made);
+    ${model}_prepare(place, place);
+    for (unsigned i = 0u; i < ${input}u; i++) {
         differing += place[i] != made[i];
     }
     return differing;
 }
 """
 
+Images = NDArray[np.uint8]  # (N, C, H, W)
 
-def built(network: Network, prepare: Prepare, name: str, folder: Path) -> Image:
-    target = get_target(name)
-    library = probe(library_of(network, prepare, name), prepare)
+
+def check(given: Sequence[tuple[Network, Prepare, Images]], name: str, folder: Path) -> None:
+    """What a device makes of images is what the training did; all in one program."""
+    target, libraries, expected = get_target(name), {}, {}
+    for number, (network, prepare, pixels) in enumerate(given):
+        libraries[number] = probe(
+            library_of(network, prepare, name, f"n{number}"), prepare, f"k{number}"
+        )
+        records = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)).reshape(len(pixels), -1)
+        wanted = apply_to_image(pixels, prepare.steps) >> np.uint8(prepare.right_shift)
+        wanted = wanted.transpose(0, 2, 3, 1).reshape(len(pixels), -1)
+        assert np.array_equal(prepare.inputs(records), wanted)
+        none = np.zeros(len(pixels), np.int32)
+        expected[number] = records, reference.Outputs(wanted.astype(np.int32), none)
+    library, wanted = batches.program(libraries, name), batches.expected(expected)
     if target.is_host:
-        return build.build_host(library, folder, sanitize=True)
-    machine = target.emulators[-1 if name == "avr" else 0].machine
-    return build.build_firmware(library, target, folder, machine=machine)
-
-
-def check(image: Image, prepare: Prepare, pixels: NDArray[np.uint8]) -> None:
-    """What the device makes of images (N, C, H, W) is what the training did."""
-    records = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)).reshape(len(pixels), -1)
-    wanted = apply_to_image(pixels, prepare.steps) >> np.uint8(prepare.right_shift)
-    wanted = wanted.transpose(0, 2, 3, 1).reshape(len(pixels), -1)
-    if image.target.is_host:
-        run = host.run(image, records)
-    elif image.target.name == "avr":
-        run = simavr.run(image, records, counted=1)
+        outputs = host.run(build.build_host(library, folder, sanitize=True), wanted.records)
+    elif name == "avr":
+        machine = target.emulators[-1].machine
+        image = build.build_firmware(library, target, folder, machine=machine)
+        outputs = simavr.run(image, wanted.records, counted=0)
     else:
-        run = unicorn.run(image, records, counted=1)
-        assert run.stack_bytes < (600 if "gcn" in prepare.steps else 100)
-    assert np.array_equal(run.scores, wanted)
-    assert np.array_equal(run.scores, prepare.inputs(records))
-    assert not run.classes.any()
+        image = build.build_firmware(library, target, folder)
+        outputs = unicorn.run(image, wanted.records, counted=len(wanted.records))
+    assert batches.differing(outputs, wanted) == []
 
 
 CASES: list[tuple[Shape, tuple[str, ...], int]] = [
@@ -170,46 +180,52 @@ CASES: list[tuple[Shape, tuple[str, ...], int]] = [
 IDS = [f"{'x'.join(map(str, one[0]))} {' '.join(one[1])} {one[2]}" for one in CASES]
 
 
-@pytest.mark.parametrize("case_", CASES, ids=IDS)
 @pytest.mark.parametrize("target", ["host", *CROSS_TARGETS])
-def test_is_what_the_training_did(
-    target: str, case_: tuple[Shape, tuple[str, ...], int], tmp_path: Path
-) -> None:
-    shape, steps, shift = case_
-    network, prepare = case(shape, *steps, shift=shift)
-    image = built(network, prepare, target, tmp_path)
-    images = images_of(shape, 400 if target == "host" else 30)
-    check(image, prepare, images[:: 5 if target == "avr" else 1])
+def test_is_what_the_training_did(target: str, tmp_path: Path) -> None:
+    given = []
+    for shape, steps, shift in CASES:
+        images = images_of(shape, 400 if target == "host" else 30)
+        given.append((*case(shape, *steps, shift=shift), images[:: 5 if target == "avr" else 1]))
+    check(given, target, tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in CROSS_TARGETS if name != "avr"])
+def test_stack_is_what_the_header_says(name: str, tmp_path: Path) -> None:
+    target = get_target(name)
+    for steps, most in ((("resize 5", "gcn"), 600), (("resize 5",), 100)):
+        network, prepare = case((3, 9, 7), *steps)
+        library = probe(library_of(network, prepare, name), prepare, "probe")
+        image = build.build_firmware(library, target, tmp_path / f"{most}")
+        records = images_of((3, 9, 7), 3).transpose(0, 2, 3, 1).reshape(-1, 189)
+        run = unicorn.run(image, np.ascontiguousarray(records), counted=1)
+        assert run.stack_bytes < most
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("side", [1, 3, 5, 7, 9, 11, 13])
-def test_all_sizes(side: int, channels: int, tmp_path: Path) -> None:
+def test_all_sizes(channels: int, tmp_path: Path) -> None:
     """Of images of odd sizes, to all smaller ones."""
-    shape = (channels, side, side + channels - 1)
-    for size in range(1, side + 1):
-        network, prepare = case(shape, f"resize {size}", "gcn")
-        image = built(network, prepare, "host", tmp_path / str(size))
-        check(image, prepare, images_of(shape, 50))
+    for side in (1, 3, 7, 10, 13):
+        shape = (channels, side, side + channels - 1)
+        images = images_of(shape, 50)
+        sizes = range(1, side + 1)
+        given = [(*case(shape, f"resize {size}", "gcn"), images) for size in sizes]
+        check(given, "host", tmp_path / str(side))
 
 
 @pytest.mark.parametrize("shape", [(3, 128, 170), (1, 256, 256)])
 def test_the_most_that_is_normalized(shape: Shape, tmp_path: Path) -> None:
     """Squares come near 64 bits; the oracle has Python's integers."""
-    network, prepare = case(shape, "gcn")
     pixels = np.concatenate([extremes(*shape), noise(2, *shape)])
-    image = built(network, prepare, "host", tmp_path)
-    check(image, prepare, pixels)
+    check([(*case(shape, "gcn"), pixels)], "host", tmp_path)
     for one, done in zip(pixels, apply_to_image(pixels, ("gcn",)), strict=True):
         assert done.ravel().tolist() == by_definition(one)
 
 
 def test_a_large_image_is_resized(tmp_path: Path) -> None:
     """Sums come near 32 bits: 2047 x 4093 pixels of 255, whose sizes share no factor with 2."""
-    network, prepare = case((1, 2047, 4093), "resize 2")
     pixels = np.full((2, 1, 2047, 4093), 255, np.uint8)
     pixels[1, :, ::2] = 0
-    check(built(network, prepare, "host", tmp_path), prepare, pixels)
+    check([(*case((1, 2047, 4093), "resize 2"), pixels)], "host", tmp_path)
 
 
 # --- the contract of the emitted C --------------------------------------------------------------
@@ -393,7 +409,7 @@ def test_a_flat_network_of_grey_images(tmp_path: Path) -> None:
     network = lower(module(16).eval())
     prepare = prepare_of(network, ("resize 4",), 0, size=Size(9, 7))
     assert prepare is not None
-    check(built(network, prepare, "host", tmp_path), prepare, images_of((1, 9, 7), 50))
+    check([(network, prepare, images_of((1, 9, 7), 50))], "host", tmp_path)
 
 
 def test_an_avr_has_no_room_for_a_large_image() -> None:

@@ -14,7 +14,7 @@ from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network, tensors
 from edgebnn.lower import lower
 from edgebnn.plan import Plan, plan
-from edgebnn.prices import fit, prices_of
+from edgebnn.prices import exhaustive, fit, prices_of
 from edgebnn.prices.networks import subject
 from edgebnn.samples import device_rows
 from edgebnn.targets import get_target
@@ -67,6 +67,13 @@ def test_the_choice_takes_fewer_instructions_than_rules(tmp_path: Path) -> None:
             for number, one in enumerate((by_rules, by_count))
         ]
         assert spent[1] < 0.98 * spent[0]
+
+
+def test_the_choice_is_about_the_best_of_all_plans() -> None:
+    """``edgebnn bench choice`` says so of 40 layers a target."""
+    found = list(exhaustive.choices(get_target("cortex-m4"), 2))
+    assert [one.ram is None for one in found] == [True, False] * 2
+    assert all(0 <= one.over < 0.03 and one.plans > 2 for one in found), found
 
 
 def predicted(scheduled: Plan) -> float:

@@ -12,7 +12,7 @@ import torch
 from networks import random_inputs, random_residual_model
 from test_contract import sources as source_file
 from test_contract import undefined
-from test_equality import device_inputs
+from test_equality import check_equal, device_inputs
 from test_model_files import Function, pixels, plain, refusal
 from torch import Tensor, nn
 
@@ -31,7 +31,7 @@ from edgebnn.plan import plan
 from edgebnn.targets import get_target
 
 SEEDS = (*range(18), 41, 58)  # the last two for what the first have not
-CHUNK = 5
+CHUNK = 10
 ON_CHIP = 4
 
 
@@ -62,18 +62,11 @@ class AllWidths(nn.Module):
 
 @pytest.mark.parametrize("start", range(0, len(SEEDS), CHUNK))
 def test_random_networks(start: int, tmp_path: Path) -> None:
-    for seed in SEEDS[start : start + CHUNK]:
-        model = random_residual_model(seed) if seed else AllWidths().eval()
-        x = random_inputs(model, 24, seed)
-        network = lower(model)
-        expected = reference.run(network, device_inputs(x))
-        torch_scores = integer_scores(model, x, network).reshape(24, -1)
-        np.testing.assert_array_equal(torch_scores, expected.scores, f"torch, network {seed}")
-        library = c.generate(plan(network, get_target("host")), "net")
-        built = build.build_host(library, tmp_path / str(seed), sanitize=True)
-        outputs = host.run(built, device_inputs(x))
-        np.testing.assert_array_equal(outputs.scores, expected.scores, f"C, network {seed}")
-        np.testing.assert_array_equal(outputs.classes, expected.classes, f"C, network {seed}")
+    seeds = SEEDS[start : start + CHUNK]
+    check_equal(
+        {seed: random_residual_model(seed) if seed else AllWidths().eval() for seed in seeds},
+        tmp_path,
+    )
 
 
 @pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4"])

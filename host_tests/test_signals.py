@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import edgebnn
 import edgebnn.nn as bnn
-from edgebnn import api
+from edgebnn import api, reference
 from edgebnn.codegen import c
 from edgebnn.data import load_dataset
 from edgebnn.device import build, simavr, unicorn
@@ -37,10 +37,9 @@ PADDINGS = (0, 2, (3, 1), (0, 2), "same", "causal")
 # --- random networks ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", range(0, NETWORKS, 10))
+@pytest.mark.parametrize("start", range(0, NETWORKS, 20))
 def test_random_networks(start: int, tmp_path: Path) -> None:
-    for seed in range(start, start + 10):
-        check_equal({seed: random_signal_model(seed)}, tmp_path / str(seed))
+    check_equal({seed: random_signal_model(seed) for seed in range(start, start + 20)}, tmp_path)
 
 
 def test_random_networks_are_various() -> None:
@@ -75,9 +74,7 @@ def test_emulated_cpus_are_equal(name: str, tmp_path: Path) -> None:
     for seed in range(500, 530):
         model = random_signal_model(seed)
         given[seed] = lower(model), device_inputs(random_inputs(model, 6, seed))
-    wanted = batches.expected(given)
-    libraries = {n: c.generate(plan(network, target), f"k{n}") for n, (network, _) in given.items()}
-    library = batches.program(libraries, name, wanted.records.shape[1], wanted.scores.shape[1])
+    library, wanted = batches.of_networks(given, target)
     image = build.build_firmware(library, target, tmp_path)
     outputs = unicorn.run(image, wanted.records, counted=1)
     assert batches.differing(outputs, wanted) == []
@@ -269,7 +266,7 @@ def test_an_avr_computes_a_signal(tmp_path: Path) -> None:
     network, inputs = lower(model), device_inputs(random_inputs(model, 4, 1))
     image = build.build_firmware(c.generate(plan(network, target), "net"), target, tmp_path)
     outputs = simavr.run(image, inputs, counted=1)
-    wanted = batches.expected({0: (network, inputs)})
+    wanted = reference.run(network, inputs)
     assert outputs.scores.tolist() == wanted.scores.tolist()
 
 

@@ -70,7 +70,7 @@ def bench_choice(
     from edgebnn.prices import exhaustive, fit
 
     rows: list[tuple[str, ...]] = [
-        ("network", "target", "RAM", "chosen", "instructions", "best", "instructions", "over")
+        ("network", "target", "plans", "RAM", "chosen", "takes", "best", "takes", "over")
     ]
     for one in [get_target(name) for name in target or fit.TARGETS]:
         with progress_on(err) as progress:
@@ -83,5 +83,5 @@ def bench_choice(
                     (row.best, f"{row.least:.0f}"),
                 )
                 over = f"{100 * row.over:.1f} %"
-                rows.append((row.name, row.target, budget, *chosen, *best, over))
+                rows.append((row.name, row.target, f"{row.plans}", budget, *chosen, *best, over))
     out.print(markdown(rows))

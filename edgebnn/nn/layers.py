@@ -62,7 +62,8 @@ class Input(nn.Module):
             raise ValueError(f"bits must be 1 to 8, not {bits!r}")
         self.bits = bits
         if type(zero_point) is not int or not 0 <= zero_point < 2**bits:
-            raise ValueError(f"zero_point must be 0 to {2**bits - 1}, not {zero_point!r}")
+            whole = "; round it: a pixel of that value pads" if type(zero_point) is float else ""
+            raise ValueError(f"zero_point must be 0 to {2**bits - 1}, not {zero_point!r}{whole}")
         self.zero_point = zero_point
 
     def config(self) -> dict[str, Any]:
