@@ -146,7 +146,7 @@ def test_module_gives_numbers_less_the_zero_point() -> None:
     for wrong in (-1, 256, 1.5, True):
         with pytest.raises(ValueError, match="zero_point must be 0 to 255"):
             bnn.Input((3,), bits=8, zero_point=wrong)
-    with pytest.raises(ValueError, match="not 33.3; round it: a pixel of that value pads"):
+    with pytest.raises(ValueError, match="round it: a pixel of that value pads"):
         bnn.Input((3,), bits=8, zero_point=33.3)
     with pytest.raises(ValueError, match="zero_point must be 0 to 3"):
         bnn.Input((3,), bits=2, zero_point=4)
