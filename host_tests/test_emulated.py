@@ -27,8 +27,8 @@ from edgebnn.targets.base import Qemu, Simavr, Unicorn
 
 NETWORKS, FIRST_SEED = 100, 1000
 CHUNK = 25
-#: These have the code of the Cortex-M4, so half of the networks do.
-ALIKE = ("cortex-m3", "cortex-m7", "cortex-m33")
+#: These have the code of the Cortex-M4 or of the Cortex-M0, so half of the networks do.
+ALIKE = ("cortex-m0plus", "cortex-m3", "cortex-m7", "cortex-m33")
 EMULATED = [target for target in TARGETS.values() if target.emulators]
 IN_BATCHES = [one for one in EMULATED if not isinstance(one.emulators[0], Simavr)]
 
@@ -98,7 +98,7 @@ def check_in_qemu(network: Network, inputs: NDArray[np.uint8], target: Target, t
     return library
 
 
-@pytest.mark.parametrize("start", range(FIRST_SEED, FIRST_SEED + NETWORKS, CHUNK))
+@pytest.mark.parametrize("start", range(FIRST_SEED, FIRST_SEED + NETWORKS // 2, CHUNK))
 def test_random_networks_on_avr(start: int, tmp_path: Path) -> None:
     """One program each, on the ATmega328P where it fits, else on the same CPU with more memory."""
     target = get_target("avr")
@@ -144,17 +144,25 @@ def test_shift_norm_networks(tmp_path: Path) -> None:
 TOO_LARGE = ("fashion_conv", "fashion_mlp")  # for an ATmega328P
 
 
+def trial_of(example_model: Path) -> measure.Trial:
+    model = read(example_model).model
+    network = lower(model)
+    return measure.trial(model, network, measure.noise(network, 8))
+
+
+def test_example_models_on_this_computer(example_model: Path, tmp_path: Path) -> None:
+    """What the repository ships: torch = oracle = C under sanitizers."""
+    trial = trial_of(example_model)
+    assert measure.run_reference(trial).differing == 0
+    library = c.generate(plan(trial.network, get_target("host")), "net")
+    built = build.build_host(library, tmp_path, sanitize=True)
+    assert measure.differing(host.run(built, trial.inputs), trial.expected) == 0
+
+
 @pytest.mark.parametrize("target", EMULATED, ids=lambda target: target.name)
 def test_example_models(example_model: Path, target: Target, tmp_path: Path) -> None:
-    """What the repository ships: torch = oracle = C under sanitizers = C on the emulated CPU."""
-    checkpoint = read(example_model)
-    network = lower(checkpoint.model)
-    pixels = measure.noise(network, 8)
-    trial = measure.trial(checkpoint.model, network, pixels)
-    assert measure.run_reference(trial).differing == 0
-    library = c.generate(plan(network, get_target("host")), "net")
-    built = build.build_host(library, tmp_path / "host", sanitize=True)
-    assert measure.differing(host.run(built, trial.inputs), trial.expected) == 0
+    """The same on the emulated CPUs."""
+    trial = trial_of(example_model)
     if target.name == "avr" and example_model.stem in TOO_LARGE:
         with pytest.raises(TooLarge, match="does not fit avr"):
             next(measure.run_on(trial, [target], tmp_path, counted=1))

@@ -55,7 +55,8 @@ def test_zero_points_on_other_cpus(target_name: str, tmp_path: Path) -> None:
         given[seed] = network, inputs
     assert len(given) >= 10
     library, wanted = batches.of_networks(given, target)
-    image = build.build_firmware(library, target, tmp_path)
+    machine = target.emulators[-1].machine if target_name == "avr" else None
+    image = build.build_firmware(library, target, tmp_path, machine=machine)
     run = simavr.run if target_name == "avr" else unicorn.run
     assert batches.differing(run(image, wanted.records, counted=0), wanted) == []
 
