@@ -224,7 +224,7 @@ def level_convs() -> Chain:
     chain.pool((2, 2), (1, 2))
     chain.planes = 3
     chain.conv(257, (2, 2), padding=(0, 1, 0, 1), pad_value=0)
-    chain.conv(33, (1, 1))  # direct
+    chain.conv(200, (1, 1))  # direct
     chain.pool((2, 1), (2, 1))
     chain.conv(65, (2, 2), padding=(1, 0, 1, 0), pad_value=-1, head=Raw)
     chain.pool((1, 2), (1, 2))
