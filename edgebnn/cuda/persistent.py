@@ -23,7 +23,8 @@ _COLUMNS = 32  # of a group, which a block has
 def persistent(network: Network, layers: Sequence[Layer]) -> Launch | None:
     """The launch for all ``layers`` of ``network`` at once; ``most`` says up to which batch.
 
-    There is none unless the network is a chain of dense layers and an image fits.
+    There is none unless the network is a chain of dense layers, which read bits behind the first
+    one, and an image fits.
     """
     names = (INPUT, *(op.name for op in network.ops))
     chain = all(
