@@ -65,7 +65,7 @@ class Chain:
     """A network that grows by layers of random weights, each on what the last one gives.
 
     Thresholds are dots that its own inputs give, so that bits differ and ties happen. Of ``planes``
-    that are more than one there are several, in no order.
+    that are more than one there are several, which do not rise: the least is the last.
     """
 
     planes = 1
@@ -92,7 +92,7 @@ class Chain:
         """(levels, ...) of values (..., channels) or (images, ...)."""
         rising, levels = np.sort(values, axis=0), 2**self.planes - 1
         places = [(i + 1) * len(rising) // (levels + 1) for i in range(levels)]
-        return rising[self.rng.permutation(places)].astype(np.int32)
+        return rising[[*places[1:], places[0]]].astype(np.int32)
 
     def headed(self, make: Callable[[str, str, Head], Op], head: type[Head] = Threshold) -> None:
         """``make`` takes its head, too."""
