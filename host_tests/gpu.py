@@ -24,7 +24,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from networks import random_inputs, random_model, random_residual_model, randomize
+from networks import (
+    random_inputs,
+    random_levels_model,
+    random_model,
+    random_residual_model,
+    randomize,
+)
 from torch import nn
 
 import edgebnn.nn as bnn
@@ -45,13 +51,20 @@ from edgebnn.train.networks import Style, build
 
 MODELS = Path(__file__).resolve().parent.parent / "examples" / "models"
 BATCHES = (1, 3, 16, 64, 65, 300)
-WIDE = (  # what random networks are too small for: notation, channels, height, width
-    ("3x600FC", 1, 28, 28),
-    ("129FC-256FC-257FC-64FC-65FC", 1, 9, 9),
-    ("128C3-256C1-MP2-130C3S2-R3-512C1-520FC", 3, 12, 12),
-    ("256C1-256C1-300C3V-33C1-D3-64C1", 2, 7, 5),
-    ("2x4096FC", 1, 16, 16),
-    ("64C3-64C3-2xR3-MP2-160C1-2xR1", 3, 10, 10),
+RANDOM = {
+    "random": random_model,
+    "levels": random_levels_model,
+    "residual": random_residual_model,
+}
+WIDE = (  # what random networks are too small for: notation, channels, height, width; levels, head
+    ("3x600FC", (1, 28, 28), 1, "sign"),
+    ("129FC-256FC-257FC-64FC-65FC", (1, 9, 9), 1, "sign"),
+    ("128C3-256C1-MP2-130C3S2-R3-512C1-520FC", (3, 12, 12), 1, "sign"),
+    ("256C1-256C1-300C3V-33C1-D3-64C1", (2, 7, 5), 1, "sign"),
+    ("2x4096FC", (1, 16, 16), 1, "sign"),
+    ("64C3-64C3-2xR3-MP2-160C1-2xR1", (3, 10, 10), 1, "sign"),
+    ("257FC-300FC-1000FC", (1, 16, 16), 7, "sign"),
+    ("130C3-257C1-R3-MP2-600C1-D3-64C3-MP2", (3, 12, 12), 3, "integer"),
 )
 PRODUCTS = (  # k and n; each is compiled, and m is free
     *((300, 70), (513, 257), (1, 1), (31, 33), (64, 65), (129, 127), (256, 600), (1000, 64)),
@@ -101,7 +114,7 @@ def prepare(name: str, arch: str, levels: tuple[int, ...]) -> Prepared:
     text = device_source(plan, PREFIX)
     hopper = any(step.layer.constants.get("WGMMA") for step in plan.steps)
     skipped = set() if hopper else {"mma"}  # whose code wgmma has then
-    if name.startswith(("random", "residual")):  # which are many
+    if name.partition(" ")[0] in RANDOM:  # which are many
         skipped.add(("xor", "bytes")[seed % 2])
     kept = [level for level in levels if level == levels[0] or LEVELS[level] not in skipped]
     flat = images.reshape(len(images), network.input.channels, -1).transpose(0, 2, 1)
@@ -122,14 +135,15 @@ def model_of(name: str) -> tuple[nn.Module, int]:
     if kind == "example":
         model = api.load(MODELS / rest)
     elif kind == "wide":
-        notation, *shape = WIDE[int(rest)]
+        notation, shape, count, head = WIDE[int(rest)]
         torch.manual_seed(int(rest))
-        model = build(notation, tuple(shape), 10, Style(pad_value=(-1, 0, 1)[int(rest) % 3]))
+        style = Style(pad_value=(-1, 0, 1)[int(rest) % 3], levels=count, head=head)
+        model = build(notation, shape, 10, style)
         randomize(model, np.random.default_rng(int(rest)))
         model.eval()
     else:
         seed = int(rest)
-        model = random_residual_model(seed) if kind == "residual" else random_model(seed)
+        model = RANDOM[kind](seed)
     return model, seed
 
 
@@ -453,7 +467,7 @@ def main() -> int:
     few = given.few
     checks = Checks()
     random = [
-        f"{'residual' if number % 3 == 2 else 'random'} {given.seed + number}"
+        f"{list(RANDOM)[number % len(RANDOM)]} {given.seed + number}"
         for number in range(4 if few else given.networks)
     ]
     wide = [f"wide {number}" for number in range(len(WIDE))]
@@ -478,7 +492,7 @@ def main() -> int:
             try:
                 one = job.result()
                 check_network(one, arch, (3, 65) if few else BATCHES, checks)
-                if not name.startswith("random"):
+                if name not in random:
                     kept[name] = one
             except Exception as error:
                 checks.check(name, False, repr(error)[:600])
@@ -496,15 +510,10 @@ def main() -> int:
         steps += [
             lambda one=one, batch=batch: check_graph(one, batch, checks)
             for one in kept.values()
-            if not one.name.startswith("residual")
             for batch in (1, 65)
         ]
         steps.append(lambda: check_torch(example, checks))
-        steps += [
-            lambda one=one: check_barriers(one, checks)
-            for one in kept.values()
-            if not one.name.startswith("residual")
-        ]
+        steps += [lambda one=one: check_barriers(one, checks) for one in kept.values()]
         steps += [lambda p=path: check_verify(p.name, checks) for path in MODELS.glob("*.pt")]
         steps.append(lambda: check_eval_mode([*examples, *wide, *random[:60]], checks))
     with tempfile.TemporaryDirectory() as folder:

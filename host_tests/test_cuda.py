@@ -11,7 +11,7 @@ from pathlib import Path
 import cuda_programs
 import numpy as np
 import pytest
-from networks import random_inputs, random_model, random_residual_model
+from networks import random_inputs, random_levels_model, random_model, random_residual_model
 from numpy.typing import NDArray
 from pytest_regressions.file_regression import FileRegressionFixture
 from test_cli import mistake, output_here, tree
@@ -28,17 +28,22 @@ from edgebnn.ir import (
     INPUT,
     Add,
     Binarize,
+    Bits,
     Conv,
     Dense,
     DepthwiseConv,
     Head,
     Ints,
+    Levels,
     MaxPool,
     Network,
     Op,
+    Quantize,
     Raw,
     Scores,
+    Sums,
     Threshold,
+    tensors,
 )
 from edgebnn.lower import lower
 
@@ -47,7 +52,11 @@ LEVELS = pytest.mark.parametrize("level", cuda_programs.LEVELS, ids=NAMES)
 #: One that counts, one that takes bits apart, and the best, whose convolutions are those of mma.
 FEW = ("popc", "bytes", "wgmma")
 FEW_LEVELS = pytest.mark.parametrize("level", [NAMES.index(name) for name in FEW], ids=FEW)
-PLAIN, RESIDUAL = range(8), (0, 1, 3, 8)
+RANDOM = {
+    "plain": (random_model, range(8)),
+    "residual": (random_residual_model, (0, 1, 3, 8)),
+    "levels": (random_levels_model, (1, 12, 17, 18)),
+}
 LEAST = {"popc": 75, "xor": 75, "bytes": 86, "mma": 86, "wgmma": 90}
 """A compute capability of each level's GPUs, of those with the least shared memory."""
 
@@ -55,8 +64,11 @@ LEAST = {"popc": 75, "xor": 75, "bytes": 86, "mma": 86, "wgmma": 90}
 class Chain:
     """A network that grows by layers of random weights, each on what the last one gives.
 
-    Thresholds are dots that its own inputs give, so that bits differ and ties happen.
+    Thresholds are dots that its own inputs give, so that bits differ and ties happen. Of ``planes``
+    that are more than one there are several, which do not rise: the least is the last.
     """
+
+    planes = 1
 
     def __init__(self, shape: Ints, images: int) -> None:
         self.rng = np.random.default_rng([shape.height, shape.width, shape.channels])
@@ -76,14 +88,21 @@ class Chain:
         op = make(f"op{len(ops)}", ops[-1].name if ops else INPUT)
         self.network = replace(self.network, ops=(*ops, op))
 
+    def thresholds(self, values: NDArray[np.int64]) -> NDArray[np.int32]:
+        """(levels, ...) of values (..., channels) or (images, ...)."""
+        rising, levels = np.sort(values, axis=0), 2**self.planes - 1
+        places = [(i + 1) * len(rising) // (levels + 1) for i in range(levels)]
+        return rising[[*places[1:], places[0]]].astype(np.int32)
+
     def headed(self, make: Callable[[str, str, Head], Op], head: type[Head] = Threshold) -> None:
         """``make`` takes its head, too."""
         source = self.network.ops[-1].name if self.network.ops else INPUT
         dots = self.traced(make("dots", source, Raw()))
-        flat = np.sort(dots.reshape(-1, dots.shape[-1]), axis=0)
-        middle = flat[len(flat) // 2].astype(np.int32)
+        least = self.thresholds(dots.reshape(-1, dots.shape[-1]))
+        middle = least[0]
         if head is Threshold:
-            self.append(lambda name, source: make(name, source, Threshold(middle)))
+            bits = Threshold(middle) if self.planes == 1 else Levels(least)
+            self.append(lambda name, source: make(name, source, bits))
         elif head is Raw:
             self.append(lambda name, source: make(name, source, Raw()))
         else:
@@ -104,8 +123,10 @@ class Chain:
         pad_value: int = -1,
         head: type[Head] = Threshold,
     ) -> None:
-        """Without ``outputs`` it is a depthwise one."""
+        """Without ``outputs`` it is a depthwise one; ``pad_value`` is in levels of bits."""
         channels = self.traced().shape[-1]
+        source = tensors(self.network)[self.network.ops[-1].name] if self.network.ops else None
+        pad_value *= source.levels if isinstance(source, Bits) else 1
         if outputs is None:
             depth = self.rng.random((*kernel, channels)) < 0.5
             self.headed(
@@ -121,7 +142,11 @@ class Chain:
         )
 
     def pool(self, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
-        all_set = self.rng.random(self.traced().shape[-1]) < 0.5
+        """Of bits in some channels by the least, of sums by the largest."""
+        values = self.traced()
+        all_set = self.rng.random(values.shape[-1]) < 0.5
+        if isinstance(tensors(self.network)[self.network.ops[-1].name], Sums):
+            all_set[:] = False
         self.append(lambda name, source: MaxPool(name, source, kernel, stride, all_set))
 
     def signs(self, each: bool = False) -> None:
@@ -129,16 +154,19 @@ class Chain:
         values = self.traced()
         if not each:
             values = values.reshape(-1, values.shape[-1])
-        minimum = np.median(values, axis=0).astype(np.int32)
-        inverted = self.rng.random(minimum.shape) < 0.5
-        self.append(lambda name, source: Binarize(name, source, minimum, inverted))
+        minimum = self.thresholds(values)
+        inverted = self.rng.random(minimum.shape[1:]) < 0.5
+        if self.planes > 1:
+            self.append(lambda name, source: Quantize(name, source, minimum, inverted))
+        else:
+            self.append(lambda name, source: Binarize(name, source, minimum[0], inverted))
 
 
 @functools.cache
-def dense_chain(*widths: int) -> Chain:
-    """Integers to 44 scores by dense layers of so many outputs."""
+def dense_chain(*widths: int, planes: tuple[int, ...] = ()) -> Chain:
+    """Integers to 44 scores by dense layers of so many outputs, and of so many planes of bits."""
     chain = Chain(Ints(1, 1, 333, 3), 130)
-    for width in widths:
+    for width, chain.planes in zip(widths, planes or [1] * len(widths), strict=True):
         chain.dense(width)
     chain.dense(44, Scores)
     return chain
@@ -182,6 +210,33 @@ def sum_chain(channels: int = 70) -> Chain:
     return chain
 
 
+@functools.cache
+def level_convs() -> Chain:
+    """Of two planes and of three: units of all sizes, every pad, pools, sums, an integer head."""
+    chain = Chain(Ints(5, 6, 2, 8), 21)
+    chain.planes = 3
+    chain.conv(70, (2, 2), padding=(1, 0, 1, 0), pad_value=7)  # of four words, three
+    chain.conv(None, (2, 3), padding=(1, 0, 1, 1), pad_value=1)
+    chain.planes = 2
+    chain.conv(130, (3, 3), padding=(1, 1, 1, 1), pad_value=1)
+    chain.conv(65, (1, 1), head=Raw)  # direct
+    chain.signs()
+    chain.pool((2, 2), (1, 2))
+    chain.planes = 3
+    chain.conv(257, (2, 2), padding=(0, 1, 0, 1), pad_value=0)
+    chain.conv(200, (1, 1))  # direct
+    chain.pool((2, 1), (2, 1))
+    chain.conv(65, (2, 2), padding=(1, 0, 1, 0), pad_value=-1, head=Raw)
+    chain.pool((1, 2), (1, 2))
+    chain.dense(70)
+    chain.conv(30, (1, 1), head=Raw)
+    chain.planes = 2
+    chain.signs(each=True)
+    chain.dense(9, Raw)
+    chain.dense(5, Scores)
+    return chain
+
+
 def first_scores() -> Chain:
     """A convolution on integers is all there is."""
     chain = Chain(Ints(3, 3, 3, 8), 130)
@@ -189,15 +244,15 @@ def first_scores() -> Chain:
     return chain
 
 
-def of_seed(seed: int, residual: bool, count: int) -> tuple[Network, NDArray[np.uint8]]:
-    model = (random_residual_model if residual else random_model)(seed)
+def of_seed(kind: str, seed: int, count: int) -> tuple[Network, NDArray[np.uint8]]:
+    model = RANDOM[kind][0](seed)
     return lower(model), device_inputs(random_inputs(model, count, seed))
 
 
 @FEW_LEVELS
-@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
-def test_random_networks(residual: bool, level: int, tmp_path: Path) -> None:
-    pairs = [of_seed(seed, residual, 130) for seed in (RESIDUAL if residual else PLAIN)]
+@pytest.mark.parametrize("kind", RANDOM)
+def test_random_networks(kind: str, level: int, tmp_path: Path) -> None:
+    pairs = [of_seed(kind, seed, 130) for seed in RANDOM[kind][1]]
     networks, inputs = zip(*pairs, strict=True)
     program = cuda_programs.build(networks, level, tmp_path)
     cuda_programs.check_equal(program, networks, inputs, (1, 3, 130))
@@ -250,6 +305,8 @@ CHAINS = {
     "sums": (sum_chain, (1, 130)),
     "sums of fours": (lambda: sum_chain(132), (1, 5)),
     "scores": (first_scores, (1, 130)),
+    "levels": (level_convs, (1, 5, 21)),
+    "dense levels": (lambda: dense_chain(300, 257, 70, planes=(3, 2, 3)), (1, 16, 130)),
 }
 
 

@@ -13,7 +13,7 @@ from edgebnn.cuda.layers import LEVELS
 from edgebnn.errors import EdgebnnError
 from edgebnn.lower import lower
 from edgebnn.study import gpu, gpu_products, gpu_times, plots
-from edgebnn.train.networks import build
+from edgebnn.train.networks import Style, build
 
 MACHINE = gpu_times.Machine("A GPU", (9, 0), 132, 1.9e9, 1.5e9, 4e12, "2.11", "for CUDA 13.0")
 
@@ -117,6 +117,11 @@ def test_operations_of_planes() -> None:
     assert plain == 2 * (4 * 16 + 16 * 3)
     assert work == {"wgmma": 2 * (8 * 4 * 16 + 16 * 3)}
     assert gpu._operations(network, "fp16")[1] == {"fp16": plain}
+    style = Style(levels=3, head="integer")
+    plain, work = gpu._operations(lower(build("4C3V-5C1", (1, 6, 6), 3, style).eval()), "mma")
+    first, second, head = 2 * 16 * 9 * 4, 2 * 16 * 4 * 5, 2 * 16 * 5 * 3
+    assert plain == first + second + head
+    assert work == {"dot4": first, "mma": 2 * second}
 
 
 def test_plot(tmp_path: Path) -> None:

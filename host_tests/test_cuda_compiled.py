@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_cuda import conv_chain, dense_chain, sum_chain
+from test_cuda import conv_chain, dense_chain, level_convs, sum_chain
 
 from edgebnn import api
 from edgebnn.checkpoint import load
@@ -88,9 +88,10 @@ def kernels_of(network: Network, wanted: Callable[[Layer], bool], body: str) -> 
 
 
 NETWORKS: dict[str, Callable[[], Network]] = {
-    "dense": lambda: dense_chain(600, 64, 129, 33).network,
+    "dense": lambda: dense_chain(600, 64, 129, 33, planes=(1, 3, 1, 2)).network,
     "convs": lambda: conv_chain().network,
     "sums": lambda: sum_chain().network,
+    "levels": lambda: level_convs().network,
     **{path.stem: lambda path=path: lower(load(path)) for path in sorted(EXAMPLES.glob("*.pt"))},
 }
 
@@ -101,6 +102,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
         *(("sums", arch, "") for arch in LEVELS),
         *((name, arch, "") for name in ("dense", "convs") for arch in ("75", "80", "90a", "120")),
         *((path.stem, "90a", "") for path in EXAMPLES.glob("*.pt")),
+        ("levels", "90a", ""),  # more registers than anything else needs
         *((name, arch, "popc") for name in ("dense", "convs") for arch in ("75", "90a", "120")),
         *(("dense", arch, "bytes") for arch in ("80", "90a")),
         ("dense", "80", "xor"),

@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import random_inputs, random_model, random_residual_model, randomize
+from networks import (
+    random_inputs,
+    random_levels_model,
+    random_model,
+    random_residual_model,
+    randomize,
+)
 from stand_in_gpu import ModelGpu
 from typer.testing import CliRunner
 
@@ -26,7 +32,7 @@ from edgebnn.cuda.queue import PREFIX
 from edgebnn.cuda.schedule import schedule
 from edgebnn.errors import EdgebnnError
 from edgebnn.lower import lower
-from edgebnn.train.networks import build
+from edgebnn.train.networks import Style, build
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "models"
 LEVELS = pytest.mark.parametrize("level", range(len(NAMES)), ids=NAMES)
@@ -114,7 +120,7 @@ def test_tables_are_where_kernels_look_for_them() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_no_kernel_writes_where_it_reads(seed: int) -> None:
     """Nor where a later one will, in memory of a batch that is filled up."""
-    network = lower(random_residual_model(seed))
+    network = lower((random_residual_model, random_levels_model)[seed % 2](seed))
     gpu = ModelGpu(0, runs=False)
     there, plan, batch = on(gpu, network), schedule(network), 130
     given = network.input
@@ -153,7 +159,7 @@ def test_parts_of_a_large_batch() -> None:
 @LEVELS
 def test_a_network_by_the_model_of_cuda(level: int) -> None:
     notation = "70FC-300FC" if NAMES[level] == "popc" else "40C3-130C1-R1-MP2-130FC"
-    model = build(notation, (2, 5, 4), 7)
+    model = build(notation, (2, 5, 4), 7, Style(levels=(1, 3)[level % 2]))
     randomize(model, np.random.default_rng(level))
     network = lower(model)
     images = random_inputs(model, 130, level)
@@ -367,7 +373,7 @@ def test_verify_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """On a stand-in; batches of one image and of few among others. What differs is counted."""
     torch.manual_seed(0)
     model = tmp_path / "small.pt"
-    edgebnn.save(build("40FC", (1, 4, 4), 3).eval(), model)
+    edgebnn.save(build("40FC", (1, 4, 4), 3, Style(levels=3)).eval(), model)
     gpu = ModelGpu(0)
     there = on(gpu, lower(load(model)))
     wrong = 0

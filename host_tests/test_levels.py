@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 import edgebnn.nn as bnn
 from edgebnn import checkpoint
-from edgebnn.cuda.schedule import schedule
 from edgebnn.device import build, elf, unicorn
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Bits, Conv, Dense, DepthwiseConv, Levels, MaxPool, Quantize, Sums, tensors
@@ -279,12 +278,6 @@ def test_thresholds_of_a_falling_norm_with_constant_steps(tmp_path: Path) -> Non
     bound = 9 * 7
     assert (head.min_dot[:, 1] == np.repeat([-bound, bound + 1], [5, 2])).all()
     assert (head.min_dot[:, 2] == np.repeat([-bound, bound + 1], [2, 5])).all()
-
-
-def test_gpus_refuse_levels() -> None:
-    model = bnn.Sequential(*levels(3, nn.Flatten(), bnn.BinaryLinear(64, 2))).eval()
-    with pytest.raises(EdgebnnError, match="conv1 has activations of several levels"):
-        schedule(lower(model))
 
 
 # --- networks by their notation -----------------------------------------------------------------

@@ -177,7 +177,7 @@ def pack_layer(features: int, columns: int, kind: int, along: bool, *, bits: boo
     if columns:
         product = plain_product(features, columns, bits=False).constants
         constants |= {key: product[key] for key in ("TILE", "ONES", "FACTORS")}
-        constants["HEAD_BITS"] = bits
+        constants["RESULT_PLANES"] = int(bits)
     return Layer(constants, (Launch("", "pack", (per_line if along else across,)),))
 
 

@@ -3,7 +3,8 @@
 Bits of a pixel lie in units of 4, 8 or 16 bytes, least significant bit first, with zeros behind the
 last channel. Where a pixel has several units, those of 128 pixels lie side by side,
 ``[pixels / 128][unit][128][16 bytes]``, so that what a block of threads reads for 128 rows of a
-matrix product is contiguous. Sums and scores lie pixel by pixel, 32 bits each; inputs as the caller
+matrix product is contiguous. Of several planes a pixel has the units of each, the highest plane
+first. Sums and scores lie pixel by pixel, 32 bits each; inputs as the caller
 has them, a byte each. A batch is filled up to a multiple of 128 images.
 """
 
@@ -42,11 +43,24 @@ def image_bytes(tensor: Tensor) -> int:
     """Bytes that an image's ``tensor`` takes between layers; input and scores are the caller's."""
     match tensor:
         case Bits():
-            return tensor.height * tensor.width * units(tensor.channels).bits // 8
+            pixel = tensor.planes * units(tensor.channels).bits // 8
+            return tensor.height * tensor.width * pixel
         case Sums():
             return tensor.height * tensor.width * tensor.channels * 4
         case Ints() | ScoreVector():
             return 0
+
+
+def result_units(result: Tensor) -> dict[str, int]:
+    """The constants of a layer that say how its result lies: of numbers there are no planes."""
+    if not isinstance(result, Bits):
+        return {"RESULT_PLANES": 0, "RESULT_UNIT": 4, "RESULT_UNITS": 1}
+    unit = units(result.channels)
+    return {
+        "RESULT_PLANES": result.planes,
+        "RESULT_UNIT": unit.size,
+        "RESULT_UNITS": unit.count,
+    }
 
 
 def channel_of_column(tile: int, *, bits: bool) -> NDArray[np.intp]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from edgebnn.cuda.layers import Grid, Launch, Layer
 from edgebnn.cuda.product import FEW
-from edgebnn.ir import INPUT, Dense, Network
+from edgebnn.ir import INPUT, Dense, Network, Raw
 
 PLANE_BYTES = 24 * 1024
 """Of shared memory, for a batch's integers as planes of bits; partial sums take 20 KB of the 48."""
@@ -23,11 +23,12 @@ _COLUMNS = 32  # of a group, which a block has
 def persistent(network: Network, layers: Sequence[Layer]) -> Launch | None:
     """The launch for all ``layers`` of ``network`` at once; ``most`` says up to which batch.
 
-    There is none unless the network is a chain of dense layers and an image fits.
+    There is none unless the network is a chain of dense layers, which read bits behind the first
+    one, and an image fits.
     """
     names = (INPUT, *(op.name for op in network.ops))
     chain = all(
-        isinstance(op, Dense) and op.source == name
+        isinstance(op, Dense) and op.source == name and not isinstance(op.head, Raw)
         for op, name in zip(network.ops, names, strict=False)
     )
     if not chain or not 0 < len(layers) <= _MOST_LAYERS:

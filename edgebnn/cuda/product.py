@@ -3,7 +3,8 @@
 ``templates/cuda/gemm.cuh.j2`` has the derivation. What heads, thresholds and borders mean lies in
 two tables: the weights, and ``limits``, which has one behind the other
 
-    for each kind of border a limit a column: S >= limit, or factor * S + limit
+    for each kind of border a limit a column: S >= limit, or factor * S + limit; of several levels
+             each tile has its first limits, then its second ones, and so on, which rise
     ONES     how many weights of a column are set
     FACTORS  the factor of a column, where the head is no threshold
     KINDS    of each row of output pixels, and then of each column, its part of their border's kind
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn.cuda.layers import Grid, Launch, Layer
-from edgebnn.cuda.memory import Units, in_columns, pack_weights, units
+from edgebnn.cuda.memory import Units, in_columns, pack_weights, result_units, units
 from edgebnn.ir import (
     Bits,
     BoolArray,
@@ -25,6 +26,7 @@ from edgebnn.ir import (
     Head,
     Int32Array,
     Ints,
+    Levels,
     Scores,
     ScoreVector,
     Sides,
@@ -59,7 +61,12 @@ class _Windows:
     out_height: int
     out_width: int
     unit: Units
-    planes: int  # of integers; 1 of bits
+    planes: int  # of bits of each value
+
+    @property
+    def levels(self) -> int:
+        """The largest value of bits, and the least one with a minus: that of zeros."""
+        return int(2**self.planes - 1)
 
     @property
     def direct(self) -> bool:
@@ -75,17 +82,17 @@ def product(op: Dense | Conv, source: Tensor) -> Layer:
     weights = op.weights.reshape(outputs, windows.kernel[0] * windows.kernel[1], -1)
     tiles = _tiles(windows, outputs)
     borders, of_row, of_column = _borders(windows)
-    result, bits = infer(op, source), isinstance(op.head, Threshold)
+    result = infer(op, source)
+    bits = isinstance(result, Bits)
     limits, places = _limits(
-        op.head, weights, borders, windows.pad_value, tiles.tile, ints=isinstance(source, Ints)
+        op.head, weights, _shift(weights, borders, windows, source), tiles.tile
     )
     constants = {
         **_constants(windows, tiles, outputs),
         "FEATURES": weights.shape[2],
         "INTS": isinstance(source, Ints),
-        "HEAD_BITS": bits,
         "ALIGNED": isinstance(result, Sums) and outputs % 4 == 0,
-        **_result_units(result.channels if isinstance(result, Bits) else None),
+        **result_units(result),
         "BORDERS": len(borders),
         **places,
         "KINDS": limits.size,
@@ -111,14 +118,14 @@ def plain_product(features: int, outputs: int, *, bits: bool) -> Layer:
     """
     windows = _rows(wide_units(features), planes=1)
     tiles = _tiles(windows, outputs)
+    result = Bits(1, 1, outputs) if bits else Sums(1, 1, outputs, -features, features)
     columns = tiles.columns * tiles.tile
     constants = {
         **_constants(windows, tiles, outputs),
         "FEATURES": features,
         "INTS": False,
-        "HEAD_BITS": bits,
         "ALIGNED": outputs % 4 == 0,
-        **_result_units(outputs if bits else None),
+        **result_units(result),
         "BORDERS": 1,
         "ONES": columns,
         "FACTORS": 2 * columns,
@@ -186,12 +193,6 @@ def _constants(windows: _Windows, tiles: _Tiles, outputs: int) -> dict[str, int 
     }
 
 
-def _result_units(channels: int | None) -> dict[str, int | bool]:
-    """Of a result of bits."""
-    packed = Units(4, 1) if channels is None else units(channels)
-    return {"RESULT_UNIT": packed.size, "RESULT_UNITS": packed.count}
-
-
 def _launches(windows: _Windows, tiles: _Tiles, scratch: int) -> tuple[Launch, ...]:
     """Those for one row, few and many; ``scratch`` are bytes of an image's planes of integers."""
     pixels = windows.out_height * windows.out_width
@@ -221,7 +222,7 @@ def _windows(op: Dense | Conv, source: Tensor) -> _Windows:
         return _rows(wide_units(features), source.bits)
     assert isinstance(source, Bits)
     kernel = (op.weights.shape[1], op.weights.shape[2])
-    stride, padding, pad_value = (1, 1), (0, 0, 0, 0), -1
+    stride, padding, pad_value = (1, 1), (0, 0, 0, 0), -source.levels
     if isinstance(op, Conv):
         stride, padding, pad_value = op.stride, op.padding, op.pad_value
     return _Windows(
@@ -234,7 +235,7 @@ def _windows(op: Dense | Conv, source: Tensor) -> _Windows:
         out_height,
         out_width,
         units(source.channels),
-        1,
+        source.planes,
     )
 
 
@@ -262,10 +263,10 @@ def _grids(pixels: int, tiles: _Tiles) -> tuple[Grid, Grid, Grid, Grid, Grid]:
 def _borders(windows: _Windows) -> tuple[BoolArray, Int32Array, Int32Array]:
     """Which taps are inside the image, (kinds, taps); a pixel's kind is of_row[y] + of_column[x].
 
-    Zeros outside are -1 already, so that with a pad_value of -1 all taps are inside.
+    Zeros outside are the least value already, so that with it around all taps are inside.
     """
     taps = windows.kernel[0] * windows.kernel[1]
-    if windows.pad_value == -1 or not any(windows.padding):
+    if windows.pad_value == -windows.levels or not any(windows.padding):
         none = np.zeros(0, np.int32)
         return np.ones((1, taps), np.bool_), none, none
     top, _, left, _ = windows.padding
@@ -288,41 +289,46 @@ def _borders(windows: _Windows) -> tuple[BoolArray, Int32Array, Int32Array]:
     )
 
 
+def _shift(
+    weights: BoolArray, borders: BoolArray, windows: _Windows, source: Tensor
+) -> tuple[int, NDArray[np.int64]]:
+    """What makes dots of S: a factor, and (kinds of borders, outputs) what is added then.
+
+    On integers dot = S. On bits dot = 2 * S + C, where C is ``pad_value`` times the sum of the
+    weights outside less ``levels`` times that of those inside.
+    """
+    if isinstance(source, Ints):
+        return 1, np.zeros((1, len(weights)), np.int64)
+    sums = (2 * weights.sum(axis=2, dtype=np.int64) - weights.shape[2]).T  # (taps, outputs)
+    inside, outside = borders.astype(np.int64), (~borders).astype(np.int64)
+    return 2, windows.pad_value * (outside @ sums) - windows.levels * (inside @ sums)
+
+
 def _limits(
-    head: Head,
-    weights: BoolArray,
-    borders: BoolArray,
-    pad_value: int,
-    tile: int,
-    *,
-    ints: bool,
+    head: Head, weights: BoolArray, dots: tuple[int, NDArray[np.int64]], tile: int
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
     """The limits without the kinds of borders, and at which place their parts begin.
 
-    On integers dot = S. On bits dot = 2 * S + C, where C is ``pad_value`` times the sum of the
-    weights outside less the sum of those inside.
+    ``dots`` as :func:`_shift` has them.
     """
-    columns = functools.partial(in_columns, tile=tile, bits=isinstance(head, Threshold))
-    ones = weights.sum(axis=(1, 2), dtype=np.int64)
-    if ints:
-        scale, shift = 1, np.zeros((1, len(weights)), np.int64)
-    else:
-        sums = (2 * weights.sum(axis=2, dtype=np.int64) - weights.shape[2]).T  # (taps, outputs)
-        inside, outside = borders.astype(np.int64), (~borders).astype(np.int64)
-        scale, shift = 2, pad_value * (outside @ sums) - inside @ sums
+    bits = isinstance(head, Threshold | Levels)
+    columns = functools.partial(in_columns, tile=tile, bits=bits)
+    scale, shift = dots
     factors: list[NDArray[np.int64]] = []
     match head:
-        case Threshold():
-            least = -((shift - head.min_dot) // scale)  # the ceiling
+        case Threshold(min_dot) | Levels(min_dot):
+            rising = np.sort(np.atleast_2d(min_dot), axis=0)  # what they count is the same
+            least = -((shift[:, None] - rising) // scale)  # the ceiling
             limits = columns(np.clip(least, -_NEVER, _NEVER), fill=_NEVER)
+            limits = limits.reshape(*limits.shape[:2], -1, tile).transpose(0, 2, 1, 3)
         case Scores():
             limits = columns(head.factor.astype(np.int64) * shift + head.offset, fill=0)
             factors = [columns(head.factor.astype(np.int64) * scale, fill=0)]
         case _:
             limits = columns(shift, fill=0)
             factors = [columns(np.full(len(weights), scale, np.int64), fill=0)]
-    set_bits = columns(ones, fill=0)
-    parts = [limits.ravel(), set_bits, *factors]
+    ones = columns(weights.sum(axis=(1, 2), dtype=np.int64), fill=0)
+    parts = [limits.ravel(), ones, *factors]
     wrapped = np.concatenate(parts).astype(np.uint64).astype(np.uint32).view(np.int32)
-    places = {"ONES": limits.size, "FACTORS": limits.size + set_bits.size}
+    places = {"ONES": limits.size, "FACTORS": limits.size + ones.size}
     return wrapped.astype(np.int64), places

@@ -22,11 +22,11 @@ from edgebnn.ir import (
     MaxPool,
     Network,
     Op,
+    Quantize,
     Score,
     ScoreVector,
     Sums,
     Tensor,
-    infer,
     sources,
     tensors,
 )
@@ -87,15 +87,11 @@ def layer_of(op: Op, inputs: tuple[Tensor, ...]) -> Layer:
     Raises:
         EdgebnnError: there are none for GPUs.
     """
-    values = (*inputs, infer(op, *inputs))
-    if any(isinstance(tensor, Bits) and tensor.planes > 1 for tensor in values):
-        raise EdgebnnError(
-            f"layer {op.name} has activations of several levels, which the code for GPUs cannot; "
-            f"choose another target than cuda"
-        )
     match op, inputs[0]:
         case Dense(), Bits() | Ints():
             return product(op, inputs[0])
+        case Dense(), Sums() as source:
+            return elementwise.dense_sums(op, source)
         case Conv(), Bits():
             return product(op, inputs[0])
         case Conv(), Ints() as source:
@@ -104,7 +100,9 @@ def layer_of(op: Op, inputs: tuple[Tensor, ...]) -> Layer:
             return elementwise.depthwise(op, source)
         case MaxPool(), Bits() as source:
             return elementwise.max_pool(op, source)
-        case Binarize(), Ints() | Sums() as source:
+        case MaxPool(), Sums() as source if not op.all_set.any():
+            return elementwise.max_pool_sums(op, source)
+        case Binarize() | Quantize(), Ints() | Sums() as source:
             return elementwise.binarize(op, source)
         case Add(), Sums() as source:
             return elementwise.add(op, source)

@@ -28,7 +28,7 @@ from edgebnn.cuda.queue import PREFIX
 from edgebnn.cuda.runner import Runner
 from edgebnn.cuda.schedule import schedule
 from edgebnn.errors import EdgebnnError
-from edgebnn.ir import Conv, Dense, Ints, Network, tensors
+from edgebnn.ir import Bits, Conv, Dense, Ints, Network, Sums, tensors
 from edgebnn.lower import lower
 from edgebnn.study.gpu_products import (
     Bench,
@@ -155,8 +155,14 @@ def _operations(network: Network, computes: str) -> tuple[float, dict[str, float
         count = 2.0 * op.weights.size * pixels
         plain += count
         kind, planes = computes, 1
-        if isinstance(source, Ints) and computes in LEVELS:
-            kind, planes = (computes, source.bits) if isinstance(op, Dense) else ("dot4", 1)
+        if computes in LEVELS:
+            match source:
+                case Sums():  # a few, which are added one by one
+                    continue
+                case Ints():
+                    kind, planes = (computes, source.bits) if isinstance(op, Dense) else ("dot4", 1)
+                case Bits():
+                    planes = source.planes
         if kind == "wgmma" and isinstance(op, Conv) and op.weights.shape[1:3] != (1, 1):
             kind = "mma"
         work[kind] = work.get(kind, 0.0) + planes * count

@@ -79,8 +79,8 @@ struct dense1_layer {
     static constexpr int COLUMNS = 1;
     static constexpr int FEATURES = 16;
     static constexpr bool INTS = true;
-    static constexpr bool HEAD_BITS = true;
     static constexpr bool ALIGNED = false;
+    static constexpr int RESULT_PLANES = 1;
     static constexpr int RESULT_UNIT = 4;
     static constexpr int RESULT_UNITS = 1;
     static constexpr int BORDERS = 1;
@@ -113,8 +113,8 @@ struct dense2_layer {
     static constexpr int COLUMNS = 1;
     static constexpr int FEATURES = 8;
     static constexpr bool INTS = false;
-    static constexpr bool HEAD_BITS = false;
     static constexpr bool ALIGNED = false;
+    static constexpr int RESULT_PLANES = 0;
     static constexpr int RESULT_UNIT = 4;
     static constexpr int RESULT_UNITS = 1;
     static constexpr int BORDERS = 1;

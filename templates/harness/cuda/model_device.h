@@ -1213,6 +1213,11 @@ inline void group_fence(cuda_model::Here here = cuda_model::Here::now())
     });
 }
 
+inline void double_here(int &sum)
+{
+    sum *= 2;
+}
+
 inline void group_commit(cuda_model::Here here = cuda_model::Here::now())
 {
     cuda_model::meet("group_commit", here, nullptr, [](cuda_model::Warp &warp) {
