@@ -276,7 +276,7 @@ def test_conv_refuses_images_that_are_too_small() -> None:
         get_recipe("conv-16k").build((1, 8, 7), 10)
 
 
-@pytest.mark.parametrize("name", ["mlp-32k", "conv-16k", "mnist-tiny-8k", "fashion-8k"])
+@pytest.mark.parametrize("name", ["mlp-32k", "conv-16k", "mnist-tiny-3k", "fashion-8k"])
 @pytest.mark.parametrize("activation", [nn.Hardtanh, nn.ReLU])
 def test_float_twin_has_the_same_shapes(name: str, activation: type[nn.Module]) -> None:
     model = get_recipe(name).build((1, 28, 28), 10)
