@@ -27,9 +27,11 @@ from edgebnn.ir import (
     tensors,
 )
 from edgebnn.kernels import KERNELS
+from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
 from edgebnn.targets.base import Qemu
+from edgebnn.train import networks
 
 SMALL = (
     "dense-40-8",
@@ -92,6 +94,17 @@ def test_numpy_is_what_loops_give(name: str) -> None:
     values = twins.values(layers, image)
     assert len(np.unique(values)) > 3  # shifted neither too far nor too little
     assert (np.abs(values) < 127).mean() > 0.3
+
+
+def test_integer_heads_have_twins() -> None:
+    """The pool and the dense layer that read sums are those of int8."""
+    style = networks.Style(levels=3, head="integer")
+    network = lower(networks.build("3C3V-4C3-MP2", (1, 6, 6), 5, style).eval())
+    layers = twins.twins(network.ops, network.input, 0)
+    assert [layer.kind for layer in layers] == ["conv", "conv", "pool", "dense"]
+    assert [layer.shape for layer in layers] == [(6, 6, 1), (4, 4, 3), (4, 4, 4), (2, 2, 4)]
+    image = np.random.default_rng(3).integers(0, 128, layers[0].shape)
+    assert np.array_equal(twins.values(layers, image), plain(layers, image, narrow=True))
 
 
 @pytest.mark.parametrize("target_name", [*CPUS, "cortex-m55", "rv32imc-zbb"])

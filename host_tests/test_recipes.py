@@ -20,7 +20,15 @@ from edgebnn.lower import lower
 from edgebnn.measure import integer_scores
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
-from edgebnn.train import Recipe, get_recipe, networks, parse_setting, read_recipe, recipe_names
+from edgebnn.train import (
+    Recipe,
+    first_recipe,
+    get_recipe,
+    networks,
+    parse_setting,
+    read_recipe,
+    recipe_names,
+)
 from edgebnn.train.recipes import from_mapping
 
 SHAPES = {
@@ -72,7 +80,25 @@ def refusal(action: Callable[[], object]) -> str:
 def test_each_set_has_a_recipe_for_each_budget() -> None:
     budgets = (8, 16, 32, 64, 256)
     wanted = {f"{name}-{k}k" for name in SHAPES if name != "svhn" for k in budgets}
-    assert wanted | {"mlp-16k", "mlp-32k", "conv-16k"} == set(BUDGETS)
+    wanted |= {f"mnist-{k}k" for k in (3, 4, 5, 7, 11)} | {"fashion-4k"}
+    assert wanted | {"mlp-16k", "mlp-32k", "conv-4k", "conv-16k"} == set(BUDGETS)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "name"),
+    [
+        ((1, 28, 28), 0, "conv-4k"),
+        ((3, 16, 40), 0, "conv-4k"),
+        ((3, 48, 64), 12, "mlp-32k"),
+        ((1, 8, 8), 0, "mlp-32k"),
+        ((6, 128, 1), 0, "mlp-32k"),
+        ((30, 1, 1), 0, "mlp-32k"),
+    ],
+)
+def test_first_recipe_fits(shape: tuple[int, int, int], size: int, name: str) -> None:
+    assert first_recipe(shape, size) == name
+    seen = (shape[0], size, size) if size else shape
+    lower(get_recipe(name).build(seen, 3).eval())
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -102,7 +128,7 @@ def test_constants_are_within_the_budget(name: str) -> None:
     assert all(width % 32 == 0 for width in widths)
 
 
-@pytest.mark.parametrize("name", ["mlp-32k", "conv-16k"])
+@pytest.mark.parametrize("name", ["mlp-32k", "conv-4k", "conv-16k"])
 @pytest.mark.parametrize(("shape", "classes"), [((1, 28, 28), 10), ((3, 32, 32), 4)])
 def test_recipes_fit_other_data(name: str, shape: tuple[int, int, int], classes: int) -> None:
     model = get_recipe(name).build(shape, classes)

@@ -28,6 +28,7 @@ from edgebnn.ir import (
     MaxPool,
     Op,
     ScoreVector,
+    Sums,
     Tensor,
     infer,
 )
@@ -107,7 +108,7 @@ def _twin(
     result: Tensor,
     rng: np.random.Generator,
 ) -> Layer:
-    assert isinstance(source, Ints | Bits)
+    assert isinstance(source, Ints | Bits | Sums)
     shape = (source.height, source.width, source.channels)
     if isinstance(op, MaxPool):
         nothing = np.zeros(0, np.int64)

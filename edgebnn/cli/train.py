@@ -26,8 +26,12 @@ def train(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file.")] = Path("model.pt"),
     recipe: Annotated[
-        str, typer.Option(help="A name that edgebnn recipes lists, or your own .toml file.")
-    ] = "mlp-32k",
+        str | None,
+        typer.Option(
+            help="A name that edgebnn recipes lists, or your own .toml file; "
+            "conv-4k for images of 16x16 or more, else mlp-32k."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal models on a CPU.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     change: Annotated[
@@ -45,7 +49,7 @@ def train(
     Several processes: torchrun --nproc-per-node 2 -m edgebnn train ...
     """
     from edgebnn.data import load_dataset
-    from edgebnn.train import get_recipe, parse_setting
+    from edgebnn.train import first_recipe, get_recipe, parse_setting
     from edgebnn.train import train as run
     from edgebnn.train.loop import exists
     from edgebnn.train.processes import device_kind
@@ -55,8 +59,12 @@ def train(
         raise typer.BadParameter("give one of --force and --resume")
     if output.exists() and not (resume or force):
         raise exists(output)
-    chosen = get_recipe(recipe).changed(dict(parse_setting(text) for text in change or []))
+    settings = dict(parse_setting(text) for text in change or [])
+    # A data set's first recipe depends on the size of its images, and that on the settings.
+    chosen = get_recipe(recipe or "mlp-32k").changed(settings)
     images = load_dataset(dataset, data, download=download, image_size=chosen.image_size)
+    if recipe is None:
+        chosen = get_recipe(first_recipe(images.image_shape, chosen.image_size)).changed(settings)
     with progress_of_training() as progress:
         report = _TrainingReport(progress, _taken(images, dataset))
         try:
@@ -144,9 +152,13 @@ class _TrainingReport:
                     f"{100 * event.train_accuracy:.2f} %{held_out}  ({event.seconds:.1f} s)"
                 )
             case Finished():
+                held_out = ""
+                if event.validation_accuracy is not None:
+                    held_out = f", validation {100 * event.validation_accuracy:.2f} %"
                 out.print(
                     f"test accuracy {100 * event.test_accuracy:.2f} % "
-                    f"({event.test_correct}/{event.test_images}) after {event.seconds:.0f} s"
+                    f"({event.test_correct}/{event.test_images}){held_out}, "
+                    f"after {event.seconds:.0f} s"
                 )
 
 

@@ -9,6 +9,7 @@ from edgebnn.train.job import Result
 from edgebnn.train.loop import train
 from edgebnn.train.recipes import (
     Recipe,
+    first_recipe,
     get_recipe,
     parse_setting,
     read_recipe,
@@ -27,6 +28,7 @@ __all__ = [
     "Started",
     "StepRatio",
     "evaluate",
+    "first_recipe",
     "get_recipe",
     "load_dataset",
     "parse_setting",

@@ -1,7 +1,7 @@
 """One run of training: epochs of steps, and what is measured and saved at their end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -283,7 +283,7 @@ class Job:
         device = self.process.device
         bnn.use_real_weights(self.model, False)
         order = permutation(len(self.train_images), self.seed, "recalibrate").to(device)
-        bnn.recalibrate(self.model, self.train_images[order], self.recipe.batch_size)
+        bnn.recalibrate(self.model, self._as_seen(order))
         if self.process.count > 1:  # measured alike by all; make sure that it is equal to the bit
             for value in self.model.state_dict().values():
                 dist.broadcast(value, src=0)
@@ -306,6 +306,18 @@ class Job:
             epochs=self.epochs,
             seconds=seconds,
         )
+
+    def _as_seen(self, order: Tensor) -> Iterator[Tensor]:
+        """Batches of the training images in ``order``, changed at random as in training.
+
+        Of images as they are a norm would measure other means than those that the last weights
+        were trained for.
+        """
+        torch.manual_seed(stream(self.seed, "changes"))
+        size = max(1, min(self.recipe.batch_size, len(order)))
+        for step in range(len(order) // size):
+            chosen = order[step * size : (step + 1) * size]
+            yield augment(self.train_images[chosen], self.recipe.augmentation)
 
     def _validate(self) -> float | None:
         count = len(self.validation_images)

@@ -303,6 +303,15 @@ def recipe_names() -> list[str]:
     return sorted(names, key=lambda name: re.sub(r"\d+", lambda digits: digits[0].zfill(9), name))
 
 
+def first_recipe(shape: tuple[int, int, int], image_size: int = 0) -> str:
+    """Name of the recipe to begin with on inputs of ``shape`` = (channels, height, width).
+
+    ``image_size``, where it is given, is what images are resized to. Rows of numbers, signals and
+    images that are too small to be pooled three times have dense layers.
+    """
+    return "conv-4k" if min(shape[1:]) >= 16 and not 0 < image_size < 16 else "mlp-32k"
+
+
 def get_recipe(name_or_path: str) -> Recipe:
     """The recipe of that name, or in that ``.toml`` file.
 
