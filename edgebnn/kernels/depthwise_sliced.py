@@ -9,20 +9,19 @@ from edgebnn.bits import Layout, pack
 from edgebnn.ir import Bits, DepthwiseConv, Int32Array, Levels, Op, Sums, fan_in, infer
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
-    BitPixel,
     Inputs,
     Kernel,
+    Reading,
     SumsHead,
     Table,
     Trips,
     Values,
     Window,
-    bit_pixel,
     mismatch_limits,
-    packed,
     sums_head,
     window,
 )
+from edgebnn.kernels.pixels import BitPixel, alike, bit_pixel, own_table
 from edgebnn.targets.base import Cpu
 
 
@@ -62,22 +61,22 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseSliced | None
     taps = fan_in(op)
     windows = window(op, source)
     planes = ((2 * taps if windows.zero_padded else taps) + 1).bit_length()
-    tables: tuple[Table, ...] = (packed("weights", op.weights, cpu).reshaped(taps, -1),)
+    result = infer(op, source)
+    pixel = bit_pixel(source, cpu, alike(source, result, cpu))
+    rows = pack(op.weights.reshape(taps, -1), pixel.bits)
+    tables: tuple[Table, ...] = (own_table("weights", rows, cpu),)
     limits = mismatch_limits(op.head, taps, doubled=windows.zero_padded)
     if limits is not None:
         # count <= limit is count < limit + 1, which is 0 for a bit that is never set.
-        tables += (Table("limits", cpu.word, _slices(limits + 1, planes, cpu), words=True),)
-    result = infer(op, source)
+        tables += (own_table("limits", _slices(limits + 1, planes, pixel.bits), cpu),)
     sums = sums_head(result, cpu) if isinstance(result, Sums) else None
-    return DepthwiseSliced(
-        taps, source.channels, planes, windows, bit_pixel(source, cpu), tables, sums
-    )
+    return DepthwiseSliced(taps, source.channels, planes, windows, pixel, tables, sums)
 
 
-def _slices(values: Int32Array, bits: int, cpu: Cpu) -> NDArray[np.unsignedinteger]:
-    """(channels,) numbers -> (words, bits) words: bit b of a word of numbers side by side."""
+def _slices(values: Int32Array, bits: int, own: int) -> NDArray[np.unsignedinteger]:
+    """(channels,) numbers -> (words, bits) words: bit b of ``own`` numbers side by side."""
     planes = np.array([(values >> b) & 1 for b in range(bits)], dtype=np.bool_)
-    return np.ascontiguousarray(pack(planes, cpu.word_bits).T)
+    return np.ascontiguousarray(pack(planes, own).T)
 
 
 def trips(view: DepthwiseSliced, values: tuple[Values, ...], cpu: Cpu) -> Trips:
@@ -119,4 +118,5 @@ KERNEL = Kernel(
     frozenset({Layout.ROWS}),
     fit,
     trips=trips,
+    reading=Reading.ALIKE,
 )
