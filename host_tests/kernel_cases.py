@@ -899,6 +899,20 @@ def narrow_words() -> Iterator[Case]:
     """Pixels of several words of 8 bits, and of 16: with what a row of all pixels has of a tail."""
     window = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1), "places": (3, 3)}
     pairs = ((24, 24), (48, 48), (20, 44), (40, 24), (12, 49), (5, 24))
+    for number, bits in enumerate((1, 2)):  # a tail where something else has been before
+        chain = Chain((36, number), Ints(4, 4, 20, bits))
+        chain.bits() if bits == 1 else chain.levels()
+        kind = ("threshold", "levels 3")[number]
+        _add_conv(chain, {"outputs": 20, "kernel": (1, 1), "kind": kind, **UNMOVED}, 0, "mid")
+        chain.add(MaxPool("layer", "mid", (2, 2), (1, 1), chain.mask("some", 20)))
+        yield chain.case(f"max-pool of 4x4x20 x {bits} bits over what was before")
+        for way in ("rows", *LANES)[: 3 - bits]:
+            chain = Chain((37, number), Ints(6, 6, 20, bits))
+            chain.bits() if bits == 1 else chain.levels()
+            chain.add(MaxPool("mid", chain.last, (2, 2), (2, 2), chain.mask("some", 20)))
+            _add_conv(chain, window | {"outputs": 20, "kind": kind}, 0)
+            label = f"conv on 3x3x20 x {bits} bits, a window over what was before, {way}"
+            yield chain.case(label, (way,) if bits == 1 else ())
     for number, (channels, outputs) in enumerate(pairs):
         pad, kind = PAD_VALUES[number % 3], ("threshold", "levels 3")[number % 2]
         row = window | {"channels": channels, "outputs": outputs, "kind": kind}

@@ -21,7 +21,7 @@ from edgebnn.kernels.base import (
     sums_head,
     window,
 )
-from edgebnn.kernels.pixels import BitPixel, alike, bit_pixel, own_table
+from edgebnn.kernels.pixels import BitPixel, alike, bit_pixel, gathered, own_table
 from edgebnn.targets.base import Cpu
 
 
@@ -30,7 +30,8 @@ class DepthwiseSliced:
     """What ``depthwise_sliced.c.j2`` prints.
 
     Bit p of the counts of a word lies in plane p of ``planes``. A tap outside the image, where the
-    value is 0, is half a mismatch: then all are counted twice.
+    value is 0, is half a mismatch: then all are counted twice. The words of a ``stored`` pixel are
+    computed one after the other, or together in that of ``pixel``.
     """
 
     inputs: int
@@ -38,6 +39,7 @@ class DepthwiseSliced:
     planes: int
     window: Window
     pixel: BitPixel
+    stored: BitPixel
     tables: tuple[Table, ...]
     sums: SumsHead | None  # None: bits
     scratch_words: int = 0
@@ -47,8 +49,13 @@ class DepthwiseSliced:
         return self.sums.helpers if self.sums else ()
 
     @property
+    def joined(self) -> bool:
+        """Whether the words of a pixel are computed together."""
+        return self.stored.words > self.pixel.words
+
+    @property
     def out_words(self) -> int:
-        return self.sums.words if self.sums else self.pixel.words
+        return self.sums.words if self.sums else self.stored.words
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseSliced | None:
@@ -62,7 +69,8 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseSliced | None
     windows = window(op, source)
     planes = ((2 * taps if windows.zero_padded else taps) + 1).bit_length()
     result = infer(op, source)
-    pixel = bit_pixel(source, cpu, alike(source, result, cpu))
+    stored = bit_pixel(source, cpu, alike(source, result, cpu))
+    pixel = gathered(source, stored, cpu) or stored
     rows = pack(op.weights.reshape(taps, -1), pixel.bits)
     tables: tuple[Table, ...] = (own_table("weights", rows, cpu),)
     limits = mismatch_limits(op.head, taps, doubled=windows.zero_padded)
@@ -70,7 +78,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseSliced | None
         # count <= limit is count < limit + 1, which is 0 for a bit that is never set.
         tables += (own_table("limits", _slices(limits + 1, planes, pixel.bits), cpu),)
     sums = sums_head(result, cpu) if isinstance(result, Sums) else None
-    return DepthwiseSliced(taps, source.channels, planes, windows, pixel, tables, sums)
+    return DepthwiseSliced(taps, source.channels, planes, windows, pixel, stored, tables, sums)
 
 
 def _slices(values: Int32Array, bits: int, own: int) -> NDArray[np.unsignedinteger]:
@@ -91,6 +99,8 @@ def trips(view: DepthwiseSliced, values: tuple[Values, ...], cpu: Cpu) -> Trips:
         f"{name}.pixel": windows,
         f"{name}.plane": taps * view.planes,
         f"{pads}.tap": taps,
+        f"{name}[joined].tap": taps * view.joined,
+        f"{name}[joined]": windows * view.joined,
         f"{pads}.row": windows * words * w.kernel_height,
         f"{several}.row": windows * words * w.kernel_height,
         f"{several}.tap": taps,

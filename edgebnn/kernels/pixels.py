@@ -56,6 +56,16 @@ def bit_pixel(tensor: Bits, cpu: Cpu, own: int = 0) -> BitPixel:
     )
 
 
+def gathered(tensor: Bits, pixel: BitPixel, cpu: Cpu) -> BitPixel | None:
+    """A pixel of several words in a single one of the CPU's, in which it takes less to compute.
+
+    None where ``pixel`` has one word, or more bits than the CPU's.
+    """
+    if pixel.words == 1 or tensor.channels > cpu.word_bits:
+        return None
+    return bit_pixel(tensor, cpu, cpu.word_bits)
+
+
 def ends(source: Bits, taps: int, copies: int, cpu: Cpu) -> tuple[int, ...]:
     """Places of the last words of copies of a window, where pixels leave something of them."""
     used = taps * pixel_words(source, cpu.word_bits) * own_bits(source, cpu.word_bits)

@@ -226,8 +226,9 @@ static DEPTHWISE_LAYER void depthwise_depthwise2(const uint8_t *in, uint8_t *out
                         && (column >= 0) && (column < 4);
                     const uint32_t mask = inside ? 0xffffffffu : 0u;
                     const uint32_t pixel = (uint32_t)(row * 4 + column) & mask;
+                    const uint32_t bits = in[pixel];
                     const uint32_t weights = depthwise_depthwise2_weights[tap][0];
-                    const uint32_t value = in[pixel] & mask;
+                    const uint32_t value = bits & mask;
                     const uint32_t carry0 = value ^ weights;
                     const uint32_t carry1 = c0 & carry0;
                     c0 ^= carry0;
