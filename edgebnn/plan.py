@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn import choice, kernels
-from edgebnn.bits import tensor_words
+from edgebnn.bits import own_bits, tensor_words
 from edgebnn.errors import EdgebnnError
-from edgebnn.ir import Network, Op, Tensor, sources, tensors
+from edgebnn.ir import Bits, Network, Op, Tensor, sources, tensors
+from edgebnn.kernels.base import Reading
+from edgebnn.kernels.pixels import alike
 from edgebnn.prices import Counted, network_trips, prices_of
 from edgebnn.targets import Target
+from edgebnn.targets.base import Cpu
 from edgebnn.wishes import Wishes
 
 
@@ -59,6 +62,20 @@ class Step:
     def source(self) -> Tensor:
         """The tensor that the run reads, the first one if it reads two."""
         return self.sources[0]
+
+
+def step_words(step: Step, cpu: Cpu) -> tuple[int, int]:
+    """Bits of the words that a step reads and writes."""
+    read, written = (own_bits(one, cpu.word_bits) for one in (step.source, step.result))
+    match step.kernel.reading:
+        case Reading.ROW:
+            read = cpu.word_bits
+        case Reading.BYTES:
+            read = 8
+        case Reading.ALIKE:
+            read = alike(step.source, step.result, cpu)
+            written = read if isinstance(step.result, Bits) else written
+    return read, written
 
 
 @dataclass(frozen=True, slots=True)

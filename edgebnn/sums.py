@@ -134,7 +134,10 @@ def linear(module: BinaryLinear, source: Source, name: Callable[[str], str]) -> 
 
 
 def conv(module: BinaryConv, source: Source, name: Callable[[str], str]) -> Pending:
-    """The sums of a convolution; ``name`` makes a name for an op of a kind."""
+    """The sums of a convolution; ``name`` makes a name for an op of a kind.
+
+    With a single window, the whole image, it is a dense layer, for which there are more kernels.
+    """
     height, width, channels = source.shape
     kernel, stride = pair(module.kernel_size), pair(module.stride)
     top, bottom, left, right = (*module.sides(*(height, width)[: module.axes]), 0, 0)[:4]
@@ -149,6 +152,8 @@ def conv(module: BinaryConv, source: Source, name: Callable[[str], str]) -> Pend
         weights = signs ^ negated[:, None, None, None]
         if not depthwise:
             rows = np.ascontiguousarray(weights.transpose(0, 2, 3, 1))
+            if kernel == (height, width) and not any(padding):
+                return Dense(name("conv"), source.name, rows, head)
             return Conv(name("conv"), source.name, rows, stride, padding, pad_value, head)
         if isinstance(head, Scores):
             raise EdgebnnError("a depthwise layer cannot give the scores; use BinaryLinear")

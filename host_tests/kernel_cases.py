@@ -895,6 +895,64 @@ def around_bytes() -> Iterator[Case]:
         yield chain.case(f"binarize 2 x {n} integers, mask {mask}")
 
 
+def narrow_words() -> Iterator[Case]:
+    """Pixels of several words of 8 bits, and of 16: with what a row of all pixels has of a tail."""
+    window = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1), "places": (3, 3)}
+    pairs = ((24, 24), (48, 48), (20, 44), (40, 24), (12, 49), (5, 24))
+    for number, bits in enumerate((1, 2)):  # a tail where something else has been before
+        chain = Chain((36, number), Ints(4, 4, 20, bits))
+        chain.bits() if bits == 1 else chain.levels()
+        kind = ("threshold", "levels 3")[number]
+        _add_conv(chain, {"outputs": 20, "kernel": (1, 1), "kind": kind, **UNMOVED}, 0, "mid")
+        chain.add(MaxPool("layer", "mid", (2, 2), (1, 1), chain.mask("some", 20)))
+        yield chain.case(f"max-pool of 4x4x20 x {bits} bits over what was before")
+        for way in ("rows", *LANES)[: 3 - bits]:
+            chain = Chain((37, number), Ints(6, 6, 20, bits))
+            chain.bits() if bits == 1 else chain.levels()
+            chain.add(MaxPool("mid", chain.last, (2, 2), (2, 2), chain.mask("some", 20)))
+            _add_conv(chain, window | {"outputs": 20, "kind": kind}, 0)
+            label = f"conv on 3x3x20 x {bits} bits, a window over what was before, {way}"
+            yield chain.case(label, (way,) if bits == 1 else ())
+    for number, (channels, outputs) in enumerate(pairs):
+        pad, kind = PAD_VALUES[number % 3], ("threshold", "levels 3")[number % 2]
+        row = window | {"channels": channels, "outputs": outputs, "kind": kind}
+        for bits, ways in ((1, ("rows", *LANES)), (2, ("",))):
+            for way in ways:
+                chain = Chain((31, number), Ints(3, 3, channels, bits))
+                chain.bits() if bits == 1 else chain.levels()
+                _add_conv(chain, row, pad * (2**bits - 1))
+                label = f"conv on {bits} x {channels} bits -> {outputs} {kind}, pad {pad}, {way}"
+                yield chain.case(label, (way,) if way else ())
+        for bits in (1, 2):
+            chain = Chain((32, number), Ints(3, 3, channels, bits))
+            chain.bits() if bits == 1 else chain.levels()
+            plain = {"kind": ("threshold", "sums")[number // 2 % 2]}
+            _add_depthwise(chain, row | plain, pad * (2**bits - 1))
+            yield chain.case(f"depthwise on {bits} x {channels} bits, pad {pad}")
+        for bits, places in product((1, 2), ((3, 3), (1, 1))):  # a pixel that is left has words
+            chain = Chain((33, number), Ints(places[0] + 1, places[1] + 1, channels, bits))
+            chain.bits() if bits == 1 else chain.levels()
+            mask = chain.mask(MASKS[number % 3], channels)
+            chain.add(MaxPool("layer", chain.last, (2, 2), (1, 1), mask))
+            yield chain.case(f"max-pool to {places} x {channels} x {bits} bits")
+        small = row | {"channels": 1, "outputs": channels, "bits": 8, "blank": 0}
+        pool = ((2, 2), None)[number % 2]
+        yield _conv_by_tree(600 + number, small | {"pool": pool, "mask": "some"})
+        down = {"stride": ((1, 1), (2, 1))[number % 2], "pool": (2, 2), "pad": -1, "mask": "some"}
+        yield _conv_by_columns(500 + number, row | down | {"kind": "threshold"})
+        chain = Chain((34, number), Ints(1, 3, channels, 8))
+        chain.binarize("layer", MASKS[1 + number % 2], each=number % 2 == 1)
+        yield chain.case(f"binarize 3 x {channels} integers")
+        size = (*((3, 3), (2, 4))[number % 2], channels)
+        yield _dense_by_columns(300 + number, size, 33)
+        for bits, ways in ((1, ("rows", *LANES)), (2, ("",))):
+            for way in ways:
+                chain = Chain((35, number), Ints(*size, bits))
+                chain.bits() if bits == 1 else chain.levels()
+                _add_dense(chain, 5, "threshold")
+                yield chain.case(f"dense on {bits} x {size} bits, {way}", (way,) if way else ())
+
+
 def by_lanes() -> Iterator[Case]:
     """Blocks of 16 outputs, one and more, with and without a tail; rows of 31 words and beyond."""
     inputs = (*WIDTHS, 5, 127, 255, 256, 784, 991, 992, 993, 1984, 1985, 2016, 2017)
@@ -1207,6 +1265,7 @@ def cases() -> tuple[Case, ...]:
         *add(),
         *score(),
         *around_bytes(),
+        *narrow_words(),
         *by_lanes(),
         *on_levels(),
         *pool_levels(),

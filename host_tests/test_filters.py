@@ -23,8 +23,8 @@ def repeats(weights: list[list[np.ndarray]]) -> filters.Repeats:
     outputs, channels = latent.shape[:2]
     layer = bnn.BinaryConv2d(channels, outputs, 2)
     layer.latent_weight.data = latent
-    head = (bnn.Sign(), bnn.Flatten(), bnn.BinaryLinear(outputs, 2))
-    (known,) = filters.count(lower(bnn.Sequential(bnn.Input((channels, 2, 2)), layer, *head)))
+    head = (bnn.Sign(), bnn.Flatten(), bnn.BinaryLinear(2 * outputs, 2))
+    (known,) = filters.count(lower(bnn.Sequential(bnn.Input((channels, 3, 2)), layer, *head)))
     return known
 
 

@@ -22,7 +22,7 @@ from test_prepare import case as prepare_case
 from test_prepare import library_of as prepared_library
 
 from edgebnn import reference
-from edgebnn.bits import Layout, layout
+from edgebnn.bits import Layout, image_words, layout, own_bits, pixel_words
 from edgebnn.codegen import c
 from edgebnn.codegen.env import resource_dir
 from edgebnn.codegen.library import Library
@@ -31,6 +31,7 @@ from edgebnn.device.toolchain import Compiler
 from edgebnn.ir import (
     Add,
     Binarize,
+    Bits,
     Conv,
     Dense,
     DepthwiseConv,
@@ -345,12 +346,33 @@ def test_every_strip() -> None:
     check(sizes, {"conv_delta": delta, "conv_direct": direct})
 
 
+def test_every_width_of_words() -> None:
+    """Pixels of one word and of several, read and written; rows of them with and without a tail."""
+
+    def read(_case, step):
+        for tensor in step.sources:
+            if isinstance(tensor, Bits):
+                own, words = own_bits(tensor, 32), pixel_words(tensor, 32)
+                used = tensor.height * tensor.width * words * own
+                yield own, words > 1
+                yield "whole" if used == 32 * image_words(tensor, 32) else "tail"
+
+    def written(_case, step):
+        if isinstance(step.result, Bits):
+            yield own_bits(step.result, 32), pixel_words(step.result, 32) > 1
+
+    several = {(own, words) for own in (8, 16, 32) for words in (False, True)}
+    on_bits = reading(Layout.ROWS) | reading(Layout.PLANES)
+    check(read, dict.fromkeys(on_bits, several | {"whole", "tail"}))
+    windows = on_bits & for_ops(Conv, DepthwiseConv, MaxPool)
+    check(written, dict.fromkeys(windows | {"conv_tree", "binarize"}, several))
+
+
 @on_hosts
 def test_every_pad_value_beside_every_tail(target: Target) -> None:
-    word = target.cpu.word_bits
-
     def pads(_case, step):
         w, channels = step.view.window, step.source.channels
+        word = own_bits(step.source, target.cpu.word_bits)
         tail = "whole" if channels % word == 0 else "tail"
         if w.padded:
             yield int(np.sign(w.pad_value)), tail, "words" if channels > word else "word"

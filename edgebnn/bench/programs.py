@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn.bench import twins
-from edgebnn.bits import pack, pixel_words, tensor_words
+from edgebnn.bits import own_bits, pack_pixels, tensor_words
 from edgebnn.codegen import c, views
 from edgebnn.codegen.env import render
 from edgebnn.codegen.indent import indented
@@ -110,10 +110,9 @@ def _in_memory(tensor: object, values: NDArray[np.int64], cpu: Cpu) -> NDArray[n
     if isinstance(tensor, Ints):
         return values.astype(np.uint8).reshape(len(values), -1)
     assert isinstance(tensor, Bits)
-    words = pack(values > 0, cpu.word_bits)
-    assert words.shape[-1] == pixel_words(tensor, cpu.word_bits)
-    size = tensor_words(tensor, cpu.word_bits)
-    stored = words.reshape(len(values), size)
+    assert tensor.planes == 1
+    stored = pack_pixels(values > 0, own_bits(tensor, cpu.word_bits), cpu.word_bits)
+    assert stored.shape[1] == tensor_words(tensor, cpu.word_bits)
     little = stored.astype(stored.dtype.newbyteorder("<"))
     return np.ascontiguousarray(little).view(np.uint8).reshape(len(values), -1)
 

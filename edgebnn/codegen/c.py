@@ -13,7 +13,7 @@ from edgebnn.codegen.prepare import Prepare, prepare_view
 from edgebnn.codegen.vector import class_names_path, class_names_view, vector_path, vector_view
 from edgebnn.data.columns import Column
 from edgebnn.errors import TooLarge
-from edgebnn.plan import Plan
+from edgebnn.plan import Plan, step_words
 from edgebnn.prices import prices_of
 
 
@@ -55,7 +55,9 @@ def generate(
     _check_addresses(plan)
     network, cpu = plan.network, plan.target.cpu
     prefix = f"{name}_"
-    helpers = dict.fromkeys(helper for step in plan.steps for helper in step.view.helpers)
+    widths = {bits for step in plan.steps for bits in step_words(step, cpu)} - {cpu.word_bits}
+    helpers = dict.fromkeys(("half",) if 16 in widths else ())
+    helpers |= dict.fromkeys(helper for step in plan.steps for helper in step.view.helpers)
     before = prepare_view(prepare, network, prefix, cpu) if prepare is not None else None
     if before is not None:
         helpers |= dict.fromkeys(before.helpers)
@@ -79,6 +81,7 @@ def generate(
         language="C99" if cpu.constant == "const" else f"C99 and {cpu.constant.split()[-1]}",
         prepare=before,
         ops=ops,
+        narrow=bool(widths),
         sums=any(isinstance(step.result, ir.Sums) for step in plan.steps),
         helpers=tuple(f"c/helpers/{helper}.c.j2" for helper in helpers),
         self_test=views.self_test_view(ops) if self_test else None,

@@ -3,7 +3,7 @@
 import zlib
 from dataclasses import dataclass
 
-from edgebnn.bits import sum_bits
+from edgebnn.bits import image_words, own_bits, sum_bits, words
 from edgebnn.codegen.prepare import PrepareView
 from edgebnn.ir import (
     Add,
@@ -25,7 +25,7 @@ from edgebnn.ir import (
     pairs,
 )
 from edgebnn.kernels import Table, View
-from edgebnn.plan import Step
+from edgebnn.plan import Step, step_words
 from edgebnn.targets.base import Cpu
 
 _LINE = 96
@@ -58,6 +58,9 @@ class ArrayView:
 class OpView:
     """One layer: its name in C, its comment, its kernel's view, and the call that runs it.
 
+    The layer reads words of ``in_type``, of which ``source_type`` are those of the tensor itself,
+    and writes words of ``out_type``; ``in_cast`` and ``out_cast`` make them of the CPU's words, ""
+    where they are these. ``ends`` are words of the arena that its result does not fill.
     ``reason`` is why it has this kernel; "" where the rules have it so.
     """
 
@@ -66,7 +69,12 @@ class OpView:
     template: str
     arrays: tuple[ArrayView, ...]
     view: View
+    in_type: str
+    in_cast: str
+    source_type: str
     out_type: str
+    out_cast: str
+    ends: tuple[str, ...]
     call: str
     reason: str
 
@@ -91,6 +99,7 @@ class LibraryView:
     prepare: PrepareView | None
     ops: tuple[OpView, ...]
     sums: bool  # some op gives sums
+    narrow: bool  # some op reads or writes words narrower than the CPU's
     helpers: tuple[str, ...]
     self_test: SelfTestView | None
     arena_words: int
@@ -110,8 +119,8 @@ def spaced(number: int) -> str:
 
 def array_view(op_name: str, table: Table, cpu: Cpu) -> ArrayView:
     """The table ``<op>_<suffix>``: one initializer line a row, longer rows wrapped."""
-    spell = cpu.literal if table.words else str
-    texts = [spell(v) for v in table.values.ravel()]
+    digits = 2 * table.values.dtype.itemsize if table.words else 0
+    texts = [f"0x{v:0{digits}x}u" if digits else str(v) for v in table.values.ravel()]
     row_length = table.values.shape[-1]
     lines: list[str] = []
     if table.values.ndim == 1:
@@ -173,8 +182,14 @@ def op_view(step: Step, prefix: str, arena: str, cpu: Cpu) -> OpView:
     ``arena`` is what scratch memory is called where it is called.
     """
     name = prefix + step.op.name
-    places = [_place(offset, arena, "input") for offset in step.source_offsets]
-    places.append(_place(step.result_offset, arena, "scores"))
+    read, written = step_words(step, cpu)
+    in_type, out_type = (_word_type(bits, prefix, cpu) for bits in (read, written))
+    in_pointer, out_pointer = (
+        f"({kind} *)" if bits < cpu.word_bits else ""
+        for kind, bits in ((in_type, read), (out_type, written))
+    )
+    places = [in_pointer + _place(offset, arena, "input") for offset in step.source_offsets]
+    places.append(out_pointer + _place(step.result_offset, arena, "scores"))
     if step.scratch_offset is not None:
         places.append(_place(step.scratch_offset, arena, ""))
     return OpView(
@@ -183,10 +198,31 @@ def op_view(step: Step, prefix: str, arena: str, cpu: Cpu) -> OpView:
         template=f"c/kernels/{step.kernel.name}.c.j2",
         arrays=tuple(array_view(name, table, cpu) for table in step.view.tables),
         view=step.view,
-        out_type="int32_t" if isinstance(step.result, ScoreVector) else cpu.word,
+        in_type=in_type,
+        in_cast=f"({in_type})" if read < cpu.word_bits else "",
+        source_type=_word_type(own_bits(step.source, cpu.word_bits), prefix, cpu),
+        out_type="int32_t" if isinstance(step.result, ScoreVector) else out_type,
+        out_cast=f"({out_type})" if written < cpu.word_bits else "",
+        ends=tuple(_place(place, arena, "")[1:] for place in _ends(step, written, cpu)),
         call=f"{name}({', '.join(places)});",
         reason=step.reason,
     )
+
+
+def _word_type(bits: int, prefix: str, cpu: Cpu) -> str:
+    """The C type of words of ``bits`` bits that also lie in words of the CPU's."""
+    return f"{prefix}half" if bits == 16 and bits < cpu.word_bits else f"uint{bits}_t"
+
+
+def _ends(step: Step, written: int, cpu: Cpu) -> tuple[int, ...]:
+    """Words of the arena of which a step writes a part only, in words of ``written`` bits."""
+    result, offset = step.result, step.result_offset
+    if not isinstance(result, Bits) or offset is None:
+        return ()
+    used = result.height * result.width * words(result.channels, written) * written
+    size = image_words(result, cpu.word_bits)
+    planes = range(result.planes if used % cpu.word_bits else 0)
+    return tuple(offset + size * (plane + 1) - 1 for plane in planes)
 
 
 def _described(step: Step) -> str:

@@ -31,6 +31,7 @@ _SHARED = {
     "base",
     "columns",
     "filter_tree",
+    "pixels",
     "trips",
     "tree_trips",
 }  # no kernels, but what kernels are made of

@@ -10,6 +10,7 @@ prints, or None where the kernel cannot. Layers with weights are made of parts, 
     ``<op>``          the layer, over the whole image
 """
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.bits import Layout, pack, pixel_words, plane_words, sum_bits, tail_mask
+from edgebnn.bits import Layout, own_bits, pack, pixel_words, plane_words, sum_bits
 from edgebnn.ir import (
     Bits,
     BoolArray,
@@ -45,6 +46,17 @@ Trips = dict[str, Any]
 """How often parts of a kernel run, by their names: a number, or (N,) one an input."""
 
 
+_SIZES = {
+    "int8_t": 1,
+    "uint8_t": 1,
+    "int16_t": 2,
+    "uint16_t": 2,
+    "int32_t": 4,
+    "uint32_t": 4,
+    "float": 4,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A constant of the emitted C: ``static <constant> <ctype> <op>_<suffix>[...]``."""
@@ -60,8 +72,7 @@ class Table:
 
     @property
     def bytes(self) -> int:
-        sizes = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "int32_t": 4, "uint32_t": 4, "float": 4}
-        return int(self.values.size) * sizes[self.ctype]
+        return int(self.values.size) * _SIZES[self.ctype]
 
 
 class View(Protocol):
@@ -79,6 +90,15 @@ class View(Protocol):
         """Words of scratch memory while the op runs."""
 
 
+class Reading(enum.Enum):
+    """By which words a kernel reads an image of bits; see :func:`edgebnn.bits.own_bits`."""
+
+    OWN = "own"  # those of the image
+    ALIKE = "alike"  # those that its result has as well
+    ROW = "row"  # the CPU's: all pixels are a row
+    BYTES = "bytes"
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One way to compute an op, or a run of ops of which each reads what the one before makes.
@@ -92,7 +112,7 @@ class Kernel:
     ``constant_time``: no branch and no trip of a loop depends on them. ``trips`` takes a view, the
     values of the tensors that the ops read, and the CPU; :mod:`edgebnn.kernels.trips` says what it
     gives. None: nobody knows what the kernel takes. ``code`` says of a view how many bytes of code
-    stand for what others have in tables, about.
+    stand for what others have in tables, about. ``reading`` is how it reads bits.
     """
 
     name: str
@@ -106,6 +126,7 @@ class Kernel:
     constant_time: bool = True
     trips: Callable[[Any, tuple[Values, ...], Cpu], Trips] | None = None
     code: Callable[[Any], int] = lambda _view: 0
+    reading: Reading = Reading.OWN
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -213,21 +234,6 @@ def window(op: Conv | DepthwiseConv | MaxPool, source: Tensor) -> Window:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class BitPixel:
-    """What a window copies of a pixel of bits: its words; the last one may have a tail of zeros."""
-
-    words: int
-    tail: bool
-    tail_mask: int  # all other bits of the last word
-
-
-def bit_pixel(source: Bits, cpu: Cpu) -> BitPixel:
-    words = pixel_words(source, cpu.word_bits)
-    tail = source.channels % cpu.word_bits != 0
-    return BitPixel(words, tail, tail_mask(source.channels, cpu.word_bits))
-
-
 # --- heads ----------------------------------------------------------------------------------------
 
 
@@ -235,17 +241,24 @@ def bit_pixel(source: Bits, cpu: Cpu) -> BitPixel:
 class BitsHead:
     """bit[o] = value[o] <compare> limits[o], packed; inverted where ``inverted`` is a table.
 
-    ``place`` is "[pixel]" where the tables have a row for each, else "".
+    A pixel has ``words`` of ``own_bits`` bits. ``place`` is "[pixel]" where the tables have a row
+    for each, else "".
     """
 
     outputs: int
     words: int
+    own_bits: int
     compare: str  # "<=" for what counts mismatches, ">=" for dots
     tables: tuple[Table, ...]
     inverted: bool = False
     place: str = ""
     kind: str = "bits"
     helpers: tuple[str, ...] = ()
+
+    @property
+    def own_shift(self) -> int:
+        """2 to this power is the number of bits in a word."""
+        return self.own_bits.bit_length() - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +271,7 @@ class LevelsHead:
 
     outputs: int
     words: int  # of a pixel
+    own_bits: int  # of a word
     rows: tuple[str, ...]
     planes: int
     plane_words: int
@@ -267,6 +281,11 @@ class LevelsHead:
     place: str = ""
     kind: str = "levels"
     helpers: tuple[str, ...] = ()
+
+    @property
+    def own_shift(self) -> int:
+        """2 to this power is the number of bits in a word."""
+        return self.own_bits.bit_length() - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,8 +348,7 @@ def head_view(
     match head, result:
         case Threshold(), Bits():
             assert limits is not None
-            tables = (smallest("limits", limits, cpu),)
-            return BitsHead(result.channels, pixel_words(result, cpu.word_bits), compare, tables)
+            return bits_head(result, (smallest("limits", limits, cpu),), compare, cpu)
         case Levels(), Bits():
             assert limits is not None
             return levels_head(result, (smallest("limits", limits, cpu),), compare, cpu)
@@ -341,11 +359,18 @@ def head_view(
     raise AssertionError(f"{type(head).__name__} does not give {type(result).__name__}")
 
 
+def bits_head(result: Bits, tables: tuple[Table, ...], compare: str, cpu: Cpu) -> BitsHead:
+    """The head that compares a value with its limit in the first of ``tables``."""
+    size = pixel_words(result, cpu.word_bits)
+    return BitsHead(result.channels, size, own_bits(result, cpu.word_bits), compare, tables)
+
+
 def levels_head(result: Bits, tables: tuple[Table, ...], compare: str, cpu: Cpu) -> LevelsHead:
     """The head that counts the limits, in the first of ``tables``, that a value reaches."""
     return LevelsHead(
         outputs=result.channels,
         words=pixel_words(result, cpu.word_bits),
+        own_bits=own_bits(result, cpu.word_bits),
         rows=tuple(f"[{level}]" for level in range(result.levels)),
         planes=result.planes,
         plane_words=plane_words(result, cpu.word_bits),

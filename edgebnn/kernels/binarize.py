@@ -13,11 +13,12 @@ from edgebnn.kernels.base import (
     Table,
     Trips,
     Values,
+    bits_head,
     levels_head,
     load,
-    packed,
     smallest,
 )
+from edgebnn.kernels.pixels import packed_like
 from edgebnn.targets.base import Cpu
 
 
@@ -60,18 +61,14 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> BinarizeView | None:
     tables: tuple[Table, ...] = (smallest("limits", limits, cpu),)
     inverted = bool(op.inverted.any())
     if inverted:
-        tables += (packed("inverted", op.inverted.reshape(rows), cpu),)
+        tables += (packed_like("inverted", op.inverted.reshape(rows), result, cpu),)
     place = "[pixel]" if each else ""
-    size = pixel_words(result, cpu.word_bits)
-    head: BitsHead | LevelsHead = BitsHead(
-        source.channels, size, ">=", tables, inverted, place=place
-    )
-    if levels:
-        head = replace(levels_head(result, tables, ">=", cpu), inverted=inverted, place=place)
-        if each:
-            pixels = source.height * source.width
-            later = (f"[pixel + {level * pixels}u]" for level in range(1, result.levels))
-            head = replace(head, rows=("[pixel]", *later))
+    head: BitsHead | LevelsHead = (levels_head if levels else bits_head)(result, tables, ">=", cpu)
+    head = replace(head, inverted=inverted, place=place)
+    if isinstance(head, LevelsHead) and each:
+        pixels = source.height * source.width
+        later = (f"[pixel + {level * pixels}u]" for level in range(1, result.levels))
+        head = replace(head, rows=("[pixel]", *later))
     ints = isinstance(source, Ints)
     return BinarizeView(
         pixels=source.height * source.width,

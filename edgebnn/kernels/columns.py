@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from edgebnn.bits import pack, words
 from edgebnn.ir import Bits, BoolArray, Conv, Int32Array, MaxPool, Op, Threshold, infer
-from edgebnn.kernels.base import BitPixel, Inputs, Table, Trips, Window, bit_pixel, window
+from edgebnn.kernels.base import Inputs, Table, Trips, Window, window
+from edgebnn.kernels.pixels import BitPixel, bit_pixel
 from edgebnn.targets.base import Cpu
 
 LANES = 32
@@ -66,12 +67,14 @@ class Strips:
     """How a convolution goes down strips of an image, a window's width each, and what it writes.
 
     ``rows`` times ``columns`` windows are computed, without those that a pool of ``pool_height``
-    times ``pool_width`` behind it drops. Windows of one pool are next to each other.
+    times ``pool_width`` behind it drops. Windows of one pool are next to each other. A pixel of the
+    result is ``out``; its outputs are computed in ``out_words`` words of the CPU's.
     """
 
     window: Window
     pixel: BitPixel
     channels: int
+    out: BitPixel
     out_words: int
     pool_height: int
     pool_width: int
@@ -105,13 +108,13 @@ class Strips:
 
     @property
     def line_words(self) -> int:
-        """From a pixel to the one below it."""
+        """From a pixel to the one below it, in words of the image's."""
         return self.window.width * self.pixel.words
 
     @property
     def line_out_words(self) -> int:
         """The same of the result."""
-        return self.columns // self.pool_width * self.out_words
+        return self.columns // self.pool_width * self.out.words
 
     @property
     def pixel_bytes(self) -> int:
@@ -123,9 +126,14 @@ class Strips:
         return self.window.kernel_width * self.pixel_bytes
 
     @property
+    def own(self) -> str:
+        """The end of names of helpers for words as wide as those of the image."""
+        return f"{self.pixel.bits}" if self.pixel.narrow else ""
+
+    @property
     def in_one_piece(self) -> bool:
         """Whether the columns of the words of a row follow each other without a gap."""
-        return self.channels % LANES == 0 or self.window.kernel_width == 1
+        return self.channels % self.pixel.bits == 0 or self.window.kernel_width == 1
 
     @property
     def row_words(self) -> str:
@@ -191,22 +199,25 @@ def strips_conv(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> StripsConv | N
         return None
     if max(w.pad_left, w.pad_right) >= w.kernel_width:
         return None
+    made = infer(op, source)
     rows, columns, pool = w.out_height, w.out_width, (1, 1)
     all_set = np.zeros(len(op.weights), bool)
     if len(ops) > 1:
         (_, last) = ops
         if not isinstance(last, MaxPool) or last.kernel != last.stride:
             return None
-        result = infer(last, infer(op, source))
-        assert isinstance(result, Bits)
+        made = infer(last, made)
         pool = last.kernel
         if pool != (1, 1):  # of a single bit there is neither OR nor AND
             all_set = last.all_set
-        rows, columns = result.height * pool[0], result.width * pool[1]
+        assert isinstance(made, Bits)
+        rows, columns = made.height * pool[0], made.width * pool[1]
+    assert isinstance(made, Bits)
     strips = Strips(
         window=w,
         pixel=bit_pixel(source, cpu),
         channels=source.channels,
+        out=bit_pixel(made, cpu),
         out_words=words(len(op.weights), LANES),
         pool_height=pool[0],
         pool_width=pool[1],

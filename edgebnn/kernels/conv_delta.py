@@ -42,6 +42,7 @@ from edgebnn.kernels.columns import (
     result_trips,
     strips_conv,
 )
+from edgebnn.kernels.pixels import own_table
 from edgebnn.kernels.trips import Counts
 from edgebnn.targets.base import Cpu
 
@@ -68,7 +69,11 @@ class ConvDelta:
     tables: tuple[Table, ...]
     places: bool
     all_set: bool
-    helpers: tuple[str, ...] = ("pairs", "lists", "leading_zeros", "take_bit", "changes")
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        listing = ("leading_zeros", "take_bit", f"list_changes{self.strips.own}")
+        return ("pairs", "lists", *listing, "changes")
 
     @property
     def window(self) -> Window:
@@ -153,14 +158,14 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     tables = [
         column_table("columns", pack(columns, LANES).T),
         column_table("start", ~digits),
-        _outside(w.kernel_width, strips.channels, ones > 0),
+        _outside(strips, ones > 0, cpu),
     ]
     places = "clz" not in cpu.features and "mul" in cpu.features
     if places:
         tables.append(bit_places())
     inverted = bool(conv.all_set.any())
     if inverted:
-        tables.append(column_table("all_set", pack(conv.all_set, LANES)))
+        tables.append(own_table("all_set", pack(conv.all_set, strips.out.bits), cpu))
     return ConvDelta(
         outputs=len(conv.rows),
         inputs=count,
@@ -174,10 +179,10 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     )
 
 
-def _outside(width: int, channels: int, plus: bool) -> Table:
+def _outside(strips: Strips, plus: bool, cpu: Cpu) -> Table:
     """A row of a window outside the image."""
-    line = np.full((width, channels), plus)
-    return column_table("outside", pack(line, LANES).reshape(-1))
+    line = np.full((strips.window.kernel_width, strips.channels), plus)
+    return own_table("outside", pack(line, strips.pixel.bits).reshape(-1), cpu)
 
 
 def pays(view: ConvDelta) -> bool:

@@ -34,6 +34,7 @@ from edgebnn.kernels.columns import (
     result_trips,
     strips_conv,
 )
+from edgebnn.kernels.pixels import own_table
 from edgebnn.targets.base import Cpu
 
 _BLOCK = 8  # columns: a list has whole blocks
@@ -59,14 +60,11 @@ class ConvDirect:
     kinds: int
     all_set: bool
     tables: tuple[Table, ...]
-    helpers: tuple[str, ...] = (
-        "popcount",
-        "pairs",
-        "columns",
-        "columns_reach",
-        "leading_zeros",
-        "list_columns",
-    )
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        listing = ("leading_zeros", f"list_columns{self.strips.own}")
+        return ("popcount", "pairs", "columns", "columns_reach", *listing)
 
     @property
     def window(self) -> Window:
@@ -148,7 +146,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDirect | None:
         tables.append(_bytes("column_kinds", line_kinds.reshape(-1)))
     inverted = bool(conv.all_set.any())
     if inverted:
-        tables.append(column_table("all_set", pack(conv.all_set, LANES)))
+        tables.append(own_table("all_set", pack(conv.all_set, strips.out.bits), cpu))
     return ConvDirect(len(conv.rows), count, strips, slices, least, kinds, inverted, tuple(tables))
 
 
@@ -202,7 +200,7 @@ def trips(view: ConvDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     s, w = view.strips, view.window
     bits = parts.is_set(values[0])
     set_bits = in_strips(bits.sum(axis=3), s)
-    fours = in_strips(parts.nibbles(parts.in_words(bits)), s)
+    fours = in_strips(parts.nibbles(parts.in_words(bits, s.pixel.bits)), s)
     pixels = in_strips(np.ones((1, w.height, w.width), np.int64), s)
     inside = (np.arange(-w.pad_top, w.height + w.pad_bottom) >= 0) & (
         np.arange(-w.pad_top, w.height + w.pad_bottom) < w.height

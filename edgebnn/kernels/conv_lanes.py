@@ -10,23 +10,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgebnn.bits import Layout
+from edgebnn.bits import Layout, pack
 from edgebnn.ir import Bits, BoolArray, Conv, MaxPool, Op, Tensor, Threshold, fan_in, infer
 from edgebnn.kernels.base import (
-    BitPixel,
     BitsHead,
     HeadView,
     Inputs,
     Kernel,
     Table,
     Window,
-    bit_pixel,
     head_view,
     mismatch_limits,
-    packed,
     window,
 )
 from edgebnn.kernels.dense_lanes import Lanes, fits, lanes
+from edgebnn.kernels.pixels import BitPixel, bit_pixel, ends, own_table
 from edgebnn.targets.base import Cpu
 
 
@@ -40,6 +38,7 @@ class ConvLanes:
     pool: Window | None
     pixel: BitPixel
     head: HeadView
+    ends: tuple[int, ...]  # words of the copies of a window that have a tail
     parameters: str = "const uint32_t *counts"
     arguments: str = "counts"
 
@@ -79,14 +78,15 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvLanes | None:
         return None
     count, windows = fan_in(op), window(op, source)
     limits = mismatch_limits(op.head, count, doubled=windows.zero_padded)
-    head = inverting(head_view(op.head, infer(op, source), limits, "<=", cpu), inverted, cpu)
+    head = head_view(op.head, result_of(ops, source), limits, "<=", cpu)
     return ConvLanes(
         inputs=count,
-        lanes=lanes(op.weights, cpu),
+        lanes=lanes(op.weights, source, cpu),
         window=windows,
         pool=pool,
         pixel=bit_pixel(source, cpu),
-        head=head,
+        head=inverting(head, inverted, cpu),
+        ends=ends(source, windows.taps, 2 if windows.zero_padded else 1, cpu),
     )
 
 
@@ -116,12 +116,20 @@ def pooled(
     return window(pool, result), turned, opposite if opposite.any() else None
 
 
+def result_of(ops: tuple[Op, ...], source: Tensor) -> Tensor:
+    """What the last of ``ops`` makes of what the first one reads."""
+    for op in ops:
+        source = infer(op, source)
+    return source
+
+
 def inverting(head: HeadView, inverted: BoolArray | None, cpu: Cpu) -> HeadView:
     """``head`` with the bits of some channels the other way."""
     if inverted is None:
         return head
     assert isinstance(head, BitsHead)
-    return replace(head, tables=(*head.tables, packed("inverted", inverted, cpu)), inverted=True)
+    table = own_table("inverted", pack(inverted, head.own_bits), cpu)
+    return replace(head, tables=(*head.tables, table), inverted=True)
 
 
 KERNEL = Kernel(

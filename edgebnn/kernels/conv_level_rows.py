@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from edgebnn.bits import Layout, plane_words
 from edgebnn.ir import Bits, Conv, Op, dot_bound, fan_in, infer
 from edgebnn.kernels.base import (
-    BitPixel,
     HeadView,
     Inputs,
     Kernel,
     Table,
     Window,
-    bit_pixel,
     counts,
     head_view,
     mismatch_limits,
-    packed,
     window,
 )
+from edgebnn.kernels.pixels import BitPixel, bit_pixel, ends, packed_rows
 from edgebnn.targets.base import Cpu
 
 
@@ -30,7 +28,7 @@ from edgebnn.targets.base import Cpu
 class ConvLevelRows:
     """What ``conv_level_rows.c.j2`` prints; ``most`` is the largest dot.
 
-    Planes are ``plane_words`` apart in the image, and ``patch_words`` in the copy of a window.
+    Planes are ``plane_words`` of the image's apart, and ``patch_words`` in the copy of a window.
     """
 
     word: str
@@ -42,6 +40,7 @@ class ConvLevelRows:
     pixel: BitPixel
     weights: Table
     head: HeadView
+    ends: tuple[int, ...]  # words of the copies of a window that have a tail
 
     @property
     def helpers(self) -> tuple[str, ...]:
@@ -76,7 +75,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvLevelRows | None:
     if not counts(fan_in(op), cpu):
         return None
     most = dot_bound(fan_in(op), source)
-    weights = packed("weights", op.weights, cpu).reshaped(len(op.weights), -1)
+    weights = packed_rows("weights", op.weights, source, cpu)
     windows = window(op, source)
     limits = mismatch_limits(op.head, most, doubled=windows.zero_padded)
     return ConvLevelRows(
@@ -89,6 +88,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvLevelRows | None:
         pixel=bit_pixel(source, cpu),
         weights=weights,
         head=head_view(op.head, infer(op, source), limits, "<=", cpu),
+        ends=ends(source, windows.taps, source.planes * (2 if windows.zero_padded else 1), cpu),
     )
 
 

@@ -20,7 +20,7 @@ from edgebnn.kernels.base import (
     head_view,
     window,
 )
-from edgebnn.kernels.conv_lanes import inverting, pooled
+from edgebnn.kernels.conv_lanes import inverting, pooled, result_of
 from edgebnn.kernels.dense_lanes import fits
 from edgebnn.targets.base import Cpu
 
@@ -83,7 +83,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvProducts | None:
     signs = np.where(op.weights.reshape(len(op.weights), -1), 1, -1)
     padded = np.pad(signs, ((0, blocks * width - len(signs)), (0, 0)))
     weights = padded.reshape(blocks, width, count).swapaxes(1, 2).reshape(-1, width)
-    head = head_view(op.head, infer(op, source), dot_limits(op.head), ">=", cpu)
+    head = head_view(op.head, result_of(ops, source), dot_limits(op.head), ">=", cpu)
     return ConvProducts(
         channels=source.channels,
         inputs=count,

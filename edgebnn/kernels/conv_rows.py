@@ -10,7 +10,6 @@ from edgebnn.bits import Layout
 from edgebnn.ir import Bits, Conv, Op, fan_in, infer
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
-    BitPixel,
     HeadView,
     Inputs,
     Kernel,
@@ -18,13 +17,12 @@ from edgebnn.kernels.base import (
     Trips,
     Values,
     Window,
-    bit_pixel,
     counts,
     head_view,
     mismatch_limits,
-    packed,
     window,
 )
+from edgebnn.kernels.pixels import BitPixel, bit_pixel, ends, packed_rows
 from edgebnn.targets.base import Cpu
 
 
@@ -39,6 +37,7 @@ class ConvRows:
     pixel: BitPixel
     weights: Table
     head: HeadView
+    ends: tuple[int, ...]  # words of the copies of a window that have a tail
 
     @property
     def helpers(self) -> tuple[str, ...]:
@@ -69,7 +68,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvRows | None:
     count = fan_in(op)
     if not counts(count, cpu):
         return None
-    weights = packed("weights", op.weights, cpu).reshaped(len(op.weights), -1)
+    weights = packed_rows("weights", op.weights, source, cpu)
     windows = window(op, source)
     limits = mismatch_limits(op.head, count, doubled=windows.zero_padded)
     return ConvRows(
@@ -80,6 +79,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvRows | None:
         pixel=bit_pixel(source, cpu),
         weights=weights,
         head=head_view(op.head, infer(op, source), limits, "<=", cpu),
+        ends=ends(source, windows.taps, 2 if windows.zero_padded else 1, cpu),
     )
 
 

@@ -28,9 +28,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgebnn.bits import Layout
-from edgebnn.ir import BoolArray, Conv, Ints, MaxPool, Op, Threshold
+from edgebnn.ir import Bits, BoolArray, Conv, Ints, MaxPool, Op, Threshold, infer
 from edgebnn.kernels.base import Inputs, Kernel, Table, Window, window
 from edgebnn.kernels.filter_tree import in_order, spanning_tree
+from edgebnn.kernels.pixels import BitPixel, bit_pixel
 from edgebnn.kernels.tree_trips import trips
 from edgebnn.targets.base import Cpu
 
@@ -80,8 +81,17 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A word of the result, from bit ``shift`` of the outputs on; what it is where all is blank."""
+
+    place: int
+    shift: int
+    blank: int
+
+
+@dataclass(frozen=True, slots=True)
 class OutWord:
-    """The filters of a word of outputs; ``blank`` is the word of a window that is all pads.
+    """The filters of 32 outputs; ``parts`` are the words of the result that they are in.
 
     ``inverted`` are the lanes to invert when all are there, ``all_set`` those to invert once left
     and right are joined.
@@ -90,7 +100,7 @@ class OutWord:
     filters: tuple[Filter, ...]
     inverted: int
     all_set: int
-    blank: int
+    parts: tuple[Part, ...]
 
     @property
     def halves(self) -> bool:
@@ -169,7 +179,7 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class ConvTree:
-    """What ``conv_tree.c.j2`` prints.
+    """What ``conv_tree.c.j2`` prints; a pixel of the result is ``out``.
 
     ``common`` are the words that are in the sums of both rows, ``variables`` those for values.
     The words of ``cover`` have all pixels of a pair of windows. ``bias`` makes a sum of all taps of
@@ -185,6 +195,7 @@ class ConvTree:
     totals: tuple[Total, ...]
     variables: str
     words: tuple[OutWord, ...]
+    out: BitPixel
     cover: tuple[int, ...]
     out_height: int
     pairs: int
@@ -257,8 +268,11 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvTree | None:
     places = [_places(w, strip, row) for row in range(pool[0])]
     common = tuple(word for word in places[0] if word in places[-1]) if pool[0] == 2 else ()
     names = _ROWS[pool[0]]
+    result = infer(op, source) if len(ops) == 1 else infer(ops[1], infer(op, source))
+    assert isinstance(result, Bits)
+    out = bit_pixel(result, cpu)
     made = [
-        _out_word(op, largest, first, falls, places, pool[1] == 2)
+        _out_word(op, largest, first, falls, places, pool[1] == 2, out)
         for first in range(0, len(op.weights), _LANES)
     ]
     levels = max(most for _, most in made)
@@ -275,6 +289,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvTree | None:
         ),
         variables=", ".join(f"{name}{level}" for level in range(levels) for name in names),
         words=tuple(word for word, _ in made),
+        out=out,
         cover=_cover(w, strip, places),
         out_height=w.out_height // pool[0],
         pairs=pairs,
@@ -345,7 +360,13 @@ def _cover(w: Window, strip: Strip, places: list[_Places]) -> tuple[int, ...]:
 
 
 def _out_word(
-    op: Conv, largest: int, first: int, falls: BoolArray, places: list[_Places], joined: bool
+    op: Conv,
+    largest: int,
+    first: int,
+    falls: BoolArray,
+    places: list[_Places],
+    joined: bool,
+    out: BitPixel,
 ) -> tuple[OutWord, int]:
     """The word of the outputs from ``first`` on, and how many values there are at a time.
 
@@ -402,9 +423,19 @@ def _out_word(
         filters=tuple(filters),
         inverted=inverted if joined else inverted ^ mask,
         all_set=mask if joined else 0,
-        blank=bits,
+        parts=_parts(out, first // _LANES, bits),
     )
     return word, max(child.levels for child in root.children)
+
+
+def _parts(out: BitPixel, word: int, blank: int) -> tuple[Part, ...]:
+    """The words of a pixel that have the outputs of the 32 lanes number ``word``."""
+    places = range(out.in_word * word, min(out.in_word * (word + 1), out.words))
+    shifts = [out.bits * (place % out.in_word) for place in places]
+    return tuple(
+        Part(place, shift, blank >> shift & (1 << out.bits) - 1)
+        for place, shift in zip(places, shifts, strict=True)
+    )
 
 
 KERNEL = Kernel(

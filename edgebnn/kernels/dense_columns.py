@@ -20,10 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgebnn.bits import Layout, pack, tail_mask, words
+from edgebnn.bits import Layout, image_words, pack, words
 from edgebnn.ir import Bits, Dense, Op, Threshold, fan_in
 from edgebnn.kernels import trips as parts
-from edgebnn.kernels.base import Inputs, Kernel, Table, Trips, Values
+from edgebnn.kernels.base import Inputs, Kernel, Reading, Table, Trips, Values
 from edgebnn.kernels.columns import (
     COLUMN_BYTES,
     LANES,
@@ -32,6 +32,7 @@ from edgebnn.kernels.columns import (
     lane_digits,
     lane_limits,
 )
+from edgebnn.kernels.pixels import BitPixel, bit_pixel
 from edgebnn.targets.base import Cpu
 
 _BLOCK = 8  # columns: a list has whole blocks
@@ -44,35 +45,34 @@ class DenseColumns:
     ``columns`` has a row a word of outputs: a column an input, one of zeros at the offset
     ``zeros``, and those beside an even number of set and of clear bits. ``start`` is what lanes
     begin with where set bits are listed, then where clear ones are. ``least`` is what sums have to
-    reach, in ``slices`` digits, if no bit is listed. Inputs are the bits of ``pixels`` rows.
+    reach, in ``slices`` digits, if no bit is listed. Inputs are the bits of
+    ``pixels`` rows, in ``in_words`` words of the CPU's.
     """
 
     inputs: int
     outputs: int
     pixels: int
-    pixel_words: int
-    tail_mask: int
+    pixel: BitPixel
+    in_words: int
     out_words: int
     slices: int
     least: int
     columns: Table
     start: Table
-    helpers: tuple[str, ...] = (
-        "popcount",
-        "pairs",
-        "columns",
-        "columns_reach",
-        "leading_zeros",
-        "list_columns",
-    )
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        listing = ("leading_zeros", f"list_columns{self.own}")
+        return ("popcount", "pairs", "columns", "columns_reach", *listing)
+
+    @property
+    def own(self) -> str:
+        """The end of the name of the helper for words as wide as those of a row."""
+        return f"{self.pixel.bits}" if self.pixel.narrow else ""
 
     @property
     def tables(self) -> tuple[Table, ...]:
         return (self.columns, self.start)
-
-    @property
-    def in_words(self) -> int:
-        return self.pixels * self.pixel_words
 
     @property
     def zeros(self) -> int:
@@ -137,13 +137,15 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
     slices = max(3, int(start.max() + 2 * most + 1).bit_length())
     even = [limit % 2 == 0 for limit in limits]
     columns = pack(np.concatenate([weights.T, np.zeros((1, len(weights)), bool), even]), LANES)
-    pixels = 1 if source.channels % LANES == 0 else source.height * source.width
+    image = bit_pixel(source, cpu)
+    row = Bits(1, 1, count)  # as which an image is read where no pixel has a tail
+    pixels = source.height * source.width if image.tail else 1
     return DenseColumns(
         inputs=count,
         outputs=len(op.weights),
         pixels=pixels,
-        pixel_words=words(count // pixels, LANES),
-        tail_mask=tail_mask(source.channels, LANES),
+        pixel=image if pixels > 1 else bit_pixel(row, cpu),
+        in_words=image_words(source, cpu.word_bits),
         out_words=columns.shape[1],
         slices=slices,
         least=least,
@@ -166,7 +168,7 @@ def pays(view: DenseColumns) -> bool:
 def trips(view: DenseColumns, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     bits = parts.is_set(values[0]).reshape(len(values[0]), view.pixels, -1)
     flip = bits.sum(axis=(1, 2)) > view.half
-    row_words = parts.in_words(bits ^ flip[:, None, None])
+    row_words = parts.in_words(bits ^ flip[:, None, None], view.pixel.bits)
     listed = row_words.sum(axis=(1, 2, 3))
     columns = listed + (listed % 2 == 0)
     whole = columns + -columns % _BLOCK
@@ -181,7 +183,11 @@ def trips(view: DenseColumns, values: tuple[Values, ...], cpu: Cpu) -> Trips:
             "dense_columns.word": view.out_words * (view.out_words > 1),
         },
         parts.list_columns(
-            view.pixels, view.in_words, listed, parts.nibbles(row_words).sum(axis=1), cpu
+            view.pixels,
+            view.pixels * view.pixel.words,
+            listed,
+            parts.nibbles(row_words).sum(axis=1),
+            cpu,
         ),
         parts.times(
             parts.columns_reach(whole[:, None], view.slices, view.least + listed[:, None] // 2),
@@ -200,4 +206,5 @@ KERNEL = Kernel(
     pays=pays,
     constant_time=False,
     trips=trips,
+    reading=Reading.ROW,
 )

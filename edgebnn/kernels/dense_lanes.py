@@ -10,16 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgebnn.bits import Layout, words
-from edgebnn.ir import Bits, BoolArray, Dense, Op, fan_in, infer
+from edgebnn.ir import Bits, BoolArray, Dense, Op, Tensor, fan_in, infer
 from edgebnn.kernels.base import (
     HeadView,
     Inputs,
     Kernel,
+    Reading,
     Table,
     head_view,
     mismatch_limits,
-    packed,
 )
+from edgebnn.kernels.pixels import packed_rows
 from edgebnn.targets.base import Cpu
 
 #: Rows side by side. With words of 32 bits they fill the widest vector that there is.
@@ -47,10 +48,9 @@ def fits(cpu: Cpu) -> bool:
     return "vectors" in cpu.features and cpu.word_bits == 32
 
 
-def lanes(rows: BoolArray, cpu: Cpu) -> Lanes:
-    """(outputs, ..., n) weights, of which each n are packed into words of their own."""
-    table = packed("weights", rows, cpu)
-    table = table.reshaped(len(rows), -1)
+def lanes(rows: BoolArray, source: Tensor, cpu: Cpu) -> Lanes:
+    """(outputs, ..., channels) weights, as pixels of ``source`` lie in words."""
+    table = packed_rows("weights", rows, source, cpu)
     blocks = words(len(rows), LANES)
     padded = np.pad(table.values, ((0, blocks * LANES - len(rows)), (0, 0)))
     lines = padded.reshape(blocks, LANES, -1).swapaxes(1, 2).reshape(-1, LANES)
@@ -84,7 +84,9 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseLanes | None:
         return None
     count = fan_in(op)
     head = head_view(op.head, infer(op, *inputs), mismatch_limits(op.head, count), "<=", cpu)
-    return DenseLanes(count, lanes(op.weights, cpu), head)
+    return DenseLanes(count, lanes(op.weights, inputs[0], cpu), head)
 
 
-KERNEL = Kernel("dense_lanes", "lanes", ((Dense,),), frozenset({Layout.ROWS}), fit, rank=-3)
+KERNEL = Kernel(
+    "dense_lanes", "lanes", ((Dense,),), frozenset({Layout.ROWS}), fit, rank=-3, reading=Reading.ROW
+)

@@ -12,12 +12,13 @@ from edgebnn.kernels.base import (
     HeadView,
     Inputs,
     Kernel,
+    Reading,
     Table,
     counts,
     head_view,
     mismatch_limits,
-    packed,
 )
+from edgebnn.kernels.pixels import packed_rows
 from edgebnn.targets.base import Cpu
 
 
@@ -51,7 +52,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseLevelRows | None:
     if not counts(fan_in(op), cpu):
         return None
     most = dot_bound(fan_in(op), source)
-    weights = packed("weights", op.weights, cpu).reshaped(len(op.weights), -1)
+    weights = packed_rows("weights", op.weights, source, cpu)
     return DenseLevelRows(
         planes=source.planes,
         most=most,
@@ -62,4 +63,11 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseLevelRows | None:
     )
 
 
-KERNEL = Kernel("dense_level_rows", "level_rows", ((Dense,),), frozenset({Layout.PLANES}), fit)
+KERNEL = Kernel(
+    "dense_level_rows",
+    "level_rows",
+    ((Dense,),),
+    frozenset({Layout.PLANES}),
+    fit,
+    reading=Reading.ROW,
+)

@@ -57,7 +57,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DensePlaneLanes | None
     return DensePlaneLanes(
         inputs=fan_in(op),
         bits=source.bits,
-        lanes=lanes(rows, cpu),
+        lanes=lanes(rows, source, cpu),
         most=() if limits is not None else (Table("most", "int32_t", most.astype(np.int32)),),
         head=head_view(op.head, infer(op, source), limits, "<=", cpu),
     )

@@ -9,14 +9,15 @@ from edgebnn.kernels.base import (
     HeadView,
     Inputs,
     Kernel,
+    Reading,
     Table,
     Trips,
     Values,
     counts,
     head_view,
     mismatch_limits,
-    packed,
 )
+from edgebnn.kernels.pixels import packed_rows
 from edgebnn.targets.base import Cpu
 
 
@@ -48,7 +49,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseRows | None:
     count = fan_in(op)
     if not counts(count, cpu):
         return None
-    weights = packed("weights", op.weights, cpu).reshaped(len(op.weights), -1)
+    weights = packed_rows("weights", op.weights, inputs[0], cpu)
     head = head_view(op.head, infer(op, *inputs), mismatch_limits(op.head, count), "<=", cpu)
     return DenseRows(count, weights.values.shape[1], weights, head, f"const {cpu.word} *in")
 
@@ -58,4 +59,12 @@ def trips(view: DenseRows, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     return parts.total({"dense_rows": 1}, rows, parts.head(view.head))
 
 
-KERNEL = Kernel("dense_rows", "rows", ((Dense,),), frozenset({Layout.ROWS}), fit, trips=trips)
+KERNEL = Kernel(
+    "dense_rows",
+    "rows",
+    ((Dense,),),
+    frozenset({Layout.ROWS}),
+    fit,
+    trips=trips,
+    reading=Reading.ROW,
+)

@@ -2,33 +2,36 @@
 
 from dataclasses import dataclass
 
-from edgebnn.bits import Layout, plane_words
+from edgebnn.bits import Layout, image_words
 from edgebnn.ir import Bits, DepthwiseConv, Op, fan_in, infer
 from edgebnn.kernels.base import (
-    BitPixel,
     HeadView,
     Inputs,
     Kernel,
+    Reading,
     Table,
     Window,
-    bit_pixel,
     dot_limits,
     head_view,
     packed,
     window,
 )
+from edgebnn.kernels.pixels import bit_pixel
 from edgebnn.targets.base import Cpu
 
 
 @dataclass(frozen=True, slots=True)
 class DepthwiseLevels:
-    """What ``depthwise_levels.c.j2`` prints; planes of the image are ``plane_words`` apart."""
+    """What ``depthwise_levels.c.j2`` prints.
+
+    The image is read by bytes: planes are ``plane_bytes`` apart and pixels ``pixel_bytes``.
+    """
 
     planes: int
-    plane_words: int
+    plane_bytes: int
     levels: int
     window: Window
-    pixel: BitPixel
+    pixel_bytes: int
     weights: Table
     head: HeadView
     parameters: str
@@ -49,15 +52,16 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseLevels | None
     source = inputs[0]
     if not isinstance(op, DepthwiseConv) or not isinstance(source, Bits):
         return None
+    pixel = bit_pixel(source, cpu)
     return DepthwiseLevels(
         planes=source.planes,
-        plane_words=plane_words(source, cpu.word_bits),
+        plane_bytes=image_words(source, cpu.word_bits) * cpu.word_bits // 8,
         levels=source.levels,
         window=window(op, source),
-        pixel=bit_pixel(source, cpu),
+        pixel_bytes=pixel.words * pixel.bits // 8,
         weights=packed("weights", op.weights, cpu).reshaped(fan_in(op), -1),
         head=head_view(op.head, infer(op, source), dot_limits(op.head), ">=", cpu),
-        parameters=f"const {cpu.word} *in, {cpu.place} y, {cpu.place} x",
+        parameters=f"const uint8_t *in, {cpu.place} y, {cpu.place} x",
     )
 
 
@@ -68,4 +72,5 @@ KERNEL = Kernel(
     frozenset({Layout.ROWS, Layout.PLANES}),
     fit,
     rank=1,
+    reading=Reading.BYTES,
 )

@@ -9,20 +9,19 @@ from edgebnn.bits import Layout, pack
 from edgebnn.ir import Bits, DepthwiseConv, Int32Array, Levels, Op, Sums, fan_in, infer
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
-    BitPixel,
     Inputs,
     Kernel,
+    Reading,
     SumsHead,
     Table,
     Trips,
     Values,
     Window,
-    bit_pixel,
     mismatch_limits,
-    packed,
     sums_head,
     window,
 )
+from edgebnn.kernels.pixels import BitPixel, alike, bit_pixel, gathered, own_table
 from edgebnn.targets.base import Cpu
 
 
@@ -31,7 +30,8 @@ class DepthwiseSliced:
     """What ``depthwise_sliced.c.j2`` prints.
 
     Bit p of the counts of a word lies in plane p of ``planes``. A tap outside the image, where the
-    value is 0, is half a mismatch: then all are counted twice.
+    value is 0, is half a mismatch: then all are counted twice. The words of a ``stored`` pixel are
+    computed one after the other, or together in that of ``pixel``.
     """
 
     inputs: int
@@ -39,6 +39,7 @@ class DepthwiseSliced:
     planes: int
     window: Window
     pixel: BitPixel
+    stored: BitPixel
     tables: tuple[Table, ...]
     sums: SumsHead | None  # None: bits
     scratch_words: int = 0
@@ -48,8 +49,13 @@ class DepthwiseSliced:
         return self.sums.helpers if self.sums else ()
 
     @property
+    def joined(self) -> bool:
+        """Whether the words of a pixel are computed together."""
+        return self.stored.words > self.pixel.words
+
+    @property
     def out_words(self) -> int:
-        return self.sums.words if self.sums else self.pixel.words
+        return self.sums.words if self.sums else self.stored.words
 
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseSliced | None:
@@ -62,22 +68,23 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseSliced | None
     taps = fan_in(op)
     windows = window(op, source)
     planes = ((2 * taps if windows.zero_padded else taps) + 1).bit_length()
-    tables: tuple[Table, ...] = (packed("weights", op.weights, cpu).reshaped(taps, -1),)
+    result = infer(op, source)
+    stored = bit_pixel(source, cpu, alike(source, result, cpu))
+    pixel = gathered(source, stored, cpu) or stored
+    rows = pack(op.weights.reshape(taps, -1), pixel.bits)
+    tables: tuple[Table, ...] = (own_table("weights", rows, cpu),)
     limits = mismatch_limits(op.head, taps, doubled=windows.zero_padded)
     if limits is not None:
         # count <= limit is count < limit + 1, which is 0 for a bit that is never set.
-        tables += (Table("limits", cpu.word, _slices(limits + 1, planes, cpu), words=True),)
-    result = infer(op, source)
+        tables += (own_table("limits", _slices(limits + 1, planes, pixel.bits), cpu),)
     sums = sums_head(result, cpu) if isinstance(result, Sums) else None
-    return DepthwiseSliced(
-        taps, source.channels, planes, windows, bit_pixel(source, cpu), tables, sums
-    )
+    return DepthwiseSliced(taps, source.channels, planes, windows, pixel, stored, tables, sums)
 
 
-def _slices(values: Int32Array, bits: int, cpu: Cpu) -> NDArray[np.unsignedinteger]:
-    """(channels,) numbers -> (words, bits) words: bit b of a word of numbers side by side."""
+def _slices(values: Int32Array, bits: int, own: int) -> NDArray[np.unsignedinteger]:
+    """(channels,) numbers -> (words, bits) words: bit b of ``own`` numbers side by side."""
     planes = np.array([(values >> b) & 1 for b in range(bits)], dtype=np.bool_)
-    return np.ascontiguousarray(pack(planes, cpu.word_bits).T)
+    return np.ascontiguousarray(pack(planes, own).T)
 
 
 def trips(view: DepthwiseSliced, values: tuple[Values, ...], cpu: Cpu) -> Trips:
@@ -92,6 +99,8 @@ def trips(view: DepthwiseSliced, values: tuple[Values, ...], cpu: Cpu) -> Trips:
         f"{name}.pixel": windows,
         f"{name}.plane": taps * view.planes,
         f"{pads}.tap": taps,
+        f"{name}[joined].tap": taps * view.joined,
+        f"{name}[joined]": windows * view.joined,
         f"{pads}.row": windows * words * w.kernel_height,
         f"{several}.row": windows * words * w.kernel_height,
         f"{several}.tap": taps,
@@ -119,4 +128,5 @@ KERNEL = Kernel(
     frozenset({Layout.ROWS}),
     fit,
     trips=trips,
+    reading=Reading.ALIKE,
 )

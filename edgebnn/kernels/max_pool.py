@@ -2,21 +2,11 @@
 
 from dataclasses import dataclass
 
-from edgebnn.bits import Layout
-from edgebnn.ir import Bits, MaxPool, Op
+from edgebnn.bits import Layout, pack
+from edgebnn.ir import Bits, MaxPool, Op, infer
 from edgebnn.kernels import trips as parts
-from edgebnn.kernels.base import (
-    BitPixel,
-    Inputs,
-    Kernel,
-    Table,
-    Trips,
-    Values,
-    Window,
-    bit_pixel,
-    packed,
-    window,
-)
+from edgebnn.kernels.base import Inputs, Kernel, Reading, Table, Trips, Values, Window, window
+from edgebnn.kernels.pixels import BitPixel, alike, bit_pixel, own_table
 from edgebnn.targets.base import Cpu
 
 
@@ -42,9 +32,9 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> MaxPoolWords | None:
     source = inputs[0]
     if not isinstance(op, MaxPool) or not isinstance(source, Bits):
         return None
-    masks = packed("all_set", op.all_set, cpu)
+    pixel = bit_pixel(source, cpu, alike(source, infer(op, source), cpu))
+    masks = own_table("all_set", pack(op.all_set, pixel.bits), cpu)
     inverts = bool(masks.values.any())
-    pixel = bit_pixel(source, cpu)
     tables = (masks,) if inverts and pixel.words > 1 else ()
     return MaxPoolWords(window(op, source), pixel, inverts, int(masks.values[0]), tables)
 
@@ -64,4 +54,12 @@ def trips(view: MaxPoolWords, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     }
 
 
-KERNEL = Kernel("max_pool", "direct", ((MaxPool,),), frozenset({Layout.ROWS}), fit, trips=trips)
+KERNEL = Kernel(
+    "max_pool",
+    "direct",
+    ((MaxPool,),),
+    frozenset({Layout.ROWS}),
+    fit,
+    trips=trips,
+    reading=Reading.ALIKE,
+)

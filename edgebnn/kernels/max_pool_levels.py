@@ -7,9 +7,10 @@ opposite of a level has the opposite bits.
 
 from dataclasses import dataclass
 
-from edgebnn.bits import Layout, plane_words
-from edgebnn.ir import Bits, MaxPool, Op
-from edgebnn.kernels.base import BitPixel, Inputs, Kernel, Table, Window, bit_pixel, packed, window
+from edgebnn.bits import Layout, image_words, pack
+from edgebnn.ir import Bits, MaxPool, Op, infer
+from edgebnn.kernels.base import Inputs, Kernel, Reading, Table, Window, window
+from edgebnn.kernels.pixels import BitPixel, alike, bit_pixel, own_table
 from edgebnn.targets.base import Cpu
 
 
@@ -37,14 +38,15 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> MaxPoolLevels | None:
     source = inputs[0]
     if not isinstance(op, MaxPool) or not isinstance(source, Bits):
         return None
-    masks = packed("all_set", op.all_set, cpu)
+    result = infer(op, source)
+    pixel = bit_pixel(source, cpu, alike(source, result, cpu))
+    masks = own_table("all_set", pack(op.all_set, pixel.bits), cpu)
     inverts = bool(masks.values.any())
-    windows, pixel = window(op, source), bit_pixel(source, cpu)
     return MaxPoolLevels(
         planes=source.planes,
-        plane_words=plane_words(source, cpu.word_bits),
-        out_words=windows.out_height * windows.out_width * pixel.words,
-        window=windows,
+        plane_words=image_words(source, cpu.word_bits) * pixel.in_word,
+        out_words=image_words(result, cpu.word_bits) * pixel.in_word,
+        window=window(op, source),
         pixel=pixel,
         inverts=inverts,
         mask=int(masks.values[0]),
@@ -52,4 +54,11 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> MaxPoolLevels | None:
     )
 
 
-KERNEL = Kernel("max_pool_levels", "levels", ((MaxPool,),), frozenset({Layout.PLANES}), fit)
+KERNEL = Kernel(
+    "max_pool_levels",
+    "levels",
+    ((MaxPool,),),
+    frozenset({Layout.PLANES}),
+    fit,
+    reading=Reading.ALIKE,
+)

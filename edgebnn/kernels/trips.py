@@ -16,7 +16,6 @@ from edgebnn.targets.base import Cpu
 
 UNKNOWN = "unknown"
 """The trip of a part of which nobody knows what it takes."""
-_WORD = 32
 Counts = NDArray[Any]
 
 
@@ -34,17 +33,17 @@ def times(part: Trips, number: Any) -> Trips:
     return {name: count * number for name, count in part.items()}
 
 
-def in_words(bits: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(..., n) bits -> (..., words, 32), with zeros in the tail."""
-    gap = -bits.shape[-1] % _WORD
+def in_words(bits: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """(..., n) bits -> (..., words, width), with zeros in the tail."""
+    gap = -bits.shape[-1] % width
     padded = np.pad(bits, [*[(0, 0)] * (bits.ndim - 1), (0, gap)])
-    return padded.reshape(*bits.shape[:-1], -1, _WORD)
+    return padded.reshape(*bits.shape[:-1], -1, width)
 
 
 def nibbles(words: NDArray[np.bool_]) -> Counts:
-    """(..., words, 32) bits -> (...) how many fours of bits there are up to the highest set one."""
-    fours = words.reshape(*words.shape[:-1], _WORD // 4, 4).any(axis=-1)
-    places = np.arange(1, _WORD // 4 + 1)
+    """(..., words, width) bits -> (...) how many fours there are up to the highest set one."""
+    fours = words.reshape(*words.shape[:-1], -1, 4).any(axis=-1)
+    places = np.arange(1, fours.shape[-1] + 1)
     return np.asarray((fours * places).max(axis=-1).sum(axis=-1))
 
 
@@ -125,7 +124,7 @@ def head(h: HeadView) -> Trips:
         found: Trips = {"bits": 1, "bits.output": h.outputs, "bits.word": h.words}
         found |= {few: 1, f"{few}.output": h.outputs}
         found[f"bits[{several}].output"] = h.outputs
-        found["bits[ragged].output"] = h.outputs * (h.words > 1 and h.outputs % _WORD > 0)
+        found["bits[ragged].output"] = h.outputs * (h.words > 1 and h.outputs % h.own_bits > 0)
         found[f"bits[{h.tables[0].ctype}]"] = h.outputs
         found["bits[inverted]"] = h.words * h.inverted
         found["bits[place]"] = h.outputs * bool(h.place)

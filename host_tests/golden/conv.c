@@ -4,16 +4,22 @@
  * model     conv, sha256 78dcc0fa302b...
  * accuracy  not recorded
  * target    cortex-m4; C99, no heap, no libc, no float
- * flash     292 bytes of weights and thresholds, plus code
- * RAM       264 bytes of scratch, static (not re-entrant)
+ * flash     124 bytes of weights and thresholds, plus code
+ * RAM       72 bytes of scratch, static (not re-entrant)
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
+ * Images of few channels lie in words of 8 or 16 bits, the lowest byte first, so that all their
+ * pixels are a row as well.
  */
 #include "conv.h"
 
-#if CONV_INTERFACE != 0xF1D74BF0u
+#if CONV_INTERFACE != 0x76D9F29Fu
 #error "conv.h and conv.c are not of one run of edgebnn generate; copy both again"
+#endif
+
+#if defined(__BYTE_ORDER__) && (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
+#error "this code reads narrow words as wide ones, the lowest byte first"
 #endif
 
 #if UINTPTR_MAX < 0xFFFFFFFF
@@ -46,27 +52,12 @@ static const int16_t conv_binarize1_limits[2] = {
 
 /* conv1: 4x6x1 bits -> 4x6x5 bits; 3x3, padding 1x1 of 0 [rows] */
 /* clang-format off */
-static const uint32_t conv_conv1_weights[5][9] = {
-    {
-        0x00000001u, 0x00000001u, 0x00000001u, 0x00000000u, 0x00000001u, 0x00000001u,
-        0x00000000u, 0x00000001u, 0x00000001u,
-    },
-    {
-        0x00000001u, 0x00000000u, 0x00000001u, 0x00000001u, 0x00000000u, 0x00000001u,
-        0x00000001u, 0x00000001u, 0x00000000u,
-    },
-    {
-        0x00000001u, 0x00000001u, 0x00000001u, 0x00000001u, 0x00000001u, 0x00000001u,
-        0x00000000u, 0x00000001u, 0x00000001u,
-    },
-    {
-        0x00000000u, 0x00000001u, 0x00000001u, 0x00000000u, 0x00000001u, 0x00000000u,
-        0x00000000u, 0x00000001u, 0x00000000u,
-    },
-    {
-        0x00000001u, 0x00000001u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u,
-        0x00000000u, 0x00000000u, 0x00000000u,
-    },
+static const uint32_t conv_conv1_weights[5][3] = {
+    { 0x00010101u, 0x01000101u, 0x00000001u },
+    { 0x01010001u, 0x01010100u, 0x00000000u },
+    { 0x01010101u, 0x01000101u, 0x00000001u },
+    { 0x00010100u, 0x01000001u, 0x00000000u },
+    { 0x00000101u, 0x00000000u, 0x00000000u },
 };
 static const int16_t conv_conv1_limits[6] = {
     6, 9, 9, 11, 6, 0,
@@ -75,10 +66,10 @@ static const int16_t conv_conv1_limits[6] = {
 
 /* dense1: 2x3x5 bits -> 3 scores [rows] */
 /* clang-format off */
-static const uint32_t conv_dense1_weights[3][6] = {
-    { 0x00000010u, 0x00000012u, 0x0000001eu, 0x00000007u, 0x00000011u, 0x00000017u },
-    { 0x00000003u, 0x00000008u, 0x0000001bu, 0x0000001cu, 0x00000004u, 0x0000001fu },
-    { 0x0000000eu, 0x00000002u, 0x0000000fu, 0x00000010u, 0x00000012u, 0x0000001eu },
+static const uint32_t conv_dense1_weights[3][2] = {
+    { 0x071e1210u, 0x00001711u },
+    { 0x1c1b0803u, 0x00001f04u },
+    { 0x100f020eu, 0x00001e12u },
 };
 static const int32_t conv_dense1_factor[3] = {
     50331019, -30011696, 41095276,
@@ -99,7 +90,7 @@ extern uint32_t CONV_ARENA[];
 #if !defined(CONV_ARENA_ATTRIBUTE)
 #define CONV_ARENA_ATTRIBUTE
 #endif
-static uint32_t conv_arena[66] CONV_ARENA_ATTRIBUTE;
+static uint32_t conv_arena[18] CONV_ARENA_ATTRIBUTE;
 #endif
 
 /* Set bits of each byte of v, side by side. */
@@ -163,13 +154,13 @@ static int32_t conv_binarize1_value(const uint8_t *in, uint32_t o)
     return in[o];
 }
 
-static void conv_binarize1_outputs(const uint8_t *in, uint32_t *out)
+static void conv_binarize1_outputs(const uint8_t *in, uint8_t *out)
 {
-    *out = (uint32_t)(conv_binarize1_value(in, 0u) >= conv_binarize1_limits[0]);
+    *out = (uint8_t)(conv_binarize1_value(in, 0u) >= conv_binarize1_limits[0]);
 }
 
 /* binarize1: 4x6x1 x 2 bits -> 4x6x1 bits [direct] */
-static CONV_LAYER void conv_binarize1(const uint8_t *in, uint32_t *out)
+static CONV_LAYER void conv_binarize1(const uint8_t *in, uint8_t *out)
 {
     for (uint32_t pixel = 0u; pixel < 24u; pixel++) {
         conv_binarize1_outputs(in, out);
@@ -179,9 +170,9 @@ static CONV_LAYER void conv_binarize1(const uint8_t *in, uint32_t *out)
 }
 
 /* The window at (y, x), tap by tap; outside the image with -1, and in the high half with +1. */
-static int conv_conv1_window(const uint32_t *in, int32_t y, int32_t x, uint32_t *patch)
+static int conv_conv1_window(const uint8_t *in, int32_t y, int32_t x, uint8_t *patch)
 {
-    uint32_t *const high = &patch[9];
+    uint8_t *const high = &patch[12];
     int crosses = 0;
     uint32_t i = 0u;
 
@@ -195,8 +186,8 @@ static int conv_conv1_window(const uint32_t *in, int32_t y, int32_t x, uint32_t 
             const uint32_t pixel = (uint32_t)(row * 6 + column) & mask;
             const uint32_t plus = 0x00000001u;
             const uint32_t value = in[pixel] & mask;
-            patch[i] = value;
-            high[i] = value | (plus & ~mask);
+            patch[i] = (uint8_t)value;
+            high[i] = (uint8_t)(value | (plus & ~mask));
             i++;
             crosses |= !inside;
         }
@@ -212,12 +203,12 @@ static int conv_conv1_window(const uint32_t *in, int32_t y, int32_t x, uint32_t 
 static int32_t conv_conv1_value(const uint32_t *patch, int crosses, uint32_t o)
 {
     const uint32_t *const row = conv_conv1_weights[o];
-    const uint32_t low = conv_mismatches(patch, row, 9u);
-    const uint32_t high = crosses ? conv_mismatches(&patch[9], row, 9u) : low;
+    const uint32_t low = conv_mismatches(patch, row, 3u);
+    const uint32_t high = crosses ? conv_mismatches(&patch[3], row, 3u) : low;
     return (int32_t)(low + high);
 }
 
-static void conv_conv1_outputs(const uint32_t *patch, int crosses, uint32_t *out)
+static void conv_conv1_outputs(const uint32_t *patch, int crosses, uint8_t *out)
 {
     uint32_t bits = 0u;
 
@@ -225,15 +216,19 @@ static void conv_conv1_outputs(const uint32_t *patch, int crosses, uint32_t *out
         const int32_t value = conv_conv1_value(patch, crosses, o);
         bits |= (uint32_t)(value <= conv_conv1_limits[o]) << o;
     }
-    *out = bits;
+    *out = (uint8_t)bits;
 }
 
 /* conv1: 4x6x1 bits -> 4x6x5 bits; 3x3, padding 1x1 of 0 [rows] */
-static CONV_LAYER void conv_conv1(const uint32_t *in, uint32_t *out, uint32_t *patch)
+static CONV_LAYER void conv_conv1(const uint8_t *in, uint8_t *out, uint32_t *patch)
 {
+    /* What pixels leave of these words stays zero. */
+    patch[2] = 0u;
+    patch[5] = 0u;
+
     for (int32_t y = 0; y < 4; y++) {
         for (int32_t x = 0; x < 6; x++) {
-            const int crosses = conv_conv1_window(in, y, x, patch);
+            const int crosses = conv_conv1_window(in, y, x, (uint8_t *)patch);
             conv_conv1_outputs(patch, crosses, out);
             out++;
         }
@@ -246,7 +241,7 @@ static CONV_LAYER void conv_conv1(const uint32_t *in, uint32_t *out, uint32_t *p
  * The largest of +1 and -1 is the OR of the bits.
  * In the channels set in all_set it is their AND: the inverted OR of the inverted bits.
  */
-static CONV_LAYER void conv_pool1(const uint32_t *in, uint32_t *out)
+static CONV_LAYER void conv_pool1(const uint8_t *in, uint8_t *out)
 {
     for (int32_t y = 0; y < 2; y++) {
         for (int32_t x = 0; x < 3; x++) {
@@ -260,14 +255,14 @@ static CONV_LAYER void conv_pool1(const uint32_t *in, uint32_t *out)
                     any |= in[pixel] ^ all_set;
                 }
             }
-            *out++ = any ^ all_set;
+            *out++ = (uint8_t)(any ^ all_set);
         }
     }
 }
 
 static int32_t conv_dense1_value(const uint32_t *in, uint32_t o)
 {
-    const uint32_t count = conv_mismatches(in, conv_dense1_weights[o], 6u);
+    const uint32_t count = conv_mismatches(in, conv_dense1_weights[o], 2u);
     return 30 - 2 * (int32_t)count;
 }
 
@@ -283,9 +278,10 @@ static CONV_LAYER void conv_dense1(const uint32_t *in, int32_t *out)
 void conv_scores(const uint8_t input[CONV_INPUT_BYTES],
     int32_t scores[CONV_NUM_CLASSES])
 {
-    conv_binarize1(input, &conv_arena[0]);
-    conv_conv1(&conv_arena[0], &conv_arena[24], &conv_arena[48]);
-    conv_pool1(&conv_arena[24], &conv_arena[0]);
+    conv_binarize1(input, (uint8_t *)&conv_arena[0]);
+    conv_conv1((uint8_t *)&conv_arena[0], (uint8_t *)&conv_arena[6], &conv_arena[12]);
+    conv_arena[1] = 0u; /* of which the next layer fills a part */
+    conv_pool1((uint8_t *)&conv_arena[6], (uint8_t *)&conv_arena[0]);
     conv_dense1(&conv_arena[0], scores);
 }
 

@@ -4,16 +4,22 @@
  * model     depthwise, sha256 790e4ca1e10d...
  * accuracy  not recorded
  * target    cortex-m4; C99, no heap, no libc, no float
- * flash     128 bytes of weights and thresholds, plus code
- * RAM       80 bytes of scratch, static (not re-entrant)
+ * flash     68 bytes of weights and thresholds, plus code
+ * RAM       20 bytes of scratch, static (not re-entrant)
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
+ * Images of few channels lie in words of 8 or 16 bits, the lowest byte first, so that all their
+ * pixels are a row as well.
  */
 #include "depthwise.h"
 
-#if DEPTHWISE_INTERFACE != 0x1B702416u
+#if DEPTHWISE_INTERFACE != 0xE19FCC9Cu
 #error "depthwise.h and depthwise.c are not of one run of edgebnn generate; copy both again"
+#endif
+
+#if defined(__BYTE_ORDER__) && (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
+#error "this code reads narrow words as wide ones, the lowest byte first"
 #endif
 
 #if UINTPTR_MAX < 0xFFFFFFFF
@@ -57,27 +63,30 @@ static const int16_t depthwise_depthwise1_limits[4] = {
 
 /* depthwise2: 4x4x3 bits -> 2x2x3 bits; 3x3, stride 2x2, padding 1x1 of -1 [bit_sliced] */
 /* clang-format off */
-static const uint32_t depthwise_depthwise2_weights[9][1] = {
-    { 0x00000007u },
-    { 0x00000005u },
-    { 0x00000003u },
-    { 0x00000004u },
-    { 0x00000004u },
-    { 0x00000006u },
-    { 0x00000003u },
-    { 0x00000000u },
-    { 0x00000001u },
+static const uint8_t depthwise_depthwise2_weights[12][1] = {
+    { 0x07u },
+    { 0x05u },
+    { 0x03u },
+    { 0x04u },
+    { 0x04u },
+    { 0x06u },
+    { 0x03u },
+    { 0x00u },
+    { 0x01u },
+    { 0x00u },
+    { 0x00u },
+    { 0x00u },
 };
-static const uint32_t depthwise_depthwise2_limits[1][4] = {
-    { 0x00000006u, 0x00000000u, 0x00000007u, 0x00000000u },
+static const uint8_t depthwise_depthwise2_limits[1][4] = {
+    { 0x06u, 0x00u, 0x07u, 0x00u },
 };
 /* clang-format on */
 
 /* dense1: 2x2x3 bits -> 2 scores [rows] */
 /* clang-format off */
-static const uint32_t depthwise_dense1_weights[2][4] = {
-    { 0x00000006u, 0x00000006u, 0x00000000u, 0x00000007u },
-    { 0x00000004u, 0x00000002u, 0x00000001u, 0x00000001u },
+static const uint32_t depthwise_dense1_weights[2][1] = {
+    { 0x07000606u },
+    { 0x01010204u },
 };
 /* clang-format on */
 
@@ -92,7 +101,7 @@ extern uint32_t DEPTHWISE_ARENA[];
 #if !defined(DEPTHWISE_ARENA_ATTRIBUTE)
 #define DEPTHWISE_ARENA_ATTRIBUTE
 #endif
-static uint32_t depthwise_arena[20] DEPTHWISE_ARENA_ATTRIBUTE;
+static uint32_t depthwise_arena[5] DEPTHWISE_ARENA_ATTRIBUTE;
 #endif
 
 /* Set bits of each byte of v, side by side. */
@@ -172,7 +181,7 @@ static int32_t depthwise_depthwise1_value(const uint8_t *in, int32_t y, int32_t 
     return dot;
 }
 
-static void depthwise_depthwise1_outputs(const uint8_t *in, int32_t y, int32_t x, uint32_t *out)
+static void depthwise_depthwise1_outputs(const uint8_t *in, int32_t y, int32_t x, uint8_t *out)
 {
     uint32_t bits = 0u;
 
@@ -180,11 +189,11 @@ static void depthwise_depthwise1_outputs(const uint8_t *in, int32_t y, int32_t x
         const int32_t value = depthwise_depthwise1_value(in, y, x, o);
         bits |= (uint32_t)(value >= depthwise_depthwise1_limits[o]) << o;
     }
-    *out = bits;
+    *out = (uint8_t)bits;
 }
 
 /* depthwise1: 4x4x3 x 4 bits -> 4x4x3 bits; 3x3, padding 1x1 of 0 [direct] */
-static DEPTHWISE_LAYER void depthwise_depthwise1(const uint8_t *in, uint32_t *out)
+static DEPTHWISE_LAYER void depthwise_depthwise1(const uint8_t *in, uint8_t *out)
 {
     for (int32_t y = 0; y < 4; y++) {
         for (int32_t x = 0; x < 4; x++) {
@@ -197,9 +206,9 @@ static DEPTHWISE_LAYER void depthwise_depthwise1(const uint8_t *in, uint32_t *ou
 /*
  * depthwise2: 4x4x3 bits -> 2x2x3 bits; 3x3, stride 2x2, padding 1x1 of -1 [bit_sliced]
  *
- * 32 channels at a time, each a lane: bit p of their 32 mismatch counts is in c<p>.
+ * 8 channels at a time, each a lane: bit p of their 8 mismatch counts is in c<p>.
  */
-static DEPTHWISE_LAYER void depthwise_depthwise2(const uint32_t *in, uint32_t *out)
+static DEPTHWISE_LAYER void depthwise_depthwise2(const uint8_t *in, uint8_t *out)
 {
     for (int32_t y = 0; y < 2; y++) {
         for (int32_t x = 0; x < 2; x++) {
@@ -217,8 +226,9 @@ static DEPTHWISE_LAYER void depthwise_depthwise2(const uint32_t *in, uint32_t *o
                         && (column >= 0) && (column < 4);
                     const uint32_t mask = inside ? 0xffffffffu : 0u;
                     const uint32_t pixel = (uint32_t)(row * 4 + column) & mask;
+                    const uint32_t bits = in[pixel];
                     const uint32_t weights = depthwise_depthwise2_weights[tap][0];
-                    const uint32_t value = in[pixel] & mask;
+                    const uint32_t value = bits & mask;
                     const uint32_t carry0 = value ^ weights;
                     const uint32_t carry1 = c0 & carry0;
                     c0 ^= carry0;
@@ -231,12 +241,12 @@ static DEPTHWISE_LAYER void depthwise_depthwise2(const uint32_t *in, uint32_t *o
                 }
             }
             /* count < limit in every lane: the highest plane that differs decides. */
-            const uint32_t *const limit = depthwise_depthwise2_limits[0];
+            const uint8_t *const limit = depthwise_depthwise2_limits[0];
             uint32_t less = ~c0 & limit[0];
             less = (~c1 & limit[1]) | (~(c1 ^ limit[1]) & less);
             less = (~c2 & limit[2]) | (~(c2 ^ limit[2]) & less);
             less = (~c3 & limit[3]) | (~(c3 ^ limit[3]) & less);
-            out[0] = less;
+            out[0] = (uint8_t)less;
             out++;
         }
     }
@@ -244,7 +254,7 @@ static DEPTHWISE_LAYER void depthwise_depthwise2(const uint32_t *in, uint32_t *o
 
 static int32_t depthwise_dense1_value(const uint32_t *in, uint32_t o)
 {
-    const uint32_t count = depthwise_mismatches(in, depthwise_dense1_weights[o], 4u);
+    const uint32_t count = depthwise_mismatches(in, depthwise_dense1_weights[o], 1u);
     return 12 - 2 * (int32_t)count;
 }
 
@@ -260,9 +270,9 @@ static DEPTHWISE_LAYER void depthwise_dense1(const uint32_t *in, int32_t *out)
 void depthwise_scores(const uint8_t input[DEPTHWISE_INPUT_BYTES],
     int32_t scores[DEPTHWISE_NUM_CLASSES])
 {
-    depthwise_depthwise1(input, &depthwise_arena[0]);
-    depthwise_depthwise2(&depthwise_arena[0], &depthwise_arena[16]);
-    depthwise_dense1(&depthwise_arena[16], scores);
+    depthwise_depthwise1(input, (uint8_t *)&depthwise_arena[0]);
+    depthwise_depthwise2((uint8_t *)&depthwise_arena[0], (uint8_t *)&depthwise_arena[4]);
+    depthwise_dense1(&depthwise_arena[4], scores);
 }
 
 int depthwise_best(const int32_t scores[DEPTHWISE_NUM_CLASSES])

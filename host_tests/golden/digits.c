@@ -85,6 +85,13 @@ extern uint32_t DIGITS_ARENA[];
 static uint32_t digits_arena[52] DIGITS_ARENA_ATTRIBUTE;
 #endif
 
+/* 16 bits of what else is read in words of 32. */
+#if defined(__GNUC__)
+typedef uint16_t __attribute__((may_alias)) digits_half;
+#else
+typedef uint16_t digits_half;
+#endif
+
 /*
  * Columns. Weights lie in words of 32 outputs, the lanes, for one input: bit k of a column is the
  * weight of output k, 1 for +1. A list names columns by their offsets in bytes; those of a column of
@@ -130,12 +137,6 @@ static DIGITS_SPARE DIGITS_INNER struct digits_pair digits_add_pairs(uint32_t *s
 }
 
 /* Lists of 16 bits, where memory counts more than time. */
-#if defined(__GNUC__)
-typedef uint16_t __attribute__((may_alias)) digits_half; /* lists lie among words */
-#else
-typedef uint16_t digits_half;
-#endif
-
 /* Columns to be added and columns to be taken away. The lists share memory: one grows up, one down. */
 struct digits_half_lists {
     digits_half *added;

@@ -4,16 +4,22 @@
  * model     planes, sha256 ec467a25607a...
  * accuracy  not recorded
  * target    cortex-m4; C99, no heap, no libc, no float
- * flash     120 bytes of weights and thresholds, plus code
- * RAM       56 bytes of scratch, static (not re-entrant)
+ * flash     72 bytes of weights and thresholds, plus code
+ * RAM       40 bytes of scratch, static (not re-entrant)
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
+ * Images of few channels lie in words of 8 or 16 bits, the lowest byte first, so that all their
+ * pixels are a row as well.
  */
 #include "planes.h"
 
-#if PLANES_INTERFACE != 0xEA95074Eu
+#if PLANES_INTERFACE != 0x1AED933Au
 #error "planes.h and planes.c are not of one run of edgebnn generate; copy both again"
+#endif
+
+#if defined(__BYTE_ORDER__) && (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
+#error "this code reads narrow words as wide ones, the lowest byte first"
 #endif
 
 #if UINTPTR_MAX < 0xFFFFFFFF
@@ -52,10 +58,10 @@ static const int16_t planes_conv1_limits[4] = {
 
 /* dense1: 2x3x4 bits -> 3 scores [rows] */
 /* clang-format off */
-static const uint32_t planes_dense1_weights[3][6] = {
-    { 0x0000000fu, 0x0000000du, 0x00000005u, 0x0000000du, 0x0000000eu, 0x0000000au },
-    { 0x0000000du, 0x0000000eu, 0x0000000au, 0x0000000fu, 0x00000006u, 0x00000002u },
-    { 0x0000000fu, 0x00000006u, 0x00000002u, 0x0000000eu, 0x00000007u, 0x00000005u },
+static const uint32_t planes_dense1_weights[3][2] = {
+    { 0x0d050d0fu, 0x00000a0eu },
+    { 0x0f0a0e0du, 0x00000206u },
+    { 0x0e02060fu, 0x00000507u },
 };
 static const int32_t planes_dense1_factor[3] = {
     50331019, -30011696, 41095276,
@@ -76,7 +82,7 @@ extern uint32_t PLANES_ARENA[];
 #if !defined(PLANES_ARENA_ATTRIBUTE)
 #define PLANES_ARENA_ATTRIBUTE
 #endif
-static uint32_t planes_arena[14] PLANES_ARENA_ATTRIBUTE;
+static uint32_t planes_arena[10] PLANES_ARENA_ATTRIBUTE;
 #endif
 
 /* Set bits of each byte of v, side by side. */
@@ -240,7 +246,7 @@ static int32_t planes_conv1_value(const uint32_t *planes, uint32_t total, uint32
     return 2 * (int32_t)sum - (int32_t)total;
 }
 
-static void planes_conv1_outputs(const uint32_t *planes, uint32_t total, uint32_t *out)
+static void planes_conv1_outputs(const uint32_t *planes, uint32_t total, uint8_t *out)
 {
     uint32_t bits = 0u;
 
@@ -248,11 +254,11 @@ static void planes_conv1_outputs(const uint32_t *planes, uint32_t total, uint32_
         const int32_t value = planes_conv1_value(planes, total, o);
         bits |= (uint32_t)(value >= planes_conv1_limits[o]) << o;
     }
-    *out = bits;
+    *out = (uint8_t)bits;
 }
 
 /* conv1: 4x6x2 x 3 bits -> 2x3x4 bits; 3x3, stride 2x2, padding 1x1 of 0 [bit_planes] */
-static PLANES_LAYER void planes_conv1(const uint8_t *in, uint32_t *out, uint32_t *planes)
+static PLANES_LAYER void planes_conv1(const uint8_t *in, uint8_t *out, uint32_t *planes)
 {
     uint8_t *const patch = (uint8_t *)&planes[3];
 
@@ -268,7 +274,7 @@ static PLANES_LAYER void planes_conv1(const uint8_t *in, uint32_t *out, uint32_t
 
 static int32_t planes_dense1_value(const uint32_t *in, uint32_t o)
 {
-    const uint32_t count = planes_mismatches(in, planes_dense1_weights[o], 6u);
+    const uint32_t count = planes_mismatches(in, planes_dense1_weights[o], 2u);
     return 24 - 2 * (int32_t)count;
 }
 
@@ -284,7 +290,8 @@ static PLANES_LAYER void planes_dense1(const uint32_t *in, int32_t *out)
 void planes_scores(const uint8_t input[PLANES_INPUT_BYTES],
     int32_t scores[PLANES_NUM_CLASSES])
 {
-    planes_conv1(input, &planes_arena[8], &planes_arena[0]);
+    planes_arena[9] = 0u; /* of which the next layer fills a part */
+    planes_conv1(input, (uint8_t *)&planes_arena[8], &planes_arena[0]);
     planes_dense1(&planes_arena[8], scores);
 }
 

@@ -4,16 +4,22 @@
  * model     tree, sha256 d42474e5368c...
  * accuracy  not recorded
  * target    cortex-m4; C99, no heap, no libc, no float
- * flash     96 bytes of weights and thresholds, plus code
- * RAM       136 bytes of scratch, static (not re-entrant)
+ * flash     48 bytes of weights and thresholds, plus code
+ * RAM       120 bytes of scratch, static (not re-entrant)
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
+ * Images of few channels lie in words of 8 or 16 bits, the lowest byte first, so that all their
+ * pixels are a row as well.
  */
 #include "tree.h"
 
-#if TREE_INTERFACE != 0x57E3B126u
+#if TREE_INTERFACE != 0xA79B2552u
 #error "tree.h and tree.c are not of one run of edgebnn generate; copy both again"
+#endif
+
+#if defined(__BYTE_ORDER__) && (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__)
+#error "this code reads narrow words as wide ones, the lowest byte first"
 #endif
 
 #if UINTPTR_MAX < 0xFFFFFFFF
@@ -39,10 +45,10 @@
 
 /* dense1: 2x3x5 bits -> 3 scores [rows] */
 /* clang-format off */
-static const uint32_t tree_dense1_weights[3][6] = {
-    { 0x00000016u, 0x00000001u, 0x00000004u, 0x00000017u, 0x0000000eu, 0x00000002u },
-    { 0x0000001bu, 0x00000007u, 0x00000011u, 0x0000001du, 0x00000018u, 0x00000009u },
-    { 0x0000000eu, 0x0000001cu, 0x00000004u, 0x00000016u, 0x00000001u, 0x00000004u },
+static const uint32_t tree_dense1_weights[3][2] = {
+    { 0x17040116u, 0x0000020eu },
+    { 0x1d11071bu, 0x00000918u },
+    { 0x16041c0eu, 0x00000401u },
 };
 static const int32_t tree_dense1_factor[3] = {
     50331019, -30011696, 41095276,
@@ -63,7 +69,7 @@ extern uint32_t TREE_ARENA[];
 #if !defined(TREE_ARENA_ATTRIBUTE)
 #define TREE_ARENA_ATTRIBUTE
 #endif
-static uint32_t tree_arena[34] TREE_ARENA_ATTRIBUTE;
+static uint32_t tree_arena[30] TREE_ARENA_ATTRIBUTE;
 #endif
 
 /* Set bits of each byte of v, side by side. */
@@ -135,7 +141,7 @@ static TREE_INNER uint32_t tree_mismatches(const uint32_t *a, const uint32_t *b,
  * Bits never meet, so |= and ^= are the same. They take turns: a compiler that may reorder them
  * leaves all of them to the end, and values are on the stack until then.
  */
-static TREE_LAYER void tree_conv1_windows(const uint32_t *x, uint32_t *out)
+static TREE_LAYER void tree_conv1_windows(const uint32_t *x, uint8_t *out)
 {
     const uint32_t signs = 0x80008000u;
     const uint32_t common = x[1] + x[5] + x[9] + x[2] + x[6] + x[10];
@@ -168,7 +174,8 @@ static TREE_LAYER void tree_conv1_windows(const uint32_t *x, uint32_t *out)
     first ^= ((upper0 & lower0) & signs) >> 12;
     left = first & 0xffffu;
     right = first >> 16;
-    out[0] = ((left ^ 0x0000001eu) | (right ^ 0x0000001eu)) ^ 0x00000012u;
+    left = ((left ^ 0x0000001eu) | (right ^ 0x0000001eu)) ^ 0x00000012u;
+    out[0] = (uint8_t)left;
 }
 
 /* No pixels: zeros in one row of some columns. Volatile, or a compiler would call memset. */
@@ -196,7 +203,7 @@ static TREE_INNER void tree_conv1_row(const uint8_t *in, uint32_t *row)
 }
 
 /* conv1: 4x6x1 x 8 bits -> 4x6x5 bits; 3x3, padding 1x1 of 0; pool1: 4x6x5 bits -> 2x3x5 bits; 2x2, stride 2x2 [tree] */
-static TREE_LAYER void tree_conv1(const uint8_t *in, uint32_t *out, uint32_t *strip)
+static TREE_LAYER void tree_conv1(const uint8_t *in, uint8_t *out, uint32_t *strip)
 {
     for (uint32_t y = 0u; y < 2u; y++) {
         if (y > 0u) {
@@ -232,7 +239,7 @@ static TREE_LAYER void tree_conv1(const uint8_t *in, uint32_t *out, uint32_t *st
 
 static int32_t tree_dense1_value(const uint32_t *in, uint32_t o)
 {
-    const uint32_t count = tree_mismatches(in, tree_dense1_weights[o], 6u);
+    const uint32_t count = tree_mismatches(in, tree_dense1_weights[o], 2u);
     return 30 - 2 * (int32_t)count;
 }
 
@@ -248,7 +255,8 @@ static TREE_LAYER void tree_dense1(const uint32_t *in, int32_t *out)
 void tree_scores(const uint8_t input[TREE_INPUT_BYTES],
     int32_t scores[TREE_NUM_CLASSES])
 {
-    tree_conv1(input, &tree_arena[28], &tree_arena[0]);
+    tree_arena[29] = 0u; /* of which the next layer fills a part */
+    tree_conv1(input, (uint8_t *)&tree_arena[28], &tree_arena[0]);
     tree_dense1(&tree_arena[28], scores);
 }
 
