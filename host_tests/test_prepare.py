@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from string import Template
 
@@ -231,27 +232,29 @@ def test_a_large_image_is_resized(tmp_path: Path) -> None:
 # --- the contract of the emitted C --------------------------------------------------------------
 
 
-def preparing(target: str) -> list[Library]:
-    cases = [case(shape, *steps, shift=shift) for shape, steps, shift in CASES]
-    return [library_of(*one, target) for one in cases]
+def preparing(target: str, folder: Path) -> Path:
+    """A file with the code of all cases."""
+    text = ""
+    for number, (shape, steps, shift) in enumerate(CASES):
+        name = f"n{number}"
+        api.write(library_of(*case(shape, *steps, shift=shift), target, name), folder, force=True)
+        text += f'#include "{name}.c"\n'
+    source = folder / source_path("all")
+    source.write_text(text, encoding="utf-8")
+    return source
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_compiles_clean_as_c99_and_cpp17(compiler: str, tmp_path: Path) -> None:
-    for place, library in enumerate(preparing("host")):
-        api.write(library, tmp_path / str(place))
-        check_compiles_clean(tmp_path / str(place) / source_path("n"), compiler)
+    check_compiles_clean(preparing("host", tmp_path), compiler)
 
 
-@pytest.mark.parametrize("level", ["-Os", "-O2", "-O3"])
 @pytest.mark.parametrize("target", CROSS_TARGETS)
-def test_needs_nothing_from_outside(target: str, level: str, tmp_path: Path) -> None:
+def test_needs_nothing_from_outside(target: str, tmp_path: Path) -> None:
+    source = preparing(target, tmp_path)
     freestanding = [["-ffreestanding"]] + ([[]] if target.startswith("cortex") else [])
-    for place, library in enumerate(preparing(target)):
-        api.write(library, tmp_path / str(place))
-        for flags in freestanding:
-            source = tmp_path / str(place) / source_path("n")
-            assert undefined(source, target, level, *flags) == ""
+    for level, flags in product(("-Os", "-O2", "-O3"), freestanding):
+        assert undefined(source, target, level, *flags) == ""
 
 
 def test_only_one_name_more_is_public_and_no_constant(tmp_path: Path) -> None:
