@@ -212,7 +212,7 @@ def test_style_reaches_every_layer() -> None:
     weighted = [x for x in model if isinstance(x, bnn.BinaryLinear | bnn.BinaryConv2d)]
     assert {layer.estimator for layer in weighted} == {"magnitude"}
     norms = [type(layer) for layer in model if isinstance(layer, bnn.BatchNorm)]
-    assert norms == [bnn.ShiftBatchNorm, bnn.ShiftBatchNorm, bnn.ShiftOutputNorm]
+    assert norms == [bnn.ShiftBatchNorm, bnn.ShiftBatchNorm, bnn.OutputNorm]
     lower(model.eval())
 
 

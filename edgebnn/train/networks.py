@@ -46,7 +46,7 @@ class Style:
         sign_beta: its steepness where it has one.
         learned_shift: a trainable shift a channel before each sign (RSign).
         weights: gradient estimator of the weights; see :class:`edgebnn.nn.BinaryLinear`.
-        norm: "batch" or "shift".
+        norm: "batch" or "shift", of hidden layers; the last is an ordinary one, as published.
         pad_value: around hidden convolutions, times the levels; -1 is free on the device, 0 is as
             published.
         dropout_input: probability of dropping an input.
@@ -205,10 +205,11 @@ class _Builder:
                 f"below 2**24; pool first, or put a dense layer before the end"
             )
         self.layers.append(bnn.BinaryLinear(features, classes, estimator=self.style.weights))
-        if self.style.norm == "shift":
-            self.layers.append(bnn.ShiftOutputNorm(classes, bound=bound))
+        if self.style.norm == "shift":  # of hidden layers, as published; see docs/results.md
+            norm = bnn.OutputNorm(classes, bound=bound, eps=1e-5, momentum=0.125)
         else:
-            self.layers.append(bnn.OutputNorm(classes, bound=bound))
+            norm = bnn.OutputNorm(classes, bound=bound)
+        self.layers.append(norm)
         return bnn.Sequential(*self.layers)
 
     def _dense(self, outputs: int) -> None:

@@ -39,7 +39,7 @@ class Recipe:
         level_spacing: from one threshold to the next; 0 for 0.6 of three and 0.3 of seven.
         head: "sign", or "integer": the last layer reads the sums of the last convolution.
         weights: gradient of the weights: identity, stochastic, magnitude or swish.
-        norm: "batch" or "shift".
+        norm: "batch" or "shift", of hidden layers; the last is an ordinary one, as published.
         pad_value: around hidden convolutions: -1, 0 or 1, times the levels.
         dropout_input: probability of dropping an input.
         dropout_hidden: probability of dropping a hidden bit.
