@@ -431,11 +431,9 @@ def _out_word(
 def _parts(out: BitPixel, word: int, blank: int) -> tuple[Part, ...]:
     """The words of a pixel that have the outputs of the 32 lanes number ``word``."""
     places = range(out.in_word * word, min(out.in_word * (word + 1), out.words))
-    shifts = [out.bits * (place % out.in_word) for place in places]
-    return tuple(
-        Part(place, shift, blank >> shift & (1 << out.bits) - 1)
-        for place, shift in zip(places, shifts, strict=True)
-    )
+    shifts = [out.bits * (place - places[0]) for place in places]
+    blanks = [blank >> shift & out.ones for shift in shifts]
+    return tuple(map(Part, places, shifts, blanks))
 
 
 KERNEL = Kernel(

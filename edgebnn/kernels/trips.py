@@ -16,6 +16,7 @@ from edgebnn.targets.base import Cpu
 
 UNKNOWN = "unknown"
 """The trip of a part of which nobody knows what it takes."""
+_WORD = 32
 Counts = NDArray[Any]
 
 
@@ -120,13 +121,14 @@ def head(h: HeadView) -> Trips:
         return {UNKNOWN: 1}
     if isinstance(h, BitsHead):
         few = special("bits", h.outputs)
-        several = "words" if h.words > 1 else "word"
-        found: Trips = {"bits": 1, "bits.output": h.outputs, "bits.word": h.words}
+        words = -(-h.outputs // _WORD)  # narrower ones take about as much, together
+        several = "words" if words > 1 else "word"
+        found: Trips = {"bits": 1, "bits.output": h.outputs, "bits.word": words}
         found |= {few: 1, f"{few}.output": h.outputs}
         found[f"bits[{several}].output"] = h.outputs
-        found["bits[ragged].output"] = h.outputs * (h.words > 1 and h.outputs % h.own_bits > 0)
+        found["bits[ragged].output"] = h.outputs * (words > 1 and h.outputs % _WORD > 0)
         found[f"bits[{h.tables[0].ctype}]"] = h.outputs
-        found["bits[inverted]"] = h.words * h.inverted
+        found["bits[inverted]"] = words * h.inverted
         found["bits[place]"] = h.outputs * bool(h.place)
         return found
     few = "few" if h.outputs <= 4 else "many"
