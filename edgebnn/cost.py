@@ -10,7 +10,8 @@ from edgebnn.plan import Plan
 class OpCost:
     """One op, or a run of ops with one kernel: weights in bits, constants in bytes, products.
 
-    ``instructions`` are the mean of those predicted for sample inputs; None where nobody can.
+    ``instructions`` are the mean of those predicted for sample inputs, ``most`` those that no input
+    exceeds; None where nobody can say it.
     """
 
     name: str
@@ -19,19 +20,21 @@ class OpCost:
     constant_bytes: int
     macs: int
     instructions: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Constants in flash and static RAM, both exact; code and stack come on top.
 
-    ``instructions`` are predicted, as those of ops, and those of all ops with what calls them.
+    ``instructions`` and ``most`` are those of ops, and those of all ops with what calls them.
     """
 
     constant_bytes: int
     ram_bytes: int  # the arena, and the constants where a CPU has them in RAM
     ops: tuple[OpCost, ...]
     instructions: float | None = None
+    most: float | None = None
 
 
 def cost(plan: Plan) -> Cost:
@@ -50,13 +53,14 @@ def cost(plan: Plan) -> Cost:
         constants = sum(table.bytes for table in step.view.tables)
         name = " + ".join(op.name for op in step.ops)
         known = None if step.instructions is None else float(step.instructions.mean())
-        ops.append(OpCost(name, step.kernel.way, weight_bits, constants, macs, known))
+        most = plan.most_of(step)
+        ops.append(OpCost(name, step.kernel.way, weight_bits, constants, macs, known, most))
     ram = plan.arena_bytes
     if plan.target.cpu.constants_in_ram:
         ram += plan.constant_bytes
     whole = plan.instructions
     mean = None if whole is None else float(whole.mean())
-    return Cost(plan.constant_bytes, ram, tuple(ops), mean)
+    return Cost(plan.constant_bytes, ram, tuple(ops), mean, plan.most)
 
 
 def weight_bits(network: Network) -> int:

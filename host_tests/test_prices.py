@@ -174,7 +174,10 @@ def test_commands_say_it(tmp_path: Path) -> None:
     text = output_here(tmp_path, "generate", model, "-o", "lib", "--ram", "8k")
     said = re.search(r"([\d ]+) instructions an inference are predicted", text)
     assert said
+    most = re.search(r"at most ([\d ]+) instructions for any input", text)
+    assert most
     source = (tmp_path / "lib" / "src" / "fashion_mlp.c").read_text()
+    assert f" * at most   {most[1]} instructions for any input, with arm-none-eabi-gcc" in source
     assert f" * time      {said[1].strip()} instructions, predicted for sample inputs" in source
     assert re.search(r"/\* [\d ]+ instructions on sample inputs, [\d ]+ by rows \*/", source)
     message = mistake(tmp_path, "info", model, "--ram", "much")

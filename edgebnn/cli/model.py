@@ -1,5 +1,6 @@
 """Commands on one model file, and the targets that it can be emitted for."""
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated
@@ -64,7 +65,8 @@ def info(
 ) -> None:
     """Show layers, bits, accuracy, and flash, RAM and instructions on every target.
 
-    Instructions are predicted, for the sample inputs that the model file has and for -O2.
+    Instructions are predicted, for the sample inputs that the model file has and for -O2, and how
+    many it are at most, whatever the input.
     """
     from edgebnn import records, report
     from edgebnn.cost import cost
@@ -267,6 +269,10 @@ def generate(
         out.print(
             f"{spaced(round(library.instructions))} instructions an inference are predicted, the "
             "mean of the model's sample inputs"
+        )
+    if library.most_instructions is not None:
+        out.print(
+            f"at most {spaced(math.ceil(library.most_instructions))} instructions for any input"
         )
     sizes = (
         ("flash", chosen.flash, library.constant_bytes),

@@ -1,5 +1,6 @@
 """The C renderer: a plan goes in, the text of a C99 library comes out; nothing is written."""
 
+import math
 from collections.abc import Sequence
 
 from edgebnn import ir
@@ -91,6 +92,7 @@ def generate(
         constant_bytes=views.spaced(plan.constant_bytes),
         ram=_ram(plan, caller_arena),
         time=_time(plan),
+        most=_most(plan),
         reentrant=_reentrant(caller_arena),
     )
     files = {
@@ -118,6 +120,7 @@ def generate(
         self_test=self_test,
         caller_arena=caller_arena,
         instructions=None if plan.instructions is None else float(plan.instructions.mean()),
+        most_instructions=plan.most,
     )
 
 
@@ -148,6 +151,14 @@ def _time(plan: Plan) -> str:
         return ""
     mean = views.spaced(round(float(found.mean())))
     return f"{mean} instructions, predicted for sample inputs and {prices.compiler}"
+
+
+def _most(plan: Plan) -> str:
+    """The same, whatever the input is."""
+    found, prices = plan.most, prices_of(plan.target.name)
+    if found is None or prices is None:
+        return ""
+    return f"{views.spaced(math.ceil(found))} instructions for any input, with {prices.compiler}"
 
 
 def _reentrant(caller_arena: bool) -> str:

@@ -99,7 +99,8 @@ class LibraryView:
     arena_parameter: str  # behind the others; "" where it is static
     constant_bytes: str
     ram: str
-    time: str  # "" where it is not known
+    time: str  # "" where it is not known, and so is the next
+    most: str
     reentrant: str  # a sentence
 
 

@@ -6,6 +6,7 @@ that they are true of; ``edgebnn bench prices`` makes the files. A CPU without o
 
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -14,20 +15,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.kernels.base import Kernel, Trips, Values, View
+from edgebnn.ir import ScoreVector, Tensor
+from edgebnn.kernels.base import Inputs, Kernel, Trips, Values, View
 from edgebnn.kernels.trips import UNKNOWN, special
 from edgebnn.targets.base import Cpu
 
 Counted = NDArray[np.float64]
 """(N,) instructions, one an input."""
+LIGHT = 60
+"""Instructions: a layer of less may be off by as much of a part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Instructions a trip, by its name, in the code of ``compiler``."""
+    """Instructions a trip, by its name, in the code of ``compiler``.
+
+    ``above`` is by how much layers took more than predicted, at most, as a part of that, by their
+    kernels.
+    """
 
     compiler: str
     of: Mapping[str, float]
+    above: Mapping[str, float]
 
     def sum(self, trips: Trips, inputs: int) -> Counted:
         """What ``trips`` take for each of ``inputs``.
@@ -35,10 +44,14 @@ class Prices:
         A name with brackets says what a part has beside the usual, and counts 0 if nobody has
         measured it.
         """
-        found = np.zeros(inputs)
+        return np.maximum(np.broadcast_to(self.each(trips), inputs), 1.0)
+
+    def each(self, trips: Trips) -> Counted:
+        """The same, of parts of a layer: for as many inputs as are counted, one where all are."""
+        found = np.zeros(1)
         for name, count in trips.items():
-            found += self.of.get(name, 0.0) * np.asarray(count, np.float64)
-        return np.maximum(found, 1.0)
+            found = found + self.of.get(name, 0.0) * np.asarray(count, np.float64)
+        return found
 
     def layer(
         self, kernel: Kernel, view: View, values: tuple[Values, ...], cpu: Cpu
@@ -48,6 +61,29 @@ class Prices:
             return None
         trips = kernel.trips(view, values, cpu)
         return None if UNKNOWN in trips else self.sum(trips, len(values[0]))
+
+    def most(self, kernel: Kernel, view: View, inputs: Inputs, cpu: Cpu) -> float | None:
+        """What a layer that reads tensors of these kinds takes at most; None: unknown.
+
+        Predictions are not exact, so it is raised by what layers of the kernel took more than was
+        predicted for them: the largest part of all layers that prices were fitted on.
+        """
+        if kernel.trips is None:
+            return None
+        if kernel.most is not None:
+            return self.raised(kernel.name, kernel.most(view, cpu, self.each))
+        found = self.layer(kernel, view, tuple(_zeros(one) for one in inputs), cpu)
+        return None if found is None else self.raised(kernel.name, float(found[0]))
+
+    def raised(self, name: str, predicted: float) -> float:
+        """The most that was counted where so many instructions were predicted."""
+        return predicted + self.above.get(name, 0.0) * (predicted + LIGHT)
+
+
+def _zeros(tensor: Tensor) -> Values:
+    """Values of a tensor for one input."""
+    assert not isinstance(tensor, ScoreVector)
+    return np.zeros((1, tensor.height, tensor.width, tensor.channels), np.int64)
 
 
 def network_trips(layers: int, scores: int) -> Trips:
@@ -68,10 +104,12 @@ def prices_of(target: str) -> Prices | None:
 def parse(text: str) -> Prices:
     """The content of a file of prices."""
     content: dict[str, Any] = json.loads(text)
-    return Prices(content["compiler"], content["instructions"])
+    return Prices(content["compiler"], content["instructions"], content["above"])
 
 
-def text(compiler: str, found: Mapping[str, float]) -> str:
+def text(known: Prices) -> str:
     """Prices as a file, a line each, so that a change is seen in review."""
-    rows = {name: round(price, 2) for name, price in found.items() if abs(price) >= 0.005}
-    return json.dumps({"compiler": compiler, "instructions": rows}, indent=1) + "\n"
+    rows = {name: round(price, 2) for name, price in known.of.items() if abs(price) >= 0.005}
+    above = {name: math.ceil(1000 * part) / 1000 for name, part in sorted(known.above.items())}
+    content = {"compiler": known.compiler, "instructions": rows, "above": above}
+    return json.dumps(content, indent=1) + "\n"

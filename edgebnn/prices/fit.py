@@ -8,7 +8,7 @@ times trips come closest to these counts, each in parts of itself.
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from edgebnn.errors import EdgebnnError, TooLarge
 from edgebnn.ir import sources
 from edgebnn.kernels.base import Trips
 from edgebnn.plan import Plan, plan
-from edgebnn.prices.networks import Subject, subject
+from edgebnn.prices import Prices
+from edgebnn.prices.networks import Subject, extremes, subject
 from edgebnn.targets import Target
 
 TARGETS = ("cortex-m4", "cortex-m0", "rv32imc")
@@ -32,7 +33,6 @@ _FIRST_CHECKED = 100_000  # numbers of networks that no price is fitted on
 _ROUNDS, _OFF = 8, 0.03  # rows that are off by so much count half
 _NOISE = 0.03  # of a count, that no trip explains
 _USUAL, _SPECIAL = 60.0, 4.0  # instructions of a trip, about: prices are drawn to 0 from there
-_LIGHT = 60  # instructions: a layer of less may be off by as much of a part
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +80,8 @@ def measured(
     for number in numbers:
         one = subject(number)
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(TooLarge):
-            found, compiler = counted(planned(one, target), one.inputs, Path(folder))
+            inputs = np.concatenate([one.inputs, extremes(one.network.input)])
+            found, compiler = counted(planned(one, target), inputs, Path(folder))
             rows += found
         progress(number)
     return rows, compiler
@@ -101,7 +102,7 @@ def solve(rows: Sequence[Row]) -> dict[str, float]:
     at = 0
     for row in rows:
         part = slice(at, at + len(row.counts))
-        weight: NDArray[Any] = 1 / (row.counts + _LIGHT)
+        weight: NDArray[Any] = 1 / (row.counts + prices.LIGHT)
         for name, trips in row.trips.items():
             if name in place:
                 matrix[part, place[name]] = weight * np.asarray(trips)
@@ -120,6 +121,16 @@ def solve(rows: Sequence[Row]) -> dict[str, float]:
     return dict(zip(names, (x / scale).tolist(), strict=True))
 
 
+def excess(rows: Sequence[Row], known: Prices) -> dict[str, float]:
+    """By how much of a part layers took more than predicted, by their kernels, at most."""
+    found: dict[str, float] = {}
+    for row in rows:
+        predicted = known.sum(row.trips, len(row.counts))
+        above = float(((row.counts - predicted) / (predicted + prices.LIGHT)).max())
+        found[row.what] = max(found.get(row.what, 0.0), above)
+    return found
+
+
 def fit(target: Target, progress: Callable[[int], None] = lambda _: None) -> str:
     """The text of the file of prices of ``target``.
 
@@ -127,8 +138,13 @@ def fit(target: Target, progress: Callable[[int], None] = lambda _: None) -> str
         EdgebnnError: there is no compiler, or no Unicorn.
     """
     rows, compiler = measured(target, range(NETWORKS), progress)
-    found = solve(rows)
-    return prices.text(f"{compiler} -O2", found)
+    return fitted(rows, f"{compiler} -O2")
+
+
+def fitted(rows: Sequence[Row], compiler: str) -> str:
+    """The text of the file of prices that fit ``rows`` best."""
+    known = Prices(compiler, solve(rows), {})
+    return prices.text(replace(known, above=excess(rows, known)))
 
 
 @dataclass(frozen=True, slots=True)
