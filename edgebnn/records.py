@@ -83,6 +83,7 @@ def targets(
             continue
         sizes = {"constant_bytes": known.constant_bytes, "ram_bytes": known.ram_bytes}
         counts = {"instructions": known.instructions, "most_instructions": known.most}
+        counts |= {"code_bytes": known.code_bytes, "stack_bytes": known.stack_bytes}
         found.append({"target": target.name, **sizes, **counts})
     return found
 

@@ -95,22 +95,25 @@ def target_table(
 ) -> Table:
     """Flash and RAM on every target, before any compiler runs, and instructions where predicted."""
     table = _table(
-        "Targets (exact; code and stack come on top)",
-        *("target", "flash constants", "static RAM", "instructions", "at most"),
+        "Targets (bytes; instructions)",
+        *("target", "constants", "RAM", "code", "stack", "instructions", "at most"),
     )
     for target in TARGETS.values():
         try:
             scheduled = plan(network, target, prefer, wishes=wishes, samples=samples)
         except EdgebnnError:  # of what the target has no kernel for, the others may have
-            table.add_row(target.name, _none(wishes), *"---")
+            table.add_row(target.name, _none(wishes), *"-----")
             continue
         known = cost(scheduled)
-        sizes = (counted(size, "byte") for size in (known.constant_bytes, known.ram_bytes))
+        constants, ram = spaced(known.constant_bytes), spaced(known.ram_bytes)
+        code, stack = (_predicted(n) for n in (known.code_bytes, known.stack_bytes))
         counts = (_predicted(count) for count in (known.instructions, known.most))
-        table.add_row(target.name, *sizes, *counts)
+        table.add_row(target.name, constants, ram, code, stack, *counts)
+    table.caption = "constants and RAM: exact; code: about; stack and at most: for any input, -O2"
     if samples is not None and len(samples):
-        table.caption = f"instructions: predicted, the mean of the {len(samples)} recorded samples"
-        table.caption += "; at most: for any input"
+        table.caption += (
+            f"; instructions: predicted, the mean of the {len(samples)} recorded samples"
+        )
     return table
 
 

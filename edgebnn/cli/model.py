@@ -261,9 +261,14 @@ def generate(
         return
     chosen = get_target(target)
     taken = library.arena_bytes + (library.constant_bytes if chosen.cpu.constants_in_ram else 0)
+    code, stack = "code", ""
+    if library.code_and_stack is not None:
+        code, frames = (spaced(math.ceil(size)) for size in library.code_and_stack)
+        code, stack = f"about {code} bytes of code", f", stack at most {frames} bytes"
     out.print(
-        f"flash {counted(library.constant_bytes, 'byte')} of constants plus code, "
-        f"static RAM {counted(taken, 'byte')}"
+        f"flash {counted(library.constant_bytes, 'byte')} of constants plus {code}, "
+        f"static RAM {counted(taken, 'byte')}{stack}",
+        soft_wrap=True,
     )
     if library.instructions is not None:
         out.print(

@@ -12,6 +12,7 @@ from edgebnn.codegen.model_view import model_view
 from edgebnn.codegen.names import check_prefix
 from edgebnn.codegen.prepare import Prepare, prepare_view
 from edgebnn.codegen.vector import class_names_path, class_names_view, vector_path, vector_view
+from edgebnn.cost import code_and_stack
 from edgebnn.data.columns import Column
 from edgebnn.errors import TooLarge
 from edgebnn.plan import Plan
@@ -93,6 +94,7 @@ def generate(
         ram=_ram(plan, caller_arena),
         time=_time(plan),
         most=_most(plan),
+        sizes=_sizes(plan),
         reentrant=_reentrant(caller_arena),
     )
     files = {
@@ -121,6 +123,7 @@ def generate(
         caller_arena=caller_arena,
         instructions=None if plan.instructions is None else float(plan.instructions.mean()),
         most_instructions=plan.most,
+        code_and_stack=code_and_stack(plan),
     )
 
 
@@ -159,6 +162,15 @@ def _most(plan: Plan) -> str:
     if found is None or prices is None:
         return ""
     return f"{views.spaced(math.ceil(found))} instructions for any input, with {prices.compiler}"
+
+
+def _sizes(plan: Plan) -> str:
+    """Code and stack; "" where nobody knows them."""
+    sizes = code_and_stack(plan)
+    if sizes is None:
+        return ""
+    code, stack = (views.spaced(math.ceil(size)) for size in sizes)
+    return f"about {code} bytes for an inference, and at most {stack} bytes of stack"
 
 
 def _reentrant(caller_arena: bool) -> str:

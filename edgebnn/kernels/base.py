@@ -95,8 +95,9 @@ class Kernel:
     values of the tensors that the ops read, and the CPU; :mod:`edgebnn.kernels.trips` says what it
     gives. None: nobody knows what the kernel takes. ``most`` takes a view, the CPU and what trips
     take there; it gives the instructions that no input exceeds. None: those of any input, since all
-    take the same trips. ``code`` says of a view how many bytes of code
-    stand for what others have in tables, about.
+    take the same trips. ``printed`` says of a view what its template prints once for each of
+    something, by names. ``code`` says of a view how many bytes of code stand for what others have
+    in tables, about.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Kernel:
     constant_time: bool = True
     trips: Callable[[Any, tuple[Values, ...], Cpu], Trips] | None = None
     most: Callable[[Any, Cpu, Price], float] | None = None
+    printed: Callable[[Any], Trips] = lambda _view: {}
     code: Callable[[Any], int] = lambda _view: 0
 
 

@@ -358,4 +358,5 @@ KERNEL = Kernel(
     constant_time=False,
     trips=trips,
     most=most,
+    printed=lambda view: {"conv_delta.digits": view.slices},
 )

@@ -31,7 +31,7 @@ from edgebnn.bits import Layout
 from edgebnn.ir import BoolArray, Conv, Ints, MaxPool, Op, Threshold
 from edgebnn.kernels.base import Inputs, Kernel, Table, Window, window
 from edgebnn.kernels.filter_tree import in_order, spanning_tree
-from edgebnn.kernels.tree_trips import most, trips
+from edgebnn.kernels.tree_trips import most, printed, trips
 from edgebnn.targets.base import Cpu
 
 _LANES = 32
@@ -417,5 +417,6 @@ KERNEL = Kernel(
     constant_time=False,
     trips=trips,
     most=most,
+    printed=printed,
     code=lambda view: _ADDITION_BYTES * view.additions,
 )

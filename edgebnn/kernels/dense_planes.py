@@ -380,4 +380,5 @@ KERNEL = Kernel(
     constant_time=False,
     trips=trips,
     most=most,
+    printed=lambda view: {"dense_planes.planes": view.bits},
 )

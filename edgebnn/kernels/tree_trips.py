@@ -57,6 +57,20 @@ def most(view: "ConvTree", cpu: Cpu, price: Price) -> float:
     return float(price(_strip_trips(view))[0] + view.out_height * view.pairs * pair)
 
 
+def printed(view: "ConvTree") -> Trips:
+    """The code of all filters; "places" are the words of a strip that it reads.
+
+    They are held at once, and so are the sums of taps, of which rows that are joined have two.
+    """
+    sums = [one for word in view.words for each in word.filters for one in each.sums]
+    terms = {term.word for one in sums for term in one.terms}
+    places = terms.union(*(one.words for one in view.totals))
+    return _window_trips(view) | {
+        "conv_tree.places": len(places),
+        "conv_tree.totals": len(view.totals),
+    }
+
+
 def _strip_trips(view: "ConvTree") -> Trips:
     s, w = view.strip, view.window
     tops = np.arange(view.out_height) * s.step - w.pad_top
