@@ -157,7 +157,7 @@ def test_info_shows_layers_accuracy_and_targets(trained: Path, tmp_path: Path) -
     for wanted in (f"{100 * accuracy:.2f} %", "8 x 8 x 1, 8 bits", "25 856", "dense3", "mlp-16k"):
         assert wanted in text
     for target in TARGETS:
-        assert re.search(rf"{target} .*[\d ]+ bytes", text)
+        assert re.search(rf"{target} +│ +\d[\d ]+ │ +\d[\d ]* │", text)
 
 
 def test_first_layer_is_a_choice(trained: Path, tmp_path: Path) -> None:
