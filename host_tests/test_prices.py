@@ -56,7 +56,7 @@ def test_predicted_is_counted(target: str, tmp_path: Path) -> None:
         network = lower(model)
         inputs = device_rows(random_inputs(model, 4, seed).numpy(), network.input.channels)
         found = fit.check(f"{seed}", plan(network, chosen), inputs, tmp_path / f"{seed}")
-        assert fits(found, 0.1)
+        assert fits(found, 0.13)
         errors.append(abs(found.error))
         assert errors[-1] < OFF, found
     assert np.median(errors) < 0.02, errors
