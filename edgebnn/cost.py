@@ -3,14 +3,20 @@
 from dataclasses import dataclass
 
 from edgebnn.ir import Conv, Dense, DepthwiseConv, Network, ScoreVector, fan_in, infer, tensors
+from edgebnn.kernels.base import Trips
 from edgebnn.plan import Plan
+from edgebnn.prices import network_parts, prices_of
+from edgebnn.prices.printed import printed, stacked
+
+_SPARE = 16  # bytes of stack that a layer may take more than all that prices were fitted on
 
 
 @dataclass(frozen=True, slots=True)
 class OpCost:
     """One op, or a run of ops with one kernel: weights in bits, constants in bytes, products.
 
-    ``instructions`` are the mean of those predicted for sample inputs; None where nobody can.
+    ``instructions`` are the mean of those predicted for sample inputs, ``most`` those that no input
+    exceeds; None where nobody can say it.
     """
 
     name: str
@@ -19,19 +25,59 @@ class OpCost:
     constant_bytes: int
     macs: int
     instructions: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Constants in flash and static RAM, both exact; code and stack come on top.
+    """Constants in flash and static RAM, both exact; what code there is, and the stack at most.
 
-    ``instructions`` are predicted, as those of ops, and those of all ops with what calls them.
+    ``instructions`` and ``most`` are those of ops, and those of all ops with what calls them.
     """
 
     constant_bytes: int
     ram_bytes: int  # the arena, and the constants where a CPU has them in RAM
     ops: tuple[OpCost, ...]
     instructions: float | None = None
+    most: float | None = None
+    code_bytes: float | None = None
+    stack_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """A layer, or what is beside all layers ("network"), by parts of its code and of its stack."""
+
+    kernel: str
+    code: Trips
+    stack: Trips
+
+
+def printed_parts(plan: Plan) -> list[Printed] | None:
+    """All that a library has, that beside the layers last; None: nobody knows what some have."""
+    found = []
+    for step in plan.steps:
+        there = printed(step.kernel, step.view, step.sources, plan.target.cpu)
+        if there is None:
+            return None
+        found.append(Printed(step.kernel.name, there, stacked(step.kernel, there)))
+    helpers = {helper for step in plan.steps for helper in step.view.helpers}
+    beside = network_parts(len(plan.steps), plan.network.num_classes, sorted(helpers))
+    return [*found, Printed("network", beside, beside)]
+
+
+def code_and_stack(plan: Plan) -> tuple[float, float] | None:
+    """Bytes of code for an inference, about, and of stack at most; None: nobody knows them."""
+    prices, there = prices_of(plan.target.name), printed_parts(plan)
+    if prices is None or there is None:
+        return None
+    code = [prices.code_of(one.kernel, one.code) for one in there]
+    stack = [prices.stack_of(one.kernel, one.stack) for one in there]
+    known = [(size, frame) for size, frame in zip(code, stack, strict=True) if size is not None]
+    frames = [frame for _, frame in known if frame is not None]
+    if len(frames) < len(there):
+        return None
+    return sum(size for size, _ in known), max(frames[:-1]) + frames[-1] + _SPARE
 
 
 def cost(plan: Plan) -> Cost:
@@ -50,13 +96,15 @@ def cost(plan: Plan) -> Cost:
         constants = sum(table.bytes for table in step.view.tables)
         name = " + ".join(op.name for op in step.ops)
         known = None if step.instructions is None else float(step.instructions.mean())
-        ops.append(OpCost(name, step.kernel.way, weight_bits, constants, macs, known))
+        most = plan.most_of(step)
+        ops.append(OpCost(name, step.kernel.way, weight_bits, constants, macs, known, most))
     ram = plan.arena_bytes
     if plan.target.cpu.constants_in_ram:
         ram += plan.constant_bytes
     whole = plan.instructions
     mean = None if whole is None else float(whole.mean())
-    return Cost(plan.constant_bytes, ram, tuple(ops), mean)
+    sizes = code_and_stack(plan) or (None, None)
+    return Cost(plan.constant_bytes, ram, tuple(ops), mean, plan.most, *sizes)
 
 
 def weight_bits(network: Network) -> int:

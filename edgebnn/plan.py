@@ -109,6 +109,25 @@ class Plan:
             found = found + step.instructions
         return found
 
+    @property
+    def most(self) -> float | None:
+        """Those that no input exceeds; None where nobody can say it."""
+        prices, found = prices_of(self.target.name), 0.0
+        for step in self.steps:
+            most = self.most_of(step)
+            if most is None or prices is None:
+                return None
+            found += most
+        trips = network_trips(len(self.steps), self.network.num_classes)
+        return found + prices.raised("network", float(prices.each(trips)[0])) if prices else None
+
+    def most_of(self, step: Step) -> float | None:
+        """The same, of a step."""
+        prices = prices_of(self.target.name)
+        if prices is None:
+            return None
+        return prices.most(step.kernel, step.view, step.sources, self.target.cpu)
+
 
 def place(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
     """Offsets in words for ``buffers``, and the size of the arena that holds them.

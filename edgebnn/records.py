@@ -61,6 +61,7 @@ def layers(scheduled: Plan) -> list[Record]:
             "constant_bytes": op.constant_bytes,
             "macs": op.macs,
             "instructions": op.instructions,
+            "most_instructions": op.most,
         }
         for op in cost(scheduled).ops
     ]
@@ -72,7 +73,7 @@ def targets(
     wishes: Wishes,
     samples: NDArray[np.uint8] | None = None,
 ) -> list[Record]:
-    """Flash constants, static RAM and predicted instructions on targets that have the kernels."""
+    """Flash constants, static RAM and instructions, predicted, on targets that have the kernels."""
     found: list[Record] = []
     for target in TARGETS.values():
         try:
@@ -81,7 +82,9 @@ def targets(
             found.append({"target": target.name, "error": str(error)})
             continue
         sizes = {"constant_bytes": known.constant_bytes, "ram_bytes": known.ram_bytes}
-        found.append({"target": target.name, **sizes, "instructions": known.instructions})
+        counts = {"instructions": known.instructions, "most_instructions": known.most}
+        counts |= {"code_bytes": known.code_bytes, "stack_bytes": known.stack_bytes}
+        found.append({"target": target.name, **sizes, **counts})
     return found
 
 

@@ -77,12 +77,13 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
 def layer_table(costs: Cost) -> Table:
     """Every op with its size and kernel."""
     table = _table(
-        "Layers", "op", "weights (bits)", "constants (bytes)", "MACs", "instructions", "kernel"
+        "Layers",
+        *("op", "weights (bits)", "constants (bytes)", "MACs", "instructions", "at most", "kernel"),
     )
     for op in costs.ops:
         numbers = (op.weight_bits, op.constant_bytes, op.macs)
         cells = (spaced(n) if n else "-" for n in numbers)
-        table.add_row(op.name, *cells, _predicted(op.instructions), op.kernel)
+        table.add_row(op.name, *cells, _predicted(op.instructions), _predicted(op.most), op.kernel)
     return table
 
 
@@ -94,22 +95,25 @@ def target_table(
 ) -> Table:
     """Flash and RAM on every target, before any compiler runs, and instructions where predicted."""
     table = _table(
-        "Targets (exact; code and stack come on top)",
-        *("target", "flash constants", "static RAM", "instructions"),
+        "Targets (bytes; instructions)",
+        *("target", "constants", "RAM", "code", "stack", "instructions", "at most"),
     )
     for target in TARGETS.values():
         try:
             scheduled = plan(network, target, prefer, wishes=wishes, samples=samples)
         except EdgebnnError:  # of what the target has no kernel for, the others may have
-            table.add_row(target.name, _none(wishes), "-", "-")
+            table.add_row(target.name, _none(wishes), *"-----")
             continue
         known = cost(scheduled)
-        sizes = (known.constant_bytes, known.ram_bytes)
-        table.add_row(
-            target.name, *(counted(size, "byte") for size in sizes), _predicted(known.instructions)
-        )
+        constants, ram = spaced(known.constant_bytes), spaced(known.ram_bytes)
+        code, stack = (_predicted(n) for n in (known.code_bytes, known.stack_bytes))
+        counts = (_predicted(count) for count in (known.instructions, known.most))
+        table.add_row(target.name, constants, ram, code, stack, *counts)
+    table.caption = "constants and RAM: exact; code: about; stack and at most: for any input, -O2"
     if samples is not None and len(samples):
-        table.caption = f"instructions: predicted, the mean of the {len(samples)} recorded samples"
+        table.caption += (
+            f"; instructions: predicted, the mean of the {len(samples)} recorded samples"
+        )
     return table
 
 

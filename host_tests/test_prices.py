@@ -30,6 +30,16 @@ def example(name: str) -> tuple[Network, np.ndarray]:
     return network, measure.recorded(content, network)
 
 
+def fits(found: fit.Checked, code_off: float) -> bool:
+    """No input takes more, the stack is large enough, and code is about as said."""
+    assert found.most is not None
+    assert found.sizes is not None
+    code, stack = found.sizes
+    assert found.largest <= found.most
+    assert found.stack_bytes <= stack
+    return abs(code - found.code_bytes) < code_off * found.code_bytes + 30
+
+
 @pytest.mark.parametrize("target", fit.TARGETS)
 def test_predicted_is_counted(target: str, tmp_path: Path) -> None:
     """Instructions of example models within 2.5 %; of random networks half of them within 2 %."""
@@ -39,19 +49,21 @@ def test_predicted_is_counted(target: str, tmp_path: Path) -> None:
         scheduled = plan(network, chosen, samples=samples)
         found = fit.check(name, scheduled, samples[:6], tmp_path / name)
         assert abs(found.error) < 0.025, found
+        assert fits(found, 0.04)
     errors = []
     for seed in range(5):
         model = random_model(seed)
         network = lower(model)
         inputs = device_rows(random_inputs(model, 4, seed).numpy(), network.input.channels)
         found = fit.check(f"{seed}", plan(network, chosen), inputs, tmp_path / f"{seed}")
+        assert fits(found, 0.13)
         errors.append(abs(found.error))
         assert errors[-1] < OFF, found
     assert np.median(errors) < 0.02, errors
 
 
 def counted(scheduled: Plan, samples: np.ndarray, folder: Path) -> float:
-    rows, _ = fit.counted(scheduled, samples, folder)
+    rows, _, _ = fit.counted(scheduled, samples, folder)
     return sum(float(row.counts.mean()) for row in rows)
 
 
@@ -181,7 +193,10 @@ def test_commands_say_it(tmp_path: Path) -> None:
     text = output_here(tmp_path, "generate", model, "-o", "lib", "--ram", "8k")
     said = re.search(r"([\d ]+) instructions an inference are predicted", text)
     assert said
+    most = re.search(r"at most ([\d ]+) instructions for any input", text)
+    assert most
     source = (tmp_path / "lib" / "src" / "fashion_mlp.c").read_text()
+    assert f" * at most   {most[1]} instructions for any input, with arm-none-eabi-gcc" in source
     assert f" * time      {said[1].strip()} instructions, predicted for sample inputs" in source
     assert re.search(r"/\* [\d ]+ instructions on sample inputs, [\d ]+ by rows \*/", source)
     message = mistake(tmp_path, "info", model, "--ram", "much")

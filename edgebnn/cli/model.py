@@ -1,5 +1,6 @@
 """Commands on one model file, and the targets that it can be emitted for."""
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated
@@ -64,7 +65,8 @@ def info(
 ) -> None:
     """Show layers, bits, accuracy, and flash, RAM and instructions on every target.
 
-    Instructions are predicted, for the sample inputs that the model file has and for -O2.
+    Instructions are predicted, for the sample inputs that the model file has and for -O2, and how
+    many it are at most, whatever the input.
     """
     from edgebnn import records, report
     from edgebnn.cost import cost
@@ -259,14 +261,23 @@ def generate(
         return
     chosen = get_target(target)
     taken = library.arena_bytes + (library.constant_bytes if chosen.cpu.constants_in_ram else 0)
+    code, stack = "code", ""
+    if library.code_and_stack is not None:
+        code, frames = (spaced(math.ceil(size)) for size in library.code_and_stack)
+        code, stack = f"about {code} bytes of code", f", stack at most {frames} bytes"
     out.print(
-        f"flash {counted(library.constant_bytes, 'byte')} of constants plus code, "
-        f"static RAM {counted(taken, 'byte')}"
+        f"flash {counted(library.constant_bytes, 'byte')} of constants plus {code}, "
+        f"static RAM {counted(taken, 'byte')}{stack}",
+        soft_wrap=True,
     )
     if library.instructions is not None:
         out.print(
             f"{spaced(round(library.instructions))} instructions an inference are predicted, the "
             "mean of the model's sample inputs"
+        )
+    if library.most_instructions is not None:
+        out.print(
+            f"at most {spaced(math.ceil(library.most_instructions))} instructions for any input"
         )
     sizes = (
         ("flash", chosen.flash, library.constant_bytes),

@@ -42,7 +42,8 @@ def bench_prices(
             write_text(path, text)
             out.print(str(path))
         return
-    rows: list[tuple[str, ...]] = [("network", "target", "predicted", "counted", "off by")]
+    head = ("network", "target", "predicted", "counted", "off by", "at most", "largest")
+    rows: list[tuple[str, ...]] = [(*head, "code", "is", "stack at most", "is")]
     for one in chosen:
         found = list(fit.checks(one, check))
         for model in models or []:
@@ -53,7 +54,13 @@ def bench_prices(
                 found.append(fit.check(model.stem, scheduled, inputs, folder))
         for row in found:
             counts = (f"{round(row.predicted)}", f"{round(row.counted)}")
-            rows.append((row.name, row.target, *counts, f"{100 * row.error:+.2f} %"))
+            most = "-" if row.most is None else f"{round(row.most)}"
+            code, stack = (
+                ("-", "-") if row.sizes is None else (f"{round(one)}" for one in row.sizes)
+            )
+            bounds = (f"{100 * row.error:+.2f} %", most, f"{round(row.largest)}")
+            sizes = (code, f"{row.code_bytes}", stack, f"{row.stack_bytes}")
+            rows.append((row.name, row.target, *counts, *bounds, *sizes))
     out.print(markdown(rows))
 
 

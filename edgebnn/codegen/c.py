@@ -1,5 +1,6 @@
 """The C renderer: a plan goes in, the text of a C99 library comes out; nothing is written."""
 
+import math
 from collections.abc import Sequence
 
 from edgebnn import ir
@@ -11,6 +12,7 @@ from edgebnn.codegen.model_view import model_view
 from edgebnn.codegen.names import check_prefix
 from edgebnn.codegen.prepare import Prepare, prepare_view
 from edgebnn.codegen.vector import class_names_path, class_names_view, vector_path, vector_view
+from edgebnn.cost import code_and_stack
 from edgebnn.data.columns import Column
 from edgebnn.errors import TooLarge
 from edgebnn.plan import Plan, step_words
@@ -94,6 +96,8 @@ def generate(
         constant_bytes=views.spaced(plan.constant_bytes),
         ram=_ram(plan, caller_arena),
         time=_time(plan),
+        most=_most(plan),
+        sizes=_sizes(plan),
         reentrant=_reentrant(caller_arena),
     )
     files = {
@@ -121,6 +125,8 @@ def generate(
         self_test=self_test,
         caller_arena=caller_arena,
         instructions=None if plan.instructions is None else float(plan.instructions.mean()),
+        most_instructions=plan.most,
+        code_and_stack=code_and_stack(plan),
     )
 
 
@@ -151,6 +157,23 @@ def _time(plan: Plan) -> str:
         return ""
     mean = views.spaced(round(float(found.mean())))
     return f"{mean} instructions, predicted for sample inputs and {prices.compiler}"
+
+
+def _most(plan: Plan) -> str:
+    """The same, whatever the input is."""
+    found, prices = plan.most, prices_of(plan.target.name)
+    if found is None or prices is None:
+        return ""
+    return f"{views.spaced(math.ceil(found))} instructions for any input, with {prices.compiler}"
+
+
+def _sizes(plan: Plan) -> str:
+    """Code and stack; "" where nobody knows them."""
+    sizes = code_and_stack(plan)
+    if sizes is None:
+        return ""
+    code, stack = (views.spaced(math.ceil(size)) for size in sizes)
+    return f"about {code} bytes for an inference, and at most {stack} bytes of stack"
 
 
 def _reentrant(caller_arena: bool) -> str:

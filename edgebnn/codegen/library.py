@@ -15,9 +15,11 @@ class Library:
     :func:`header_path` and defined in :func:`source_path`, which are in ``files`` whatever package
     the library is in. ``constant_bytes`` and ``arena_bytes`` are what the plan says the linked
     constants and the static scratch memory come to. ``layers`` are the C functions of the plan's
-    steps, in order. ``instructions`` are the mean of those predicted for sample inputs, None where
-    nobody can. With ``prepare`` there is ``<name>_prepare``, with ``self_test``
-    ``<name>_intact``, too; with ``caller_arena`` the caller gives the scratch memory.
+    steps, in order. ``instructions`` are the mean of those predicted for sample inputs,
+    ``most_instructions`` what no input exceeds, and ``code_and_stack`` bytes of code for an
+    inference, about, and of stack, at most; None where nobody can say it. With ``prepare``
+    there is ``<name>_prepare``, with ``self_test`` ``<name>_intact``, too; with ``caller_arena``
+    the caller gives the scratch memory.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Library:
     self_test: bool = False
     caller_arena: bool = False
     instructions: float | None = None
+    most_instructions: float | None = None
+    code_and_stack: tuple[float, float] | None = None
 
 
 def header_path(name: str) -> str:

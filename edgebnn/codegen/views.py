@@ -108,7 +108,9 @@ class LibraryView:
     arena_parameter: str  # behind the others; "" where it is static
     constant_bytes: str
     ram: str
-    time: str  # "" where it is not known
+    time: str  # "" where it is not known, and so are the next two
+    most: str
+    sizes: str
     reentrant: str  # a sentence
 
 

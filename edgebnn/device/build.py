@@ -105,6 +105,7 @@ def build_firmware(
     optimize: str = "-O2",
     compiler: Compiler | None = None,
     runtime: bool = False,
+    extra: tuple[str, ...] = (),
 ) -> Image:
     """Build ``library`` into a bare-metal image for ``machine``, that of the first emulator.
 
@@ -112,7 +113,8 @@ def build_firmware(
     ``templates/harness``); Unicorn calls the library's functions in it. With gcc it is linked
     without any library at all, so a model that needs libc or libgcc fails to link; clang brings
     its own runtime along, so ask :func:`elf.undefined_symbols`. With ``runtime`` libgcc is linked,
-    for code that is not a model. All files go into ``directory``, which is created.
+    for code that is not a model. ``extra`` are flags for the library alone. All files go into
+    ``directory``, which is created.
 
     Raises:
         EdgebnnError: no machine, no compiler, or the library does not compile clean under
@@ -140,7 +142,7 @@ def build_firmware(
     objects = (directory / _MODEL_OBJECT, directory / "main.o")
     including = (*flags, *toolchain.FREESTANDING, f"-I{model.parent}")
     dialect = target.toolchain.dialect if isinstance(target.toolchain, Cross) else ()
-    toolchain.compile_object(compiler, model, objects[0], including, dialect=dialect)
+    toolchain.compile_object(compiler, model, objects[0], (*including, *extra), dialect=dialect)
     # The model goes without the start-up flags: its users compile without them.
     startup = toolchain.startup_flags(compiler)
     including = (*including, *startup)

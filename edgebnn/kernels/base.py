@@ -44,6 +44,8 @@ Values = NDArray[np.int64]
 """(N, height, width, channels): what a tensor is for each of N inputs of the network."""
 Trips = dict[str, Any]
 """How often parts of a kernel run, by their names: a number, or (N,) one an input."""
+Price = Callable[[Trips], NDArray[np.float64]]
+"""(N,) instructions that trips take."""
 
 
 _SIZES = {
@@ -111,8 +113,11 @@ class Kernel:
     it ``pays``; where its way is preferred nobody asks. All inputs take the same time where it is
     ``constant_time``: no branch and no trip of a loop depends on them. ``trips`` takes a view, the
     values of the tensors that the ops read, and the CPU; :mod:`edgebnn.kernels.trips` says what it
-    gives. None: nobody knows what the kernel takes. ``code`` says of a view how many bytes of code
-    stand for what others have in tables, about. ``reading`` is how it reads bits.
+    gives. None: nobody knows what the kernel takes. ``most`` takes a view, the CPU and what trips
+    take there; it gives the instructions that no input exceeds. None: those of any input, since all
+    take the same trips. ``printed`` says of a view what its template prints once for each of
+    something, by names. ``code`` says of a view how many bytes of code stand for what others have
+    in tables, about. ``reading`` is how it reads bits.
     """
 
     name: str
@@ -125,6 +130,8 @@ class Kernel:
     pays: Callable[[Any], bool] = lambda _view: True
     constant_time: bool = True
     trips: Callable[[Any, tuple[Values, ...], Cpu], Trips] | None = None
+    most: Callable[[Any, Cpu, Price], float] | None = None
+    printed: Callable[[Any], Trips] = lambda _view: {}
     code: Callable[[Any], int] = lambda _view: 0
     reading: Reading = Reading.OWN
 

@@ -22,11 +22,12 @@ are inverted before, which is one of weights and thresholds here, and after it.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgebnn.bits import Layout, pack
 from edgebnn.ir import Conv, MaxPool, Op
 from edgebnn.kernels import trips as parts
-from edgebnn.kernels.base import Inputs, Kernel, Table, Trips, Values, Window
+from edgebnn.kernels.base import Inputs, Kernel, Price, Table, Trips, Values, Window
 from edgebnn.kernels.columns import (
     BLOCK,
     COLUMN_BYTES,
@@ -202,7 +203,7 @@ def trips(view: ConvDelta, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     sides = ((0, 0), (w.pad_top, w.pad_bottom), (0, 0), (0, 0))
     rows = np.pad(bits, sides, constant_values=bool(view.ones))
     above = np.pad(rows, ((0, 0), (1, 0), (0, 0), (0, 0)), constant_values=bool(view.ones))[:, :-1]
-    inner = replace(s, window=replace(w, pad_top=0, pad_bottom=0))
+    inner = _across(s)
     added = in_strips((rows & ~above).sum(axis=3), inner)
     taken = in_strips((above & ~rows).sum(axis=3), inner)
     first_added = in_strips((rows & (not view.ones)).sum(axis=3), inner)[:, :, :tall]
@@ -271,28 +272,84 @@ def trips(view: ConvDelta, values: tuple[Values, ...], cpu: Cpu) -> Trips:
 def _window_trips(view: ConvDelta, added: Counts, taken: Counts, number: Counts) -> Trips:
     """Of one window of each strip, with so many entries in its lists and so many set bits."""
     words = view.strips.out_words
-    lists = [one + -one % 4 for one in (added, taken)]
     moves = (added > 0) | (taken > 0)
     moved = words * parts.per_input(moves)
-    pairs = [words * parts.per_input(-(-one // BLOCK)) for one in lists]
-    limits = view.least + (number >> 1)
-    below = np.zeros_like(limits)
-    for digit in range(view.slices):
-        below = below + (limits >> digit & 1)
-    found: Trips = {
-        "conv_delta.move": moved,
-        f"conv_delta.move[{view.slices}]": moved,
-        "conv_delta.move.digit": moved * view.slices,
-        "conv_delta.move.limit": words * parts.per_input(below * moves),
-        "add_lists": moved,
-        "conv_delta.carry": pairs[0],
-        "conv_delta.borrow": pairs[1],
-        "conv_delta.digit": (view.slices - 5) * (pairs[0] + pairs[1]),
-    }
+    below = parts.below(view.least + (number >> 1), view.slices)
+    return parts.total(
+        {
+            "conv_delta.move": moved,
+            f"conv_delta.move[{view.slices}]": moved,
+            "conv_delta.move.digit": moved * view.slices,
+            "conv_delta.move.limit": words * parts.per_input(below * moves),
+            "add_lists": moved,
+        },
+        _list_trips(view, added, "conv_delta.carry"),
+        _list_trips(view, taken, "conv_delta.borrow"),
+    )
+
+
+def _list_trips(view: ConvDelta, listed: Counts, pair: str) -> Trips:
+    """Of adding a list of each strip to the counters; ``pair`` is what a block of it leaves."""
+    words, whole = view.strips.out_words, listed + -listed % 4
+    pairs = words * parts.per_input(-(-whole // BLOCK))
+    found: Trips = {pair: pairs, "conv_delta.digit": (view.slices - 5) * pairs}
     for columns in (16, 12, 8, 4):
-        blocks = [one // 16 if columns == 16 else one % 16 == columns for one in lists]
-        found[f"add_lists.block{columns}"] = words * sum(parts.per_input(one) for one in blocks)
+        blocks = whole // 16 if columns == 16 else whole % 16 == columns
+        found[f"add_lists.block{columns}"] = words * parts.per_input(blocks)
     return found
+
+
+def most(view: ConvDelta, cpu: Cpu, price: Price) -> float:
+    """At most all bits of a row differ from those of the row above it, as in stripes across.
+
+    So no list is longer, none is moved more often or sooner. What a window adds up may take more
+    with an entry less, or if entries are shared out otherwise between the two lists: of all that
+    there can be the dearest is taken.
+    """
+    s, w = view.strips, view.window
+    size = (1, w.height, w.width, s.channels)
+    blank = trips(view, (np.full(size, 1 if view.ones else -1),), cpu)  # as it is outside
+    line = in_strips(np.full((1, 1, w.width), s.channels), _across(s))[0]  # bits of a row
+    place = np.arange(s.rows + w.kernel_height - 1) - w.pad_top
+    caps = line * ((place >= 0) & (place <= w.height))  # the row below the image differs as well
+    listed, moves, moved = 0, 0, 0
+    # Set bits of the first window are listed, then where its rows differ: most if rows take turns.
+    first = min(w.height, w.kernel_height - w.pad_top)
+    listed += (line * (first + (first - 1) // 2)).sum() + caps[:, w.pad_top + first :].sum()
+    used = caps[:, : w.kernel_height].sum(axis=1)
+    entries = [used]
+    for row in range(1, s.rows):
+        live = caps[:, row : row + w.kernel_height - 1].sum(axis=1)
+        full = view.capacity - used < view.room
+        moves, moved = moves + int(full.sum()), moved + int((live * full).sum())
+        used = np.where(full, live, used) + caps[:, row + w.kernel_height - 1]
+        entries.append(live + caps[:, row + w.kernel_height - 1])
+    changes = {"list_changes.bit": listed, "drop_row.move": moves, "drop_row.moved": moved}
+    return float(price(blank | changes)[0] + _dearest(view, price)[np.stack(entries)].sum())
+
+
+def _across(s: Strips) -> Strips:
+    """The same strips, without rows above and below the image."""
+    return replace(s, window=replace(s.window, pad_top=0, pad_bottom=0))
+
+
+def _dearest(view: ConvDelta, price: Price) -> NDArray[np.float64]:
+    """What a window takes beside its list, at most, by how many entries its lists may have."""
+    number = np.arange(view.inputs + 1)[:, None]
+    none, one = np.zeros((1, 1), np.int64), np.ones((1, 1), np.int64)
+    added, taken = (
+        price(_list_trips(view, number, f"conv_delta.{pair}")) for pair in ("carry", "borrow")
+    )
+    beside = price(_window_trips(view, one, none, none + number)).max() - added[1]
+    # Sixteen entries cost the same wherever they are, so one list has all but a few.
+    few = number[:BLOCK]
+    rest = number[:, 0] - few
+    there = np.where(
+        rest < 0, -np.inf, np.maximum(added[few] + taken[rest], added[rest] + taken[few])
+    )
+    each = np.maximum(there.max(axis=0) + beside, 0)
+    each[0] = 0
+    return np.asarray(np.maximum.accumulate(each))
 
 
 KERNEL = Kernel(
@@ -305,4 +362,6 @@ KERNEL = Kernel(
     pays=pays,
     constant_time=False,
     trips=trips,
+    most=most,
+    printed=lambda view: {"conv_delta.digits": view.slices},
 )

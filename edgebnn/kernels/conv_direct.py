@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgebnn.bits import Layout, pack, words
 from edgebnn.ir import Conv, MaxPool, Op
 from edgebnn.kernels import trips as parts
-from edgebnn.kernels.base import Inputs, Kernel, Table, Trips, Values, Window
+from edgebnn.kernels.base import Inputs, Kernel, Price, Table, Trips, Values, Window
 from edgebnn.kernels.columns import (
     COLUMN_BYTES,
     LANES,
@@ -35,6 +35,7 @@ from edgebnn.kernels.columns import (
     strips_conv,
 )
 from edgebnn.kernels.pixels import own_table
+from edgebnn.kernels.trips import Counts
 from edgebnn.targets.base import Cpu
 
 _BLOCK = 8  # columns: a list has whole blocks
@@ -200,7 +201,7 @@ def trips(view: ConvDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     s, w = view.strips, view.window
     bits = parts.is_set(values[0])
     set_bits = in_strips(bits.sum(axis=3), s)
-    fours = in_strips(parts.nibbles(parts.in_words(bits, s.pixel.bits)), s)
+    steps = in_strips(parts.steps(parts.in_words(bits, s.pixel.bits), cpu), s)
     pixels = in_strips(np.ones((1, w.height, w.width), np.int64), s)
     inside = (np.arange(-w.pad_top, w.height + w.pad_bottom) >= 0) & (
         np.arange(-w.pad_top, w.height + w.pad_bottom) < w.height
@@ -211,7 +212,7 @@ def trips(view: ConvDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     sides = f"{'left' * bool(w.pad_left)}{'right' * bool(w.pad_right)}"
     sides += "pieces" * (not s.in_one_piece)
     found: Trips = {}
-    columns, limits = [], []
+    columns = []
     moved, moves, slot = np.zeros(len(bits), np.int64), np.zeros(len(bits), np.int64), 0
     for row in range(s.rows):
         top = row * w.stride_y
@@ -239,19 +240,13 @@ def trips(view: ConvDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
                     calls * y,
                     int(pixels[0, :, top + ky].sum()) * s.pixel.words,
                     parts.per_input(set_bits[:, :, top + ky]),
-                    parts.per_input(fours[:, :, top + ky]),
+                    parts.per_input(steps[:, :, top + ky]),
                     cpu,
                 ),
             )
         listed = end - begin
         columns.append(listed)
-        limits.append(view.least + listed // 2)
     listed = np.stack(columns, axis=1).reshape(len(bits), -1)
-    whole = listed + (listed % 2 == 0)
-    pads = -whole % _BLOCK
-    reach = parts.columns_reach(
-        whole + pads, view.slices, np.stack(limits, 1).reshape(len(bits), -1)
-    )
     windows = s.rows * s.columns
     return parts.total(
         {
@@ -260,15 +255,43 @@ def trips(view: ConvDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
             "conv_direct.window": windows,
             f"conv_direct{kind}": windows,
             "conv_direct.kinds": windows * (view.kinds > 1),
-            "conv_direct.even": parts.per_input(listed % 2 == 0),
-            "conv_direct.pad": parts.per_input(pads),
             "conv_direct.move": moves,
             "conv_direct.moved": moved,
         },
         found,
-        parts.times(reach, s.out_words),
+        _window_trips(view, listed),
         result_trips(s, view.all_set, "conv_direct"),
     )
+
+
+def _window_trips(view: ConvDirect, listed: Counts) -> Trips:
+    """Of adding up what (N, windows) list."""
+    whole = listed + (listed % 2 == 0)
+    pads = -whole % _BLOCK
+    reach = parts.columns_reach(whole + pads, view.slices, view.least + listed // 2)
+    return {
+        "conv_direct.even": parts.per_input(listed % 2 == 0),
+        "conv_direct.pad": parts.per_input(pads),
+        **parts.times(reach, view.strips.out_words),
+    }
+
+
+def most(view: ConvDirect, cpu: Cpu, price: Price) -> float:
+    """An input of set bits alone lists the most, and moves the most in its lists.
+
+    What it adds up may take more with a column less: of all numbers up to what a window has inside
+    the image the dearest one is taken.
+    """
+    s, w = view.strips, view.window
+    size = (1, w.height, w.width, s.channels)
+    full = trips(view, (np.ones(size, np.int64),), cpu)
+    there = in_strips(np.full(size[:-1], s.channels, np.int64), s)[0]
+    tops = [row * w.stride_y for row in range(s.rows)]
+    inside = np.stack([there[:, top : top + w.kernel_height].sum(axis=1) for top in tops])
+    added_up = _window_trips(view, inside.reshape(1, -1))
+    rest = {name: count for name, count in full.items() if name not in added_up}
+    each = price(_window_trips(view, np.arange(view.inputs + 1)[:, None]))
+    return float(price(rest)[0] + np.maximum.accumulate(each)[inside].sum())
 
 
 KERNEL = Kernel(
@@ -281,4 +304,5 @@ KERNEL = Kernel(
     pays=pays,
     constant_time=False,
     trips=trips,
+    most=most,
 )

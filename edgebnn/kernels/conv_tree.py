@@ -32,7 +32,7 @@ from edgebnn.ir import Bits, BoolArray, Conv, Ints, MaxPool, Op, Threshold, infe
 from edgebnn.kernels.base import Inputs, Kernel, Table, Window, window
 from edgebnn.kernels.filter_tree import in_order, spanning_tree
 from edgebnn.kernels.pixels import BitPixel, bit_pixel
-from edgebnn.kernels.tree_trips import trips
+from edgebnn.kernels.tree_trips import most, printed, trips
 from edgebnn.targets.base import Cpu
 
 _LANES = 32
@@ -445,5 +445,7 @@ KERNEL = Kernel(
     rank=-1,
     constant_time=False,
     trips=trips,
+    most=most,
+    printed=printed,
     code=lambda view: _ADDITION_BYTES * view.additions,
 )

@@ -23,7 +23,7 @@ import numpy as np
 from edgebnn.bits import Layout, image_words, pack, words
 from edgebnn.ir import Bits, Dense, Op, Threshold, fan_in
 from edgebnn.kernels import trips as parts
-from edgebnn.kernels.base import Inputs, Kernel, Reading, Table, Trips, Values
+from edgebnn.kernels.base import Inputs, Kernel, Price, Reading, Table, Trips, Values
 from edgebnn.kernels.columns import (
     COLUMN_BYTES,
     LANES,
@@ -33,6 +33,7 @@ from edgebnn.kernels.columns import (
     lane_limits,
 )
 from edgebnn.kernels.pixels import BitPixel, bit_pixel
+from edgebnn.kernels.trips import Counts
 from edgebnn.targets.base import Cpu
 
 _BLOCK = 8  # columns: a list has whole blocks
@@ -169,7 +170,12 @@ def trips(view: DenseColumns, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     bits = parts.is_set(values[0]).reshape(len(values[0]), view.pixels, -1)
     flip = bits.sum(axis=(1, 2)) > view.half
     row_words = parts.in_words(bits ^ flip[:, None, None], view.pixel.bits)
-    listed = row_words.sum(axis=(1, 2, 3))
+    steps = parts.steps(row_words, cpu).sum(axis=1)
+    return _listed_trips(view, row_words.sum(axis=(1, 2, 3)), steps, cpu)
+
+
+def _listed_trips(view: DenseColumns, listed: Counts, steps: Counts, cpu: Cpu) -> Trips:
+    """Of inputs that list so many bits, found in so many steps."""
     columns = listed + (listed % 2 == 0)
     whole = columns + -columns % _BLOCK
     several = view.pixels > 1
@@ -182,18 +188,19 @@ def trips(view: DenseColumns, values: tuple[Values, ...], cpu: Cpu) -> Trips:
             "dense_columns.pad": whole - columns,
             "dense_columns.word": view.out_words * (view.out_words > 1),
         },
-        parts.list_columns(
-            view.pixels,
-            view.pixels * view.pixel.words,
-            listed,
-            parts.nibbles(row_words).sum(axis=1),
-            cpu,
-        ),
+        parts.list_columns(view.pixels, view.pixels * view.pixel.words, listed, steps, cpu),
         parts.times(
             parts.columns_reach(whole[:, None], view.slices, view.least + listed[:, None] // 2),
             view.out_words,
         ),
     )
+
+
+def most(view: DenseColumns, cpu: Cpu, price: Price) -> float:
+    """An input lists up to half of its bits: what each number of them takes."""
+    steps = parts.most_steps(view.inputs // view.pixels, view.pixel.bits, view.pixels, cpu)
+    listed = np.arange(view.half + 1)
+    return float(price(_listed_trips(view, listed, steps[listed], cpu)).max())
 
 
 KERNEL = Kernel(
@@ -207,4 +214,5 @@ KERNEL = Kernel(
     constant_time=False,
     trips=trips,
     reading=Reading.ROW,
+    most=most,
 )

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgebnn.bits import Layout, pack, words
 from edgebnn.ir import Dense, Ints, Op, Threshold, dot_bound, fan_in
 from edgebnn.kernels import trips as parts
-from edgebnn.kernels.base import Inputs, Kernel, Table, Trips, Values
+from edgebnn.kernels.base import Inputs, Kernel, Price, Table, Trips, Values
 from edgebnn.kernels.columns import (
     BLOCK,
     COLUMN_BYTES,
@@ -34,6 +34,7 @@ from edgebnn.kernels.columns import (
     bit_places,
     column_table,
 )
+from edgebnn.kernels.trips import Counts
 from edgebnn.targets.base import Cpu
 
 #: So many columns can be listed before the first are added. With more, sums are touched less often,
@@ -217,23 +218,25 @@ def trips(view: DensePlanes, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     weights = _weights(view)
     each = [_input_trips(view, weights, row) for row in rows]
     found: Trips = {name: np.array([one[name] for one in each]) for name in each[0]}
+    return parts.total(found, _fixed_trips(view))
+
+
+def _fixed_trips(view: DensePlanes) -> Trips:
+    """What all inputs have in common."""
     tail = view.tail > 0
-    return parts.total(
-        found,
-        {
-            "dense_planes": 1,
-            "dense_planes.transpose": view.whole_words * (view.whole_words > 1) + tail,
-            "dense_planes.single": view.whole_words == 1,
-            "dense_planes.plane": view.bits * view.row_words,
-            "dense_planes.tail": tail,
-            "dense_planes.tail_input": view.tail,
-            "dense_planes.zero": view.begun_words,
-            "dense_planes.digit": view.bits + 1,
-            "dense_planes.digit_word": (view.bits + 1) * view.out_words,
-            "sums_reach": view.out_words,
-            "sums_reach.digit": view.out_words * view.digits,
-        },
-    )
+    return {
+        "dense_planes": 1,
+        "dense_planes.transpose": view.whole_words * (view.whole_words > 1) + tail,
+        "dense_planes.single": view.whole_words == 1,
+        "dense_planes.plane": view.bits * view.row_words,
+        "dense_planes.tail": tail,
+        "dense_planes.tail_input": view.tail,
+        "dense_planes.zero": view.begun_words,
+        "dense_planes.digit": view.bits + 1,
+        "dense_planes.digit_word": (view.bits + 1) * view.out_words,
+        "sums_reach": view.out_words,
+        "sums_reach.digit": view.out_words * view.digits,
+    }
 
 
 def _weights(view: DensePlanes) -> NDArray[np.float32]:
@@ -258,8 +261,8 @@ def _input_trips(
         left = (left - digits) >> 1
         plus = (digits > 0).reshape(-1, LANES).sum(axis=1)
         minus = (digits < 0).reshape(-1, LANES).sum(axis=1)
-        room = 2 * (view.planes_at + p * view.row_words - p * view.out_words - view.digit_words)
-        spare, word = view.spare + room // 4, 0
+        room, spare = _room(view, p)
+        word = 0
         while word < view.row_words:
             added, taken, first = 0, 0, LANES * word
             found["list_digits"] += 1
@@ -272,6 +275,12 @@ def _input_trips(
         found["list_digits.word"] += view.row_words
         found["list_digits.bit"] += int(plus.sum() + minus.sum())
     return {name: found[name] for name in _GO}
+
+
+def _room(view: DensePlanes, p: int) -> tuple[int, int]:
+    """Entries between sums and planes at digit p, and those that are free when a word is listed."""
+    room = 2 * (view.planes_at + p * view.row_words - p * view.out_words - view.digit_words)
+    return room, view.spare + room // 4
 
 
 def _go(
@@ -301,6 +310,65 @@ def _go(
     return change
 
 
+def most(view: DensePlanes, cpu: Cpu, price: Price) -> float:
+    """Two digits in turn have no more entries than there are inputs, as one of each is 0.
+
+    The dearest of all numbers of entries that this leaves, from the highest digit to the lowest.
+    """
+    numbers = np.arange(view.inputs + 1)
+    word = {"list_digits.word": view.row_words * (view.bits + 1)}
+    above = np.zeros(
+        len(numbers)
+    )  # what this digit and those above take, if it has so many or less
+    for p in range(view.bits, -1, -1):
+        above = np.maximum.accumulate(_digit_most(view, p, price) + above[::-1])
+    return float(price(_fixed_trips(view) | word)[0] + above[-1])
+
+
+def _digit_most(view: DensePlanes, p: int, price: Price) -> NDArray[np.float64]:
+    """What a digit takes at most, by how many entries it has.
+
+    A go ends when a number of them are listed, with up to a word more. Shared out between both
+    lists they are as dear as can be: sixteen of them cost the same wherever they are, so one list
+    has all but a few.
+    """
+    room, spare = _room(view, p)
+    full = room - spare + 1
+    longest = min(view.inputs, full - 1 + LANES)
+    listed = np.arange(longest + 1)[:, None]
+    few = np.arange(BLOCK if p < view.bits else 1)  # the highest digit is never -1
+    ends = np.concatenate([np.minimum(few, listed), np.maximum(listed - few, 0)], axis=1)
+    each = price(_go_trips(view, ends.ravel(), (listed - ends).ravel()))
+    go = each.reshape(ends.shape).max(axis=1)
+    found = np.zeros(view.inputs + 1)
+    found[: min(full, longest + 1)] = go[:full]
+    for number in range(full, view.inputs + 1):
+        last = min(number, longest)
+        found[number] = (go[full : last + 1] + found[number - last : number - full + 1][::-1]).max()
+    return found + price({"list_digits.bit": np.arange(view.inputs + 1)})
+
+
+def _go_trips(view: DensePlanes, added: Counts, taken: Counts) -> Trips:
+    """Of adding up one go of so many entries, each of whose carries runs to the highest digit."""
+    words, there = view.out_words, (added + taken > 0).astype(np.int64)
+    found: Trips = {"list_digits": 1, "dense_planes.add": there, "add_half_lists": words * there}
+    whole = [columns + -columns % 4 for columns in (added, taken)]
+    for columns in (16, 12, 8, 4):
+        blocks = [one // BLOCK if columns == BLOCK else one % BLOCK == columns for one in whole]
+        found[f"add_half_lists.block{columns}"] = words * (blocks[0] + blocks[1].astype(np.int64))
+    borrows = -(-taken // BLOCK)
+    pairs, last = -(-added // BLOCK) + borrows, 3 * there
+    joined, two = np.zeros_like(pairs), np.zeros_like(pairs)
+    while np.any(pairs > 1):
+        joining = pairs > 1
+        pairs = np.where(joining, (pairs + 1) // 2, pairs)
+        last, joined, two = last + joining, joined + joining, two + pairs * joining
+    found["add_digits.borrow"] = words * borrows
+    found["join_pairs"], found["join_pairs.two"] = words * joined, words * two
+    found["add_digits.carry"] = words * there * np.maximum(view.height - 1 - last, 0)
+    return found
+
+
 KERNEL = Kernel(
     "dense_planes",
     "digit_columns",
@@ -311,4 +379,6 @@ KERNEL = Kernel(
     pays=pays,
     constant_time=False,
     trips=trips,
+    most=most,
+    printed=lambda view: {"dense_planes.planes": view.bits},
 )

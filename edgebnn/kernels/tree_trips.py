@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgebnn.kernels import trips as parts
-from edgebnn.kernels.base import Trips, Values
+from edgebnn.kernels.base import Price, Trips, Values
 from edgebnn.targets.base import Cpu
 
 _REGISTERS = 4  # for values: if there are more, some are on the stack
@@ -46,6 +46,29 @@ def trips(view: "ConvTree", values: tuple[Values, ...], cpu: Cpu) -> Trips:
             "conv_tree.blank": parts.per_input(blank) * len(view.words),
         },
     )
+
+
+def most(view: "ConvTree", cpu: Cpu, price: Price) -> float:
+    """A pair of windows is looked at for pixels, in the last place at last, then it is computed."""
+    looked = {"conv_tree.pair": 1, "conv_tree.check": len(view.cover)}
+    blank = parts.total(looked, {"conv_tree.blank": len(view.words)})
+    computed = parts.total(looked, _window_trips(view))
+    pair = max(price(blank)[0], price(computed)[0])
+    return float(price(_strip_trips(view))[0] + view.out_height * view.pairs * pair)
+
+
+def printed(view: "ConvTree") -> Trips:
+    """The code of all filters; "places" are the words of a strip that it reads.
+
+    They are held at once, and so are the sums of taps, of which rows that are joined have two.
+    """
+    sums = [one for word in view.words for each in word.filters for one in each.sums]
+    terms = {term.word for one in sums for term in one.terms}
+    places = terms.union(*(one.words for one in view.totals))
+    return _window_trips(view) | {
+        "conv_tree.places": len(places),
+        "conv_tree.totals": len(view.totals),
+    }
 
 
 def _strip_trips(view: "ConvTree") -> Trips:

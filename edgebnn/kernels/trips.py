@@ -41,11 +41,31 @@ def in_words(bits: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     return padded.reshape(*bits.shape[:-1], -1, width)
 
 
-def nibbles(words: NDArray[np.bool_]) -> Counts:
-    """(..., words, width) bits -> (...) how many fours there are up to the highest set one."""
-    fours = words.reshape(*words.shape[:-1], -1, 4).any(axis=-1)
-    places = np.arange(1, fours.shape[-1] + 1)
-    return np.asarray((fours * places).max(axis=-1).sum(axis=-1))
+def steps(words: NDArray[np.bool_], cpu: Cpu) -> Counts:
+    """(..., words, width) bits -> (...) steps in which a CPU looks for set ones.
+
+    One that counts no zeros looks at some bits at a time, up to the highest set one.
+    """
+    size = _step(cpu)
+    there = words.reshape(*words.shape[:-1], -1, size).any(axis=-1)
+    places = np.arange(1, there.shape[-1] + 1)
+    return np.asarray((there * places).max(axis=-1).sum(axis=-1))
+
+
+def most_steps(bits: int, width: int, rows: int, cpu: Cpu) -> Counts:
+    """(rows * bits + 1) the most :func:`steps` in rows of bits in words, by how many are set.
+
+    A word takes all of its own where its last bit is set.
+    """
+    words = [width] * (bits // width) + [bits % width] * (bits % width > 0)
+    each = np.sort([-(-word // _step(cpu)) for word in words * rows])[::-1]
+    found = np.concatenate([[0], np.cumsum(each)])
+    return np.asarray(found[np.minimum(np.arange(rows * bits + 1), len(each))])
+
+
+def _step(cpu: Cpu) -> int:
+    """Bits that ``list_columns.c.j2`` looks at in a step."""
+    return 4 if "thumb1" in cpu.features else 8
 
 
 def per_input(counts: Counts) -> Counts:
@@ -58,18 +78,26 @@ def ones(number: int, digits: int) -> int:
     return (number & ((1 << digits) - 1)).bit_count()
 
 
+def below(limits: Counts, digits: int) -> Counts:
+    """Set bits among the lowest ``digits`` of each of ``limits``."""
+    found = np.zeros_like(limits)
+    for digit in range(digits):
+        found = found + (limits >> digit & 1)
+    return np.asarray(found)
+
+
 # --- helpers --------------------------------------------------------------------------------------
 
 
-def list_columns(calls: Any, words: Any, bits: Counts, fours: Counts, cpu: Cpu) -> Trips:
-    """Calls of ``list_columns``; CPUs that do not count zeros look at four bits at a time."""
+def list_columns(calls: Any, words: Any, bits: Counts, steps: Counts, cpu: Cpu) -> Trips:
+    """Calls of ``list_columns``; CPUs that do not count zeros look at some bits at a time."""
     found: Trips = {
         "list_columns": calls,
         "list_columns.word": words,
         "list_columns.bit": bits,
     }
     if "clz" not in cpu.features:
-        found["list_columns.four"] = fours
+        found["list_columns.step"] = steps
     return found
 
 
@@ -80,16 +108,13 @@ def columns_reach(columns: Counts, digits: int, limits: Counts) -> Trips:
     for _ in range(digits - 3):
         left = (left + 1) // 2
         carries = carries + left
-    below = np.zeros_like(limits)
-    for digit in range(digits):
-        below = below + (limits >> digit & 1)
     return {
         "columns_reach": columns[0].size,
         "columns_reach.block16": per_input(blocks),
         "columns_reach.block8": per_input(half),
         "columns_reach.carry": per_input(carries),
         "columns_reach.digit": columns[0].size * digits,
-        "columns_reach.limit": per_input(below),
+        "columns_reach.limit": per_input(below(limits, digits)),
     }
 
 

@@ -6,7 +6,8 @@ that they are true of; ``edgebnn bench prices`` makes the files. A CPU without o
 
 import functools
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -14,20 +15,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.kernels.base import Kernel, Trips, Values, View
+from edgebnn.kernels.base import Inputs, Kernel, Trips, Values, View
 from edgebnn.kernels.trips import UNKNOWN, special
+from edgebnn.prices.printed import zeros
 from edgebnn.targets.base import Cpu
 
 Counted = NDArray[np.float64]
 """(N,) instructions, one an input."""
+LIGHT = 60
+"""Instructions: a layer of less may be off by as much of a part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Instructions a trip, by its name, in the code of ``compiler``."""
+    """Instructions a trip, by its name, in the code of ``compiler``.
+
+    ``above`` is by how much layers took more than predicted, at most, as a part of that, by their
+    kernels. ``code`` and ``stack`` are bytes of what is printed, by kernels and names of parts:
+    those of code fit best, those of the stack from above.
+    """
 
     compiler: str
     of: Mapping[str, float]
+    above: Mapping[str, float]
+    code: Mapping[str, Mapping[str, float]]
+    stack: Mapping[str, Mapping[str, float]]
 
     def sum(self, trips: Trips, inputs: int) -> Counted:
         """What ``trips`` take for each of ``inputs``.
@@ -35,10 +47,11 @@ class Prices:
         A name with brackets says what a part has beside the usual, and counts 0 if nobody has
         measured it.
         """
-        found = np.zeros(inputs)
-        for name, count in trips.items():
-            found += self.of.get(name, 0.0) * np.asarray(count, np.float64)
-        return np.maximum(found, 1.0)
+        return np.maximum(np.broadcast_to(self.each(trips), inputs), 1.0)
+
+    def each(self, trips: Trips) -> Counted:
+        """The same, of parts of a layer: for as many inputs as are counted, one where all are."""
+        return total(self.of, trips)
 
     def layer(
         self, kernel: Kernel, view: View, values: tuple[Values, ...], cpu: Cpu
@@ -49,11 +62,54 @@ class Prices:
         trips = kernel.trips(view, values, cpu)
         return None if UNKNOWN in trips else self.sum(trips, len(values[0]))
 
+    def most(self, kernel: Kernel, view: View, inputs: Inputs, cpu: Cpu) -> float | None:
+        """What a layer that reads tensors of these kinds takes at most; None: unknown.
+
+        Predictions are not exact, so it is raised by what layers of the kernel took more than was
+        predicted for them: the largest part of all layers that prices were fitted on.
+        """
+        if kernel.trips is None:
+            return None
+        if kernel.most is not None:
+            return self.raised(kernel.name, kernel.most(view, cpu, self.each))
+        found = self.layer(kernel, view, tuple(zeros(one) for one in inputs), cpu)
+        return None if found is None else self.raised(kernel.name, float(found[0]))
+
+    def raised(self, name: str, predicted: float) -> float:
+        """The most that was counted where so many instructions were predicted."""
+        return predicted + self.above.get(name, 0.0) * (predicted + LIGHT)
+
+    def stack_of(self, name: str, parts: Trips) -> float | None:
+        """Bytes of stack that such parts of a kernel of this name take at most; None: unknown."""
+        if name not in self.stack:
+            return None
+        return max(float(total(self.stack[name], parts)[0]), 0.0)
+
+    def code_of(self, name: str, parts: Trips) -> float | None:
+        """Bytes of code of such parts of a kernel of this name, about; None: unknown."""
+        if name not in self.code:
+            return None
+        return max(float(total(self.code[name], parts)[0]), 0.0)
+
+
+def total(prices: Mapping[str, float], trips: Trips) -> Counted:
+    """Prices times trips: for as many inputs as are counted, one where all are."""
+    found = np.zeros(1)
+    for name, count in trips.items():
+        found = found + prices.get(name, 0.0) * np.asarray(count, np.float64)
+    return found
+
 
 def network_trips(layers: int, scores: int) -> Trips:
     """What is beside the layers: functions that call them, and the search for the best score."""
     few = special("network", scores)
     return {"network": 1, "network.layer": layers, "network.score": scores, few: 1}
+
+
+def network_parts(layers: int, scores: int, helpers: Iterable[str]) -> Trips:
+    """What is printed beside the layers, with helpers, which a library has once."""
+    found = network_trips(layers, scores) | {special("network.layers", layers, 8): 1}
+    return found | {f"helper {name}": 1 for name in helpers}
 
 
 @functools.cache
@@ -68,10 +124,25 @@ def prices_of(target: str) -> Prices | None:
 def parse(text: str) -> Prices:
     """The content of a file of prices."""
     content: dict[str, Any] = json.loads(text)
-    return Prices(content["compiler"], content["instructions"])
+    sizes = (content[name] for name in ("above", "code", "stack"))
+    return Prices(content["compiler"], content["instructions"], *sizes)
 
 
-def text(compiler: str, found: Mapping[str, float]) -> str:
+def text(known: Prices) -> str:
     """Prices as a file, a line each, so that a change is seen in review."""
-    rows = {name: round(price, 2) for name, price in found.items() if abs(price) >= 0.005}
-    return json.dumps({"compiler": compiler, "instructions": rows}, indent=1) + "\n"
+    content = {
+        "compiler": known.compiler,
+        "instructions": _rounded(known.of, 2),
+        "above": {
+            name: math.ceil(1000 * part) / 1000 for name, part in sorted(known.above.items())
+        },
+        "code": {name: _rounded(prices, 1) for name, prices in sorted(known.code.items())},
+        "stack": {name: _rounded(prices, 1) for name, prices in sorted(known.stack.items())},
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _rounded(prices: Mapping[str, float], digits: int) -> dict[str, float]:
+    """Without those that are nothing."""
+    rounded = {name: round(price, digits) for name, price in prices.items()}
+    return {name: price for name, price in rounded.items() if price}

@@ -69,7 +69,7 @@ def choices(target: Target, count: int) -> Iterator[Choice]:
 
 def _spent(scheduled: Plan, inputs: NDArray[np.uint8]) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        rows, _ = counted(scheduled, inputs, Path(folder))
+        rows, *_ = counted(scheduled, inputs, Path(folder))
     return sum(float(row.counts.mean()) for row in rows)
 
 

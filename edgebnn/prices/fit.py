@@ -7,8 +7,9 @@ times trips come closest to these counts, each in parts of itself.
 
 import contextlib
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,26 @@ from numpy.typing import NDArray
 
 from edgebnn import prices, reference
 from edgebnn.codegen import c
-from edgebnn.device import unicorn
-from edgebnn.device.build import build_firmware
+from edgebnn.cost import code_and_stack
+from edgebnn.device import elf, unicorn
+from edgebnn.device.build import Image, build_firmware
 from edgebnn.errors import EdgebnnError, TooLarge
 from edgebnn.ir import sources
 from edgebnn.kernels.base import Trips
 from edgebnn.plan import Plan, plan
-from edgebnn.prices.networks import Subject, subject
+from edgebnn.prices import Prices
+from edgebnn.prices.networks import Subject, extremes, subject
+from edgebnn.prices.sizes import FRAMES, Part, parts
 from edgebnn.targets import Target
 
 TARGETS = ("cortex-m4", "cortex-m0", "rv32imc")
 NETWORKS = 420
 _FIRST_CHECKED = 100_000  # numbers of networks that no price is fitted on
-_ROUNDS, _OFF = 8, 0.03  # rows that are off by so much count half
+_ROUNDS, _UPPER_ROUNDS, _OFF = 8, 30, 0.03  # rows that are off by so much count half
 _NOISE = 0.03  # of a count, that no trip explains
 _USUAL, _SPECIAL = 60.0, 4.0  # instructions of a trip, about: prices are drawn to 0 from there
-_LIGHT = 60  # instructions: a layer of less may be off by as much of a part
+_FEW, _RARE = 40, 0.1  # kernels of fewer layers may take such a part more
+_PRINTED = 15.0  # and bytes of what is special in a part
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,10 +49,12 @@ class Row:
     counts: NDArray[np.float64]
 
 
-def counted(scheduled: Plan, inputs: NDArray[np.uint8], folder: Path) -> tuple[list[Row], str]:
-    """The rows of a network on ``inputs``, and the compiler."""
+def counted(
+    scheduled: Plan, inputs: NDArray[np.uint8], folder: Path, extra: tuple[str, ...] = ()
+) -> tuple[list[Row], Image, int]:
+    """The rows of a network on ``inputs``, what was built, with ``extra`` flags, and its stack."""
     target, network = scheduled.target, scheduled.network
-    image = build_firmware(c.generate(scheduled, "net"), target, folder)
+    image = build_firmware(c.generate(scheduled, "net"), target, folder, extra=extra)
     run = unicorn.run(image, inputs, counted=len(inputs))
     layers = np.array(run.each_layer_instructions, np.float64)
     values = reference.trace(network, reference.check_inputs(network, inputs))
@@ -61,7 +68,8 @@ def counted(scheduled: Plan, inputs: NDArray[np.uint8], folder: Path) -> tuple[l
     beside = np.array(run.instructions, np.float64) - layers.sum(axis=1)
     trips = prices.network_trips(len(scheduled.steps), network.num_classes)
     rows.append(Row("network", trips, beside))
-    return rows, image.compiler.version
+    assert run.stack_bytes is not None
+    return rows, image, run.stack_bytes
 
 
 def planned(one: Subject, target: Target) -> Plan:
@@ -71,27 +79,44 @@ def planned(one: Subject, target: Target) -> Plan:
     return plan(one.network, target)
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Rows of instructions, parts of code and of stack, and the compiler of them."""
+
+    rows: list[Row]
+    parts: list[Part]
+    compiler: str
+
+
 def measured(
     target: Target, numbers: Sequence[int], progress: Callable[[int], None] = lambda _: None
-) -> tuple[list[Row], str]:
-    """The rows of the networks of these numbers, and the compiler."""
+) -> Measured:
+    """The networks of these numbers, by gcc."""
     rows: list[Row] = []
+    found: list[Part] = []
     compiler = ""
     for number in numbers:
         one = subject(number)
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(TooLarge):
-            found, compiler = counted(planned(one, target), one.inputs, Path(folder))
-            rows += found
+            inputs = np.concatenate([one.inputs, extremes(one.network.input)])
+            scheduled = planned(one, target)
+            there, image, _ = counted(scheduled, inputs, Path(folder), (FRAMES,))
+            rows += there
+            found += parts(scheduled, image)
+            compiler = image.compiler.version
         progress(number)
-    return rows, compiler
+    return Measured(rows, found, compiler)
 
 
-def solve(rows: Sequence[Row]) -> dict[str, float]:
-    """The prices that fit best.
+def solve(
+    rows: Sequence[Row], special: float = _SPECIAL, trusted: Callable[[Any], Any] | None = None
+) -> dict[str, float]:
+    """The prices that fit best; those in brackets are ``special`` or less, about.
 
     A compiler that knows a result, as of a bit that never is set, leaves its layer out. So rows
-    count the less the farther they are off, in a few rounds. Names in brackets say how a part
-    differs from the usual: they are drawn to 0, so that what few rows have is not read into them.
+    count the less the farther they are off, in a few rounds, or, with ``trusted``, as it says of by
+    how much they are predicted too high. Names in brackets say how a part differs from the usual:
+    they are drawn to 0, so that what few rows have is not read into them.
     """
     names = sorted({name for row in rows for name, trips in row.trips.items() if np.any(trips)})
     place = {name: number for number, name in enumerate(names)}
@@ -101,7 +126,7 @@ def solve(rows: Sequence[Row]) -> dict[str, float]:
     at = 0
     for row in rows:
         part = slice(at, at + len(row.counts))
-        weight: NDArray[Any] = 1 / (row.counts + _LIGHT)
+        weight: NDArray[Any] = 1 / (row.counts + prices.LIGHT)
         for name, trips in row.trips.items():
             if name in place:
                 matrix[part, place[name]] = weight * np.asarray(trips)
@@ -109,15 +134,37 @@ def solve(rows: Sequence[Row]) -> dict[str, float]:
         at += len(row.counts)
     scale: NDArray[Any] = np.linalg.norm(matrix, axis=0)
     matrix = matrix / scale
-    usual = np.array([_SPECIAL if "[" in name else _USUAL for name in names])
+    usual = np.array([special if "[" in name else _USUAL for name in names])
     drawn = (_NOISE / usual / scale) ** 2
     trust = np.ones(height)
     x = np.zeros(len(names))
-    for _ in range(_ROUNDS):
+    for _ in range(_UPPER_ROUNDS if trusted else _ROUNDS):
         weighted = matrix * trust[:, None]
         x = np.linalg.solve(weighted.T @ matrix + np.diag(drawn), weighted.T @ right)
-        trust = 1 / (1 + ((matrix @ x - right) / _OFF) ** 2)
+        off = matrix @ x - right
+        trust = trust * trusted(off) if trusted else 1 / (1 + (off / _OFF) ** 2)
+        trust = np.clip(trust, 0.05, 1e4) if trusted else trust
     return dict(zip(names, (x / scale).tolist(), strict=True))
+
+
+def from_above(off: NDArray[Any]) -> NDArray[Any]:
+    """Rows that are predicted too low count more from round to round, the others less."""
+    return np.asarray(np.where(off < 0, 1 + 30 * np.minimum(-off, 0.2), 0.8))
+
+
+def excess(rows: Sequence[Row], known: Prices) -> dict[str, float]:
+    """By how much of a part layers took more than predicted, by their kernels, at most.
+
+    Of kernels that few layers have it is more: prices fit these better than others.
+    """
+    found: dict[str, float] = {}
+    layers = Counter(row.what for row in rows)
+    for row in rows:
+        predicted = known.sum(row.trips, len(row.counts))
+        above = float(((row.counts - predicted) / (predicted + prices.LIGHT)).max())
+        spare = _RARE if layers[row.what] < _FEW else 0.0
+        found[row.what] = max(found.get(row.what, 0.0), above + spare)
+    return found
 
 
 def fit(target: Target, progress: Callable[[int], None] = lambda _: None) -> str:
@@ -126,23 +173,43 @@ def fit(target: Target, progress: Callable[[int], None] = lambda _: None) -> str
     Raises:
         EdgebnnError: there is no compiler, or no Unicorn.
     """
-    rows, compiler = measured(target, range(NETWORKS), progress)
-    found = solve(rows)
-    return prices.text(f"{compiler} -O2", found)
+    return prices.text(fitted(measured(target, range(NETWORKS), progress)))
+
+
+def fitted(found: Measured) -> Prices:
+    """The prices that fit best."""
+    code: dict[str, dict[str, float]] = {}
+    stack: dict[str, dict[str, float]] = {}
+    for name in sorted({one.what for one in found.parts}):
+        those = [one for one in found.parts if one.what == name]
+        sizes = [Row(name, one.code_parts, np.array([one.code], float)) for one in those]
+        frames = [Row(name, one.stack_parts, np.array([one.stack], float)) for one in those]
+        code[name] = solve(sizes, _PRINTED)
+        stack[name] = solve(frames, _PRINTED, from_above)
+    known = Prices(f"{found.compiler} -O2", solve(found.rows), {}, code, stack)
+    return replace(known, above=excess(found.rows, known))
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A network on a target: means of what was predicted, and of what was counted."""
+    """A network on a target: what was predicted, and what was counted.
+
+    Instructions are means of all inputs; ``most`` are those of none, and ``largest`` those of one.
+    """
 
     name: str
     target: str
     predicted: float
     counted: float
+    most: float | None
+    largest: float
+    sizes: tuple[float, float] | None  # of code, about, and of stack, at most
+    code_bytes: int
+    stack_bytes: int
 
     @property
     def error(self) -> float:
-        """The part by which it was predicted too high."""
+        """The part by which instructions were predicted too high."""
         return self.predicted / self.counted - 1
 
 
@@ -155,10 +222,19 @@ def check(name: str, scheduled: Plan, inputs: NDArray[np.uint8], folder: Path) -
     known = prices.prices_of(scheduled.target.name)
     if known is None:
         raise EdgebnnError(f"target '{scheduled.target.name}' has no prices; fit them first")
-    rows, _ = counted(scheduled, inputs, folder)
+    rows, image, stack = counted(scheduled, inputs, folder)
     predicted = sum(float(known.sum(row.trips, len(inputs)).mean()) for row in rows)
-    spent = sum(float(row.counts.mean()) for row in rows)
-    return Checked(name, scheduled.target.name, predicted, spent)
+    return Checked(
+        name=name,
+        target=scheduled.target.name,
+        predicted=predicted,
+        counted=sum(float(row.counts.mean()) for row in rows),
+        most=scheduled.most,
+        largest=float(np.sum([row.counts for row in rows], axis=0).max()),
+        sizes=code_and_stack(scheduled),
+        code_bytes=elf.footprint(image.path).code_bytes,
+        stack_bytes=stack,
+    )
 
 
 def checks(target: Target, count: int) -> Iterator[Checked]:

@@ -64,6 +64,14 @@ def layer(number: int) -> Subject:
     return _Builder(number).single()
 
 
+def extremes(shape: Ints) -> NDArray[np.uint8]:
+    """(5, input bytes): nothing, all, stripes across, stripes down and squares of both."""
+    size = (shape.height, shape.width, shape.channels)
+    y, x, _ = np.indices(size)
+    rows = np.array([0 * y, 0 * y + 1, y % 2, x % 2, (x + y) % 2], np.uint8)
+    return np.asarray(rows.reshape(len(rows), -1) * np.uint8(2**shape.bits - 1))
+
+
 class _Builder:
     """A network that grows op by op, on inputs of its own."""
 
