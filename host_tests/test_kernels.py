@@ -182,7 +182,10 @@ def test_on_emulated_cpus(target_name: str, part: int, tmp_path: Path) -> None:
     library, wanted = program(target, numbers), enumeration.expected(numbers)
     image = build.build_firmware(library, target, tmp_path)
     assert elf.undefined_symbols(image.model_object) == ()
-    assert elf.footprint(image.path).arena_bytes == library.arena_bytes
+    gaps = elf.footprint(image.path).arena_bytes - library.arena_bytes
+    assert (
+        0 <= gaps <= 4 * len(numbers)
+    )  # gcc aligns an arena to 8 where it clears two words at once
     assert enumeration.differing(unicorn.run(image, wanted.records, counted=0), wanted) == []
     if target_name != "cortex-m0":  # the micro:bit's memory does not hold the program
         assert enumeration.differing(qemu.run(image, wanted.records), wanted) == []
