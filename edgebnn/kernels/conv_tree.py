@@ -42,7 +42,6 @@ _ROWS = {1: ("sum",), 2: ("upper", "lower")}
 _ASSIGN = ("=", "|=", "^=")  # the first one, then the others in turns
 _ADDITION_BYTES = 6  # of code, 5 to 8
 _MOST_ADDITIONS = 3000  # 16 kB of code on a Cortex-M4 or M0, 24 kB in RV32IMC
-
 _Places = tuple[int, ...]  # of the taps in the strip, from the first window of a pair on
 
 
