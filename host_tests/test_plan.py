@@ -184,10 +184,10 @@ def test_every_kind_of_cpu_has_a_kernel_for_every_op() -> None:
 
 def test_the_least_rank_is_taken_and_a_way_to_prefer_before_it() -> None:
     layers = (
-        bnn.Input((8, 3, 3)),
+        bnn.Input((8, 4, 3)),
         bnn.BinaryConv2d(8, 4, 3),
         bnn.Flatten(),
-        bnn.BinaryLinear(4, 2),
+        bnn.BinaryLinear(8, 2),
     )
     network = lower(bnn.Sequential(*layers[:2], bnn.Sign(), *layers[2:]))
     target = PLAIN

@@ -387,9 +387,10 @@ def levels_head(result: Bits, tables: tuple[Table, ...], compare: str, cpu: Cpu)
 
 
 def sums_head(result: Sums, cpu: Cpu) -> SumsHead:
-    """The head that keeps dots."""
+    """The head that keeps dots; a single one is all of a word, where that holds it."""
     size = pixel_words(result, cpu.word_bits)
-    return SumsHead(result.channels, size, sum_bits(result), store(result, cpu))
+    writes = store(result, cpu) if result.channels > 1 or cpu.narrow else ""
+    return SumsHead(result.channels, size, sum_bits(result), writes)
 
 
 def scores_head(head: Scores, cpu: Cpu) -> ScoresHead:
