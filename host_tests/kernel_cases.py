@@ -677,13 +677,13 @@ def _conv_by_columns(number: int, row: dict[str, Any], only: bool | None = None)
         row["places"] = tuple(places * size + more for places, size, more in sizes)
     label = _window_label(row)
     height, width = _image(row, False)
-    chain = Chain((12, number), Ints(height, width, row["channels"], 1))
-    chain.inputs = np.concatenate(
-        [chain.inputs, _in_lines(chain.rng, height, width, row["channels"])]
-    )
-    chain.bits()
+    bits = row.get("bits", 1)
+    chain = Chain((12, number), Ints(height, width, row["channels"], bits))
+    lines = _in_lines(chain.rng, height, width, row["channels"]) * (2**bits - 1)
+    chain.inputs = np.concatenate([chain.inputs, lines])
+    chain.levels() if bits > 1 else chain.bits()
     mask = chain.mask(row["mask"], row["outputs"])
-    _add_conv(chain, row, row["pad"])
+    _add_conv(chain, row, row["pad"] * (2**bits - 1))
     if only is not None:
         op = chain.network.ops[-1]
         assert isinstance(op, Conv)
@@ -1073,21 +1073,21 @@ def on_levels() -> Iterator[Case]:
         chain = Chain((21, number), Ints(1, 1, row["inputs"], row["bits"]))
         chain.levels()
         _add_dense(chain, row["outputs"], row["kind"])
-        yield chain.case(f"dense on levels {_window_label(row)}")
+        yield chain.case(f"dense on levels {_window_label(row)}", ("level_rows",))
     for number, (size, kind) in enumerate(
         product(((2, 3, 33), (3, 1, 64), (3, 3, 5)), ("threshold", "levels 3", "sums")), 100
     ):
         chain = Chain((21, number), Ints(*size, 2 + number % 2))
         chain.levels()
         _add_dense(chain, 5, kind)
-        yield chain.case(f"dense on levels {size} -> 5 {kind}")
+        yield chain.case(f"dense on levels {size} -> 5 {kind}", ("level_rows",))
     for number, outputs in enumerate((1, 3), 110):  # sums of 32 bits, most of them of padding
         chain = Chain((21, number), Ints(1, 1, 4, 3))
         chain.levels()
         row = {"outputs": 35, "kernel": (1, 1), "stride": (1, 1), "padding": (7, 7, 7, 7)}
         _add_conv(chain, row | {"kind": "levels 7"}, 7, "grow")
         _add_dense(chain, outputs, "sums")
-        yield chain.case(f"dense on 7875 levels -> {outputs} sums")
+        yield chain.case(f"dense on 7875 levels -> {outputs} sums", ("level_rows",))
     axes: dict[str, Sequence[Any]] = {
         "channels": (*WIDTHS, *BYTES),
         "outputs": (*WIDTHS, *BYTES),
@@ -1136,8 +1136,57 @@ def _on_levels(
     chain = Chain(seed, Ints(height, width, row["channels"], row["bits"]))
     chain.levels() if row["bits"] > 1 else chain.bits()
     add(chain, row, pad * (2 ** row["bits"] - 1))
-    prefer = () if row["bits"] > 1 else ("level_taps",)
+    taps = add is _add_depthwise
+    prefer = ("level_taps" if taps else "level_rows",)
     return chain.case(f"on levels {_window_label(row)}, pad {pad}", prefer)
+
+
+def levels_by_columns() -> Iterator[Case]:
+    """Columns of levels, and of bits that give levels or sums, with and without a pool behind."""
+    axes: dict[str, Sequence[Any]] = {
+        "channels": (*WIDTHS, *BYTES, 16, 32, 40),
+        "outputs": (*WIDTHS, *BYTES, 16, 32, 40, 100),
+        "kernel": DELTA_KERNELS,
+        "stride": ((1, 1), (1, 1), (1, 2), (1, 3)),
+        "padding": DELTA_PADDINGS,
+        "places": ((2, 1), (2, 3), (4, 2), (5, 5), (7, 3), (6, 4)),
+        "pool": POOLS,
+        "mask": MASKS,
+        "pad": (-1,),
+        "bits": (2, 3, 1, 2),
+        "kind": ("levels 3", "sums", "threshold", "levels 3", "levels 7"),
+    }
+    down = list(spread(28, 31, **axes))
+    axes["kernel"] = (*DELTA_KERNELS, (1, 1), (1, 3))
+    axes["stride"] = ((2, 1), (3, 2), (1, 1), (5, 5))
+    axes["places"] = ((1, 1), (2, 3), (1, 4), (4, 2), (1, 6))
+    for number, row in enumerate((*down, *spread(24, 32, **axes)), 400):
+        if row["bits"] == 1 and row["kind"] == "threshold":
+            row["kind"] = "sums"
+        if row["kind"] == "sums":
+            row["mask"] = "none"
+            if row["pool"] != (1, 1) and row["outputs"] % 32 < 24:  # no room for its numbers
+                row["outputs"] = (32, 60, 31, 64)[number % 4]
+        yield _conv_by_columns(number, row)
+    plain = {"stride": (1, 1), "padding": (1, 1, 1, 1), "mask": "some", "pad": -1, "places": (3, 2)}
+    words = product(((3, 3), (1, 3)), LEVELS, ((1, 1), (2, 2)), (16, 40, 32, 64))
+    for number, (kernel, kind, pool, outputs) in enumerate(words, 500):
+        row = {"channels": 5 + 28 * (number % 2), "outputs": outputs, "kernel": kernel}
+        row |= plain | {"kind": kind, "bits": 1 + number % 3, "pool": pool}
+        yield _conv_by_columns(number, row)
+    whole = plain | {"channels": 32, "bits": 2, "kind": "levels 3", "pool": (2, 2), "mask": "all"}
+    row = {"outputs": 65, "kernel": (3, 3), "padding": (0, 0, 0, 0)}
+    yield _conv_by_columns(600, whole | row)
+    row = {"outputs": 17, "kernel": (1, 3), "padding": (0, 0, 1, 1)}
+    yield _conv_by_columns(601, whole | row)
+    kinds = ("levels 3", "levels 7", "threshold", "sums")
+    shapes = ((1, 1, 33), (1, 1, 300), (2, 3, 40), (3, 3, 7))
+    for number, (size, kind) in enumerate(product(shapes, kinds)):
+        outputs, bits = (16, 33, 64, 1)[(number + number // 4) % 4], 2 + number % 2
+        chain = Chain((31, 100 + number), Ints(*size, bits))
+        chain.levels()
+        _add_dense(chain, outputs, kind)
+        yield chain.case(f"dense on {bits} planes {size} -> {outputs} {kind}", ("columns",))
 
 
 def pool_levels() -> Iterator[Case]:
@@ -1268,6 +1317,7 @@ def cases() -> tuple[Case, ...]:
         *narrow_words(),
         *by_lanes(),
         *on_levels(),
+        *levels_by_columns(),
         *pool_levels(),
         *on_sums(),
         *to_levels(),

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ from edgebnn.ir import (
 )
 from edgebnn.kernels import KERNELS
 from edgebnn.kernels.base import BitsHead, LevelsHead, ScoresHead, SumsHead
+from edgebnn.kernels.differences import Differences
+from edgebnn.kernels.lane_heads import LaneHead
 from edgebnn.plan import Step, plan
 from edgebnn.targets import Target, get_target
 
@@ -61,7 +64,8 @@ def reading(what: Layout) -> set[str]:
 
 
 # From these follows what a new kernel has to meet.
-STRIPS = {"conv_delta", "conv_direct"}
+LEVEL_STRIPS = {"conv_level_delta", "conv_level_direct"}
+STRIPS = {"conv_delta", "conv_direct"} | LEVEL_STRIPS
 ONLY_BITS = {"conv_tree", "dense_columns", "dense_planes"} | STRIPS
 ALL_HEADS = for_ops(Dense, Conv) - ONLY_BITS
 WEIGHTED = for_ops(Dense, Conv, DepthwiseConv)
@@ -312,7 +316,7 @@ def test_every_strip() -> None:
         yield "stride down", w.stride_y
         yield "stride right", w.stride_x
         yield "pool", s.pool_height, s.pool_width
-        yield "pad", w.pad_value if w.padded else None, tail
+        yield "pad", np.sign(w.pad_value) if w.padded else None, tail
         yield "top", min(w.pad_top, 2)
         yield "bottom", min(w.pad_bottom, 2)
         yield "sides", min(w.pad_left, 1), min(w.pad_right, 1), s.in_one_piece
@@ -324,11 +328,15 @@ def test_every_strip() -> None:
             mask = step.ops[1].all_set
             kind = "none" if not mask.any() else "all" if mask.all() else "some"
             yield "mask", kind, s.out_words > 1
-        if step.kernel.name == "conv_delta":
+        if isinstance(view, Differences):
             yield "relisted", min(w.pad_top, 2), view.relisted
         else:
             yield "overlap", min(view.overlap, 2), w.stride_y > w.kernel_height
+        if step.kernel.name == "conv_direct":
             yield "kinds", min(view.kinds, 10)
+        if step.kernel.name in LEVEL_STRIPS:
+            yield "words", head_of(step), s.out.narrow, s.out_words > 1
+            yield "planes", view.planes
 
     both: set[Any] = {("kernel", *size) for size in enumeration.DELTA_KERNELS}
     both |= {("stride right", stride) for stride in (1, 2, 3)}
@@ -346,7 +354,18 @@ def test_every_strip() -> None:
     direct |= {("stride down", stride) for stride in (1, 2, 3, 5)}
     direct |= {("overlap", *some) for some in ((0, False), (0, True), (1, False), (2, False))}
     direct |= {("kinds", 1), ("kinds", 3), ("kinds", 9), ("kinds", 10)}
-    check(sizes, {"conv_delta": delta, "conv_direct": direct})
+    levels = {("planes", planes) for planes in (1, 2, 3)} | {
+        ("words", f"{levels} levels{pooled}", *words)
+        for levels, pooled in product((3, 7), ("", ", pooled"))
+        for words in ((False, False), (False, True), (True, False), (True, True))
+    }
+    others = {("pad", pad, tail) for pad, tail in product((0, 1), (False, True))}
+    level_direct = levels | {one for one in direct if one[0] not in ("kinds", "stride right")}
+    wanted = {"conv_delta": delta, "conv_level_delta": delta | levels, "conv_direct": direct}
+    wanted["conv_level_direct"] = level_direct
+    for name in LEVEL_STRIPS:
+        wanted[name] = wanted[name] - others
+    check(sizes, wanted)
 
 
 def test_every_width_of_words() -> None:
@@ -395,6 +414,9 @@ def test_every_pad_value_beside_every_tail(target: Target) -> None:
 def head_of(step: Step) -> str:
     """What the head of ``step`` does, as finely as its template tells."""
     view: Any = step.view
+    if step.kernel.name in LEVEL_STRIPS:
+        kind = f"{view.head.levels} levels" if view.head.kind == "levels" else view.head.kind
+        return f"{kind}{', pooled' * view.head.pooled}"
     if step.kernel.name in ONLY_BITS:
         return "bits"
     if step.kernel.name == "depthwise_sliced":
@@ -449,6 +471,9 @@ def test_every_head(target: Target) -> None:
     assert absent <= set(enumeration.WAYS_OF_WORDS)
     wanted = {name: {"bits", "sums 16", "sums 32"} for name in (WEIGHTED - ONLY_BITS) & there}
     wanted |= {name: {"bits"} for name in ONLY_BITS & there}
+    kinds = ("bits", "sums", "3 levels", "7 levels")
+    both = {f"{kind}{pooled}" for kind in kinds for pooled in ("", ", pooled")}
+    wanted |= dict.fromkeys(LEVEL_STRIPS & there, both)
     for name in ALL_HEADS & there:
         wanted[name] |= SCORES
     for name in (WEIGHTED - ONLY_BITS - {"depthwise_sliced"}) & there:
@@ -476,7 +501,7 @@ def test_every_number_of_outputs_of_a_head(target: Target) -> None:
     word, limits = target.cpu.word_bits, set()
     for _case, step in layers(target):
         head = getattr(step.view, "head", None)
-        if head is not None:
+        if head is not None and not isinstance(head, LaneHead):
             n = head.outputs
             size = "one" if n == 1 else "few" if n < word else "tail" if n % word else "whole"
             seen[head.kind].add(size)

@@ -30,10 +30,13 @@ __all__ = [
 _SHARED = {
     "base",
     "columns",
+    "differences",
     "filter_tree",
+    "lane_heads",
     "pixels",
     "trips",
     "tree_trips",
+    "window_lists",
 }  # no kernels, but what kernels are made of
 
 

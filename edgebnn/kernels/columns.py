@@ -8,9 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.bits import pack, words
-from edgebnn.ir import Bits, BoolArray, Conv, Int32Array, MaxPool, Op, Threshold, infer
-from edgebnn.kernels.base import Inputs, Table, Trips, Window, window
+from edgebnn.bits import pack, pixel_words, words
+from edgebnn.ir import (
+    Bits,
+    BoolArray,
+    Conv,
+    Dense,
+    Int32Array,
+    MaxPool,
+    Op,
+    Scores,
+    Sums,
+    infer,
+)
+from edgebnn.kernels.base import Inputs, Table, Trips, Window, dot_limits, window
 from edgebnn.kernels.pixels import BitPixel, bit_pixel
 from edgebnn.targets.base import Cpu
 
@@ -174,28 +185,44 @@ class Strips:
 class StripsConv:
     """A convolution by strips, with its pool where there is one.
 
-    ``rows`` (outputs, K) are its weights and ``min_dot`` its thresholds, of inverted outputs in the
-    channels ``all_set`` that take the AND of a pool: an OR inverted again.
+    ``rows`` (outputs, K) are its weights and ``min_dots`` (levels, outputs) its thresholds, rising,
+    of inverted outputs in the channels ``all_set`` that take the AND of a pool: an OR inverted
+    again. What keeps its dots has no levels.
     """
 
     strips: Strips
+    source: Bits
+    result: Bits | Sums
     rows: BoolArray
-    min_dot: Int32Array
+    min_dots: Int32Array
     all_set: BoolArray
+
+    @property
+    def signs(self) -> bool:
+        """Whether it makes bits of bits, of one plane each."""
+        return self.source.planes == 1 and len(self.min_dots) == 1
+
+    @property
+    def min_dot(self) -> Int32Array:
+        """(outputs,) the only thresholds."""
+        (found,) = self.min_dots
+        return np.asarray(found)
 
 
 def strips_conv(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> StripsConv | None:
     """``ops`` as a convolution by strips; None if they are something else.
 
     No row and no column of a window's pixels is wholly outside, and windows of a pool do not
-    overlap.
+    overlap. A dense layer is one window.
     """
     op, source = ops[0], inputs[0]
+    if isinstance(op, Dense):
+        op = Conv(op.name, op.source, op.weights, (1, 1), (0, 0, 0, 0), -1, op.head)
     if not isinstance(op, Conv) or not isinstance(source, Bits) or cpu.word_bits != LANES:
         return None
     w = window(op, source)
     too_far = max(w.pad_top, w.pad_bottom) >= w.kernel_height
-    if not isinstance(op.head, Threshold) or too_far:
+    if isinstance(op.head, Scores) or too_far:
         return None
     if max(w.pad_left, w.pad_right) >= w.kernel_width:
         return None
@@ -210,14 +237,16 @@ def strips_conv(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> StripsConv | N
         pool = last.kernel
         if pool != (1, 1):  # of a single bit there is neither OR nor AND
             all_set = last.all_set
-        assert isinstance(made, Bits)
+        assert isinstance(made, Bits | Sums)
         rows, columns = made.height * pool[0], made.width * pool[1]
-    assert isinstance(made, Bits)
+    assert isinstance(made, Bits | Sums)
+    dots = dot_limits(op.head)
+    min_dots = np.zeros((0, len(op.weights)), np.int32) if dots is None else np.atleast_2d(dots)
     strips = Strips(
         window=w,
         pixel=bit_pixel(source, cpu),
         channels=source.channels,
-        out=bit_pixel(made, cpu),
+        out=_pixel(made, cpu),
         out_words=words(len(op.weights), LANES),
         pool_height=pool[0],
         pool_width=pool[1],
@@ -226,10 +255,19 @@ def strips_conv(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> StripsConv | N
     )
     return StripsConv(
         strips=strips,
+        source=source,
+        result=made,
         rows=op.weights.reshape(len(op.weights), -1) ^ all_set[:, None],
-        min_dot=np.where(all_set, 1 - op.head.min_dot, op.head.min_dot).astype(np.int32),
+        min_dots=np.sort(np.where(all_set, 1 - min_dots, min_dots), axis=0).astype(np.int32),
         all_set=all_set,
     )
+
+
+def _pixel(result: Bits | Sums, cpu: Cpu) -> BitPixel:
+    """A pixel of the result; sums lie in words of the CPU's."""
+    if isinstance(result, Bits):
+        return bit_pixel(result, cpu)
+    return BitPixel(pixel_words(result, cpu.word_bits), cpu.word_bits, 1, False, 0)
 
 
 def in_strips(counts: NDArray[np.int64], strips: Strips) -> NDArray[np.int64]:

@@ -19,29 +19,32 @@ A max-pool behind it is an OR of what its windows give. In channels that take th
 are inverted before, which is one of weights and thresholds here, and after it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgebnn.bits import Layout, pack
 from edgebnn.ir import Conv, MaxPool, Op
 from edgebnn.kernels import trips as parts
-from edgebnn.kernels.base import Inputs, Kernel, Price, Table, Trips, Values, Window
+from edgebnn.kernels.base import Inputs, Kernel, Price, Table, Trips, Values
 from edgebnn.kernels.columns import (
-    BLOCK,
-    COLUMN_BYTES,
-    FILLED,
     LANES,
-    Strips,
     bit_places,
     column_table,
     in_lanes,
-    in_strips,
     lane_digits,
     lane_limits,
     result_trips,
     strips_conv,
+)
+from edgebnn.kernels.differences import (
+    Differences,
+    added_up,
+    dearest,
+    goes_down,
+    listed,
+    longest,
+    outside,
 )
 from edgebnn.kernels.pixels import own_table
 from edgebnn.kernels.trips import Counts
@@ -51,52 +54,23 @@ _LEAST_OUTPUTS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class ConvDelta:
+class ConvDelta(Differences):
     """What ``conv_delta.c.j2`` prints.
 
     ``columns`` has a row a word of outputs: a column an input of the window, then one of zeros at
     the offset ``zeros``, and the word ``odd``. ``start`` is what counters begin with and what that
-    gives, inverted; ``ones`` is how many bits are set before the first window. ``least`` is what
-    counters have to reach, in ``slices`` digits, if no bit is set; in lanes without a bit in
-    ``odd`` it is one more if their number is odd.
+    gives, inverted. ``least`` is what counters have to reach, in ``slices`` digits, if no bit is
+    set; in lanes without a bit in ``odd`` it is one more if their number is odd.
     """
 
-    outputs: int
-    inputs: int
-    strips: Strips
-    slices: int
     least: int
-    ones: int
     tables: tuple[Table, ...]
-    places: bool
     all_set: bool
 
     @property
     def helpers(self) -> tuple[str, ...]:
         listing = ("leading_zeros", "take_bit", f"list_changes{self.strips.own}")
-        return ("pairs", "lists", *listing, "changes")
-
-    @property
-    def window(self) -> Window:
-        return self.strips.window
-
-    @property
-    def outside_value(self) -> str:
-        return "+1" if self.ones else "-1"
-
-    @property
-    def zeros(self) -> int:
-        """Bytes from the first column to the one of zeros."""
-        return COLUMN_BYTES * self.inputs
-
-    @property
-    def kept(self) -> int:
-        """Rows of the first window that are listed as they are: at most one is in the image."""
-        return min(self.window.pad_top + 1, self.window.kernel_height)
-
-    @property
-    def relisted(self) -> int:
-        return self.window.kernel_height - self.kept
+        return ("pairs", "lists", *listing, "changes", "begin_counters")
 
     @property
     def odd(self) -> int:
@@ -104,29 +78,9 @@ class ConvDelta:
         return self.inputs + 1
 
     @property
-    def upper_slices(self) -> tuple[int, ...]:
-        """Digits that columns reach by carries alone."""
-        return tuple(range(3, self.slices))
-
-    @property
     def weights(self) -> tuple[int, ...]:
         """What a digit of counters counts, the lowest first."""
         return tuple(1 << slice_ for slice_ in range(self.slices))
-
-    @property
-    def room(self) -> int:
-        """Entries that a row may need, and what both lists end in."""
-        return self.window.kernel_width * self.strips.channels + 2 * FILLED
-
-    @property
-    def capacity(self) -> int:
-        """Entries of both lists; each bit of a window is in one of them at most."""
-        return self.inputs + 2 * FILLED
-
-    @property
-    def carry_words(self) -> int:
-        """Two bits of a block each, and as much of what is left in each list."""
-        return 2 * (self.capacity // BLOCK + 2)
 
     @property
     def counter_words(self) -> int:
@@ -139,11 +93,9 @@ class ConvDelta:
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     conv = strips_conv(ops, inputs, cpu)
-    if conv is None:
+    if conv is None or not conv.signs or not goes_down(conv.strips):
         return None
     strips, w = conv.strips, conv.strips.window
-    if w.stride_y > 1 or w.kernel_height == 1 or strips.rows == 1 or w.zero_padded:
-        return None
     count = conv.rows.shape[1]
     weights, min_dot = in_lanes(conv.rows, conv.min_dot)
     limits = lane_limits(weights, min_dot)
@@ -159,7 +111,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     tables = [
         column_table("columns", pack(columns, LANES).T),
         column_table("start", ~digits),
-        _outside(strips, ones > 0, cpu),
+        outside(strips, ones > 0, cpu),
     ]
     places = "clz" not in cpu.features and "mul" in cpu.features
     if places:
@@ -180,12 +132,6 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     )
 
 
-def _outside(strips: Strips, plus: bool, cpu: Cpu) -> Table:
-    """A row of a window outside the image."""
-    line = np.full((strips.window.kernel_width, strips.channels), plus)
-    return own_table("outside", pack(line, strips.pixel.bits).reshape(-1), cpu)
-
-
 def pays(view: ConvDelta) -> bool:
     """Whether rows would take more instructions.
 
@@ -197,51 +143,10 @@ def pays(view: ConvDelta) -> bool:
 
 
 def trips(view: ConvDelta, values: tuple[Values, ...], cpu: Cpu) -> Trips:
-    s, w = view.strips, view.window
-    tall = w.kernel_height
-    bits = parts.is_set(values[0])
-    sides = ((0, 0), (w.pad_top, w.pad_bottom), (0, 0), (0, 0))
-    rows = np.pad(bits, sides, constant_values=bool(view.ones))
-    above = np.pad(rows, ((0, 0), (1, 0), (0, 0), (0, 0)), constant_values=bool(view.ones))[:, :-1]
-    inner = _across(s)
-    added = in_strips((rows & ~above).sum(axis=3), inner)
-    taken = in_strips((above & ~rows).sum(axis=3), inner)
-    first_added = in_strips((rows & (not view.ones)).sum(axis=3), inner)[:, :, :tall]
-    first_taken = in_strips((~rows & bool(view.ones)).sum(axis=3), inner)[:, :, :tall]
-    pixels = int(in_strips(np.ones((1, 1, w.width), np.int64), inner).sum())  # of a row
-
-    listed = s.rows - 1 + tall + view.relisted  # rows of each strip
-    calls = s.columns if s.in_one_piece else pixels
-    number, low, high = np.full(added.shape[:2], view.ones), 0, view.capacity
-    # Ends of the lists, as places in the memory that they share.
-    a, a_end = np.zeros_like(number), first_added.sum(axis=2)
-    t, t_end = high - first_taken.sum(axis=2), np.full_like(number, high)
-    found: Trips = {}
-    bits_listed = parts.per_input(first_added) + parts.per_input(first_taken)
-    moved, moves = np.zeros(len(bits), np.int64), np.zeros(len(bits), np.int64)
-    for row in range(s.rows):
-        if row:
-            old = row - 1
-            a, t_end = a + added[:, :, old], t_end - taken[:, :, old]
-            full = t - a_end < view.room
-            moved += parts.per_input((a_end - a + t_end - t) * full)
-            moves += parts.per_input(full)
-            a, a_end = np.where(full, low, a), np.where(full, low + a_end - a, a_end)
-            t, t_end = np.where(full, high - (t_end - t), t), np.where(full, high, t_end)
-            new = row + tall - 1
-            a_end, t = a_end + added[:, :, new], t - taken[:, :, new]
-            bits_listed += parts.per_input(added[:, :, new] + taken[:, :, new])
-        number = number + (a_end - a) - (t_end - t)
-        found = parts.total(found, _window_trips(view, a_end - a, t_end - t, number))
-        if not row:
-            kept = slice(0, view.kept)
-            again = slice(view.kept, tall)
-            a_end = a + added[:, :, kept].sum(axis=2) + added[:, :, again].sum(axis=2)
-            t = t_end - taken[:, :, kept].sum(axis=2) - taken[:, :, again].sum(axis=2)
-            bits_listed += parts.per_input(added[:, :, again] + taken[:, :, again])
+    s = view.strips
+    found = listed(view, parts.is_set(values[0]))
+    number = view.ones + (found.added - found.taken).cumsum(axis=2)
     windows = s.rows * s.columns
-    edges = f"{'left' * bool(w.pad_left)}{'right' * bool(w.pad_right)}"
-    edges += "pieces" * (not s.in_one_piece)
     kind = "[word]" if s.out_words == 1 else "[words]"
     return parts.total(
         {
@@ -250,27 +155,17 @@ def trips(view: ConvDelta, values: tuple[Values, ...], cpu: Cpu) -> Trips:
             "conv_delta.relisted": s.columns * view.relisted,
             "conv_delta.window": windows,
             f"conv_delta{kind}": windows,
-            parts.special("conv_delta.first", tall): s.columns * tall,
-            "conv_delta.row": s.columns * listed,
-            f"conv_delta[{edges}].row": s.columns * listed,
-            "conv_delta.outside": s.columns * (w.pad_top + w.pad_bottom),
-            "conv_delta.pixel": 0 if s.in_one_piece else pixels * listed,
             "begin_counters": s.columns,
             "begin_counters.word": s.columns * view.counter_words,
-            "list_changes": calls * listed,
-            "list_changes.word": pixels * s.pixel.words * listed,
-            "list_changes.bit": bits_listed,
-            "drop_row": s.columns * (s.rows - 1),
-            "drop_row.move": moves,
-            "drop_row.moved": moved,
         },
-        found,
+        found.trips,
+        _window_trips(view, found.added, found.taken, number),
         result_trips(s, view.all_set, "conv_delta"),
     )
 
 
 def _window_trips(view: ConvDelta, added: Counts, taken: Counts, number: Counts) -> Trips:
-    """Of one window of each strip, with so many entries in its lists and so many set bits."""
+    """Of windows with so many entries in their lists, and so many set bits."""
     words = view.strips.out_words
     moves = (added > 0) | (taken > 0)
     moved = words * parts.per_input(moves)
@@ -283,73 +178,22 @@ def _window_trips(view: ConvDelta, added: Counts, taken: Counts, number: Counts)
             "conv_delta.move.limit": words * parts.per_input(below * moves),
             "add_lists": moved,
         },
-        _list_trips(view, added, "conv_delta.carry"),
-        _list_trips(view, taken, "conv_delta.borrow"),
+        added_up(view, added, "conv_delta.carry"),
+        added_up(view, taken, "conv_delta.borrow"),
     )
-
-
-def _list_trips(view: ConvDelta, listed: Counts, pair: str) -> Trips:
-    """Of adding a list of each strip to the counters; ``pair`` is what a block of it leaves."""
-    words, whole = view.strips.out_words, listed + -listed % 4
-    pairs = words * parts.per_input(-(-whole // BLOCK))
-    found: Trips = {pair: pairs, "conv_delta.digit": (view.slices - 5) * pairs}
-    for columns in (16, 12, 8, 4):
-        blocks = whole // 16 if columns == 16 else whole % 16 == columns
-        found[f"add_lists.block{columns}"] = words * parts.per_input(blocks)
-    return found
 
 
 def most(view: ConvDelta, cpu: Cpu, price: Price) -> float:
-    """At most all bits of a row differ from those of the row above it, as in stripes across.
-
-    So no list is longer, none is moved more often or sooner. What a window adds up may take more
-    with an entry less, or if entries are shared out otherwise between the two lists: of all that
-    there can be the dearest is taken.
-    """
-    s, w = view.strips, view.window
-    size = (1, w.height, w.width, s.channels)
+    """What lists take at most, and the dearest of all numbers of set bits in each window."""
+    w = view.window
+    size = (1, w.height, w.width, view.strips.channels)
     blank = trips(view, (np.full(size, 1 if view.ones else -1),), cpu)  # as it is outside
-    line = in_strips(np.full((1, 1, w.width), s.channels), _across(s))[0]  # bits of a row
-    place = np.arange(s.rows + w.kernel_height - 1) - w.pad_top
-    caps = line * ((place >= 0) & (place <= w.height))  # the row below the image differs as well
-    listed, moves, moved = 0, 0, 0
-    # Set bits of the first window are listed, then where its rows differ: most if rows take turns.
-    first = min(w.height, w.kernel_height - w.pad_top)
-    listed += (line * (first + (first - 1) // 2)).sum() + caps[:, w.pad_top + first :].sum()
-    used = caps[:, : w.kernel_height].sum(axis=1)
-    entries = [used]
-    for row in range(1, s.rows):
-        live = caps[:, row : row + w.kernel_height - 1].sum(axis=1)
-        full = view.capacity - used < view.room
-        moves, moved = moves + int(full.sum()), moved + int((live * full).sum())
-        used = np.where(full, live, used) + caps[:, row + w.kernel_height - 1]
-        entries.append(live + caps[:, row + w.kernel_height - 1])
-    changes = {"list_changes.bit": listed, "drop_row.move": moves, "drop_row.moved": moved}
-    return float(price(blank | changes)[0] + _dearest(view, price)[np.stack(entries)].sum())
-
-
-def _across(s: Strips) -> Strips:
-    """The same strips, without rows above and below the image."""
-    return replace(s, window=replace(s.window, pad_top=0, pad_bottom=0))
-
-
-def _dearest(view: ConvDelta, price: Price) -> NDArray[np.float64]:
-    """What a window takes beside its list, at most, by how many entries its lists may have."""
+    changes, entries = longest(view)
     number = np.arange(view.inputs + 1)[:, None]
     none, one = np.zeros((1, 1), np.int64), np.ones((1, 1), np.int64)
-    added, taken = (
-        price(_list_trips(view, number, f"conv_delta.{pair}")) for pair in ("carry", "borrow")
-    )
-    beside = price(_window_trips(view, one, none, none + number)).max() - added[1]
-    # Sixteen entries cost the same wherever they are, so one list has all but a few.
-    few = number[:BLOCK]
-    rest = number[:, 0] - few
-    there = np.where(
-        rest < 0, -np.inf, np.maximum(added[few] + taken[rest], added[rest] + taken[few])
-    )
-    each = np.maximum(there.max(axis=0) + beside, 0)
-    each[0] = 0
-    return np.asarray(np.maximum.accumulate(each))
+    least = price(added_up(view, one, "conv_delta.carry"))[0]
+    beside = float(price(_window_trips(view, one, none, none + number)).max()) - least
+    return float(price(blank | changes)[0] + dearest(view, price, beside)[entries].sum())
 
 
 KERNEL = Kernel(

@@ -17,18 +17,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.bits import Layout, pack, words
+from edgebnn.bits import Layout, pack
 from edgebnn.ir import Conv, MaxPool, Op
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Inputs, Kernel, Price, Table, Trips, Values, Window
 from edgebnn.kernels.columns import (
-    COLUMN_BYTES,
     LANES,
     Strips,
     StripsConv,
     column_table,
     in_lanes,
-    in_strips,
     lane_digits,
     lane_limits,
     result_trips,
@@ -36,14 +34,14 @@ from edgebnn.kernels.columns import (
 )
 from edgebnn.kernels.pixels import own_table
 from edgebnn.kernels.trips import Counts
+from edgebnn.kernels.window_lists import WindowLists, bits_inside, listed, whole_blocks
 from edgebnn.targets.base import Cpu
 
-_BLOCK = 8  # columns: a list has whole blocks
 _LEAST_OUTPUTS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class ConvDirect:
+class ConvDirect(WindowLists):
     """What ``conv_direct.c.j2`` prints.
 
     ``columns`` has a row a word of outputs: a column an input of the window, one of zeros at the
@@ -53,10 +51,6 @@ class ConvDirect:
     windows add up to that of a window.
     """
 
-    outputs: int
-    inputs: int
-    strips: Strips
-    slices: int
     least: int
     kinds: int
     all_set: bool
@@ -68,45 +62,11 @@ class ConvDirect:
         return ("popcount", "pairs", "columns", "columns_reach", *listing)
 
     @property
-    def window(self) -> Window:
-        return self.strips.window
-
-    @property
-    def zeros(self) -> int:
-        """Bytes from the first column to the one of zeros."""
-        return COLUMN_BYTES * self.inputs
-
-    @property
     def start_row(self) -> str:
         """C: the row of ``start`` for a word of outputs."""
         if self.kinds == 1:
             return "w"
         return "kind" if self.strips.out_words == 1 else f"kind * {self.strips.out_words}u + w"
-
-    @property
-    def overlap(self) -> int:
-        """Rows that a window shares with the one above it."""
-        return _overlap(self.window)
-
-    @property
-    def shift_bytes(self) -> int:
-        """From the columns of a window to those of the next."""
-        return self.window.stride_y * self.strips.row_bytes
-
-    @property
-    def room(self) -> int:
-        """Entries that a row may need, and the end of a list."""
-        return self.window.kernel_width * self.strips.channels + _BLOCK
-
-    @property
-    def capacity(self) -> int:
-        """Entries of a list: the set bits of a window, one more, and zeros."""
-        return self.inputs + _BLOCK
-
-    @property
-    def carry_words(self) -> int:
-        """Two bits of 16 columns each, and as much behind the last."""
-        return 2 * (words(self.capacity, 16) + 1)
 
     @property
     def list_place(self) -> int:
@@ -120,7 +80,7 @@ class ConvDirect:
 
 def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDirect | None:
     conv = strips_conv(ops, inputs, cpu)
-    if conv is None:
+    if conv is None or not conv.signs:
         return None
     strips, w = conv.strips, conv.strips.window
     down, across = _inside(w, strips)
@@ -149,10 +109,6 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDirect | None:
     if inverted:
         tables.append(own_table("all_set", pack(conv.all_set, strips.out.bits), cpu))
     return ConvDirect(len(conv.rows), count, strips, slices, least, kinds, inverted, tuple(tables))
-
-
-def _overlap(w: Window) -> int:
-    return max(w.kernel_height - w.stride_y, 0)
 
 
 def _bytes(suffix: str, values: NDArray[np.int64]) -> Table:
@@ -198,80 +154,31 @@ def pays(view: ConvDirect) -> bool:
 
 
 def trips(view: ConvDirect, values: tuple[Values, ...], cpu: Cpu) -> Trips:
-    s, w = view.strips, view.window
-    bits = parts.is_set(values[0])
-    set_bits = in_strips(bits.sum(axis=3), s)
-    steps = in_strips(parts.steps(parts.in_words(bits, s.pixel.bits), cpu), s)
-    pixels = in_strips(np.ones((1, w.height, w.width), np.int64), s)
-    inside = (np.arange(-w.pad_top, w.height + w.pad_bottom) >= 0) & (
-        np.arange(-w.pad_top, w.height + w.pad_bottom) < w.height
-    )
-    slots = np.zeros((w.kernel_height, *set_bits.shape[:2]), np.int64)
-    begin, end = np.zeros_like(slots[0]), np.zeros_like(slots[0])
-    kind = ".overlap" if view.overlap else ".apart"
-    sides = f"{'left' * bool(w.pad_left)}{'right' * bool(w.pad_right)}"
-    sides += "pieces" * (not s.in_one_piece)
-    found: Trips = {}
-    columns = []
-    moved, moves, slot = np.zeros(len(bits), np.int64), np.zeros(len(bits), np.int64), 0
-    for row in range(s.rows):
-        top = row * w.stride_y
-        if not view.overlap:
-            end = np.zeros_like(end)
-        for ky in range(view.overlap if row else 0, w.kernel_height):
-            if view.overlap:
-                if row:
-                    begin = begin + slots[slot]
-                full = view.capacity - end < view.room
-                moved += parts.per_input((end - begin) * full)
-                moves += parts.per_input(full)
-                begin, end = np.where(full, 0, begin), np.where(full, end - begin, end)
-                slots[slot] = set_bits[:, :, top + ky]
-                slot = (slot + 1) % w.kernel_height
-            end = end + set_bits[:, :, top + ky]
-            y = int(inside[top + ky])
-            calls = s.columns if s.in_one_piece else int(pixels[0, :, top + ky].sum())
-            found = parts.total(
-                found,
-                {"conv_direct.row": s.columns, "conv_direct.inside": s.columns * y},
-                {f"conv_direct{kind}.row": s.columns, f"conv_direct[{sides}].row": s.columns},
-                {"conv_direct.pixel": 0 if s.in_one_piece else calls * y},
-                parts.list_columns(
-                    calls * y,
-                    int(pixels[0, :, top + ky].sum()) * s.pixel.words,
-                    parts.per_input(set_bits[:, :, top + ky]),
-                    parts.per_input(steps[:, :, top + ky]),
-                    cpu,
-                ),
-            )
-        listed = end - begin
-        columns.append(listed)
-    listed = np.stack(columns, axis=1).reshape(len(bits), -1)
+    s = view.strips
+    number, found = listed(view, parts.is_set(values[0]), cpu)
     windows = s.rows * s.columns
     return parts.total(
         {
             "conv_direct": 1,
             "conv_direct.strip": s.columns,
             "conv_direct.window": windows,
-            f"conv_direct{kind}": windows,
+            f"conv_direct{'.overlap' if view.overlap else '.apart'}": windows,
             "conv_direct.kinds": windows * (view.kinds > 1),
-            "conv_direct.move": moves,
-            "conv_direct.moved": moved,
         },
         found,
-        _window_trips(view, listed),
+        _window_trips(view, number),
         result_trips(s, view.all_set, "conv_direct"),
     )
 
 
 def _window_trips(view: ConvDirect, listed: Counts) -> Trips:
     """Of adding up what (N, windows) list."""
-    whole = listed + (listed % 2 == 0)
-    pads = -whole % _BLOCK
-    reach = parts.columns_reach(whole + pads, view.slices, view.least + listed // 2)
+    odd = listed + (listed % 2 == 0)
+    whole = whole_blocks(odd)
+    reach = parts.columns_reach(whole, view.slices, view.least + listed // 2)
     return {
         "conv_direct.even": parts.per_input(listed % 2 == 0),
-        "conv_direct.pad": parts.per_input(pads),
+        "conv_direct.pad": parts.per_input(whole - odd),
         **parts.times(reach, view.strips.out_words),
     }
 
@@ -282,16 +189,13 @@ def most(view: ConvDirect, cpu: Cpu, price: Price) -> float:
     What it adds up may take more with a column less: of all numbers up to what a window has inside
     the image the dearest one is taken.
     """
-    s, w = view.strips, view.window
-    size = (1, w.height, w.width, s.channels)
-    full = trips(view, (np.ones(size, np.int64),), cpu)
-    there = in_strips(np.full(size[:-1], s.channels, np.int64), s)[0]
-    tops = [row * w.stride_y for row in range(s.rows)]
-    inside = np.stack([there[:, top : top + w.kernel_height].sum(axis=1) for top in tops])
-    added_up = _window_trips(view, inside.reshape(1, -1))
+    w = view.window
+    full = trips(view, (np.ones((1, w.height, w.width, view.strips.channels), np.int64),), cpu)
+    number = bits_inside(view)
+    added_up = _window_trips(view, number.reshape(1, -1))
     rest = {name: count for name, count in full.items() if name not in added_up}
     each = price(_window_trips(view, np.arange(view.inputs + 1)[:, None]))
-    return float(price(rest)[0] + np.maximum.accumulate(each)[inside].sum())
+    return float(price(rest)[0] + np.maximum.accumulate(each)[number].sum())
 
 
 KERNEL = Kernel(
