@@ -1,8 +1,8 @@
 """Which kernels a network gets: for each run of ops the options, and the best ones that fit.
 
-Where a target has prices and there are sample inputs, the best is what takes the fewest
-instructions on them. Else the rules of :mod:`edgebnn.kernels` decide: an option costs its place
-among them.
+Where a target has prices, or one alike has, and there are sample inputs, the best is what takes the
+fewest instructions on them. Else the rules of :mod:`edgebnn.kernels` decide: an option costs its
+place among them.
 """
 
 import heapq
@@ -30,7 +30,8 @@ _ALIKE = 1.01  # times the instructions of the best: predictions are no finer
 class Option:
     """A kernel for ``ops``, the first ones of a ``run``; the less ``cost`` the better.
 
-    ``instructions`` are those predicted, one an input; None where nobody can.
+    ``instructions`` are those predicted, one an input; None where nobody can. ``counted``: whether
+    the cost is one in instructions, of this target or of one alike.
     """
 
     run: tuple[Op, ...]
@@ -40,6 +41,7 @@ class Option:
     view: kernels.View
     instructions: Counted | None
     cost: float
+    counted: bool
 
 
 Path = tuple[Option, ...]
@@ -73,7 +75,8 @@ def options(
     Raises:
         EdgebnnError: an op has none.
     """
-    prices = prices_of(target.name) if samples is not None and len(samples) else None
+    own = prices_of(target.name)
+    prices = (own or prices_of(target.alike)) if samples is not None and len(samples) else None
     values: Mapping[str, Values] = {}
     if prices is not None and samples is not None:
         values = reference.trace(network, reference.check_inputs(network, samples))
@@ -98,8 +101,10 @@ def options(
                 cost = _flash(kernel, view) + rank / 1000
             elif counted is not None:
                 cost = float(counted.mean())
-            there.append(Option(run, inputs, ops, kernel, view, counted, cost))
-        unknown = any(one.instructions is None for one in there)
+            known = wishes.optimize != "size" and counted is not None
+            predicted = None if own is None else counted
+            there.append(Option(run, inputs, ops, kernel, view, predicted, cost, known))
+        unknown = not all(one.counted for one in there)
         if prices is not None and unknown and wishes.optimize != "size":
             del there[1:]  # ranks are no instructions
         found[place] = tuple(there)
@@ -134,7 +139,7 @@ def best(
         seen.append(one)
         if all(one.within(wishes)):
             fitting.append((one.ram, path))
-            if wishes.optimize == "size" or any(step.instructions is None for step in path):
+            if not all(one.counted for one in path):
                 break
             most = most or cost * _ALIKE
     if fitting:

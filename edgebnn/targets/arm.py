@@ -104,6 +104,7 @@ def _core(
             zig_flags=("-target", "thumb-freestanding-eabi", f"-mcpu=cortex_{core}"),
         ),
         emulators=emulators,
+        alike="cortex-m0" if "thumb1" in features else "cortex-m4",
     )
 
 

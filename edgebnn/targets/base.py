@@ -213,7 +213,8 @@ class Target:
     Being this computer is a matter of its toolchain; a target without emulators is still another
     machine. Of its ``emulators``, the one that measures most comes first. ``flash`` and ``ram``
     are what the device has, in bytes; None for a CPU core, which comes with any amount. ``doubt``
-    says what nobody has checked of a target without emulators.
+    says what nobody has checked of a target without emulators. ``alike`` is the target by whose
+    prices kernels are chosen where there are none of this one: its code is much the same.
     """
 
     name: str
@@ -224,6 +225,7 @@ class Target:
     flash: int | None = None
     ram: int | None = None
     doubt: str = ""
+    alike: str = ""
 
     @property
     def is_host(self) -> bool:

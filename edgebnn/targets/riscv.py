@@ -75,6 +75,7 @@ def _core(extensions: str, zig: str, *, unicorn: bool, **qemu: bool) -> Target:
             runtime_flags=("-march=rv32im", "-mabi=ilp32") if "zbb" in extensions else (),
         ),
         emulators=(*measured, Qemu("qemu-system-riscv32", "qemu-system-misc", _VIRT, options)),
+        alike="" if "zbb" in extensions else "rv32imc",  # where rows count bits
     )
 
 
