@@ -33,6 +33,8 @@ _SHARED = {
     "filter_tree",
     "pixels",
     "trips",
+    "tree_digits",
+    "tree_strip",
     "tree_trips",
 }  # no kernels, but what kernels are made of
 
