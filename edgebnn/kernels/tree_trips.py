@@ -102,8 +102,12 @@ def _blank_trips(view: "ConvTree") -> Trips:
     return {"conv_tree.blank": words} | more
 
 
-def _level_trips(view: "ConvTree") -> Trips:
-    """What several thresholds take beside one: numbers added, digits put to lanes, and planes."""
+def _level_trips(view: "ConvTree", counts: dict[str, int]) -> Trips:
+    """What several thresholds take beside one: numbers added, digits put to lanes, and planes.
+
+    ``counts`` are those of all else, in whose code fewer values are on the stack, as compilers
+    compute filter by filter.
+    """
     filters = [one for word in view.words for one in word.filters]
     digits = [digit for each in filters for digit in each.digits]
     reached = [one for digit in digits for one in digit.reached if one.sign]
@@ -115,6 +119,7 @@ def _level_trips(view: "ConvTree") -> Trips:
         f"{rows}.level[large]": large,
         f"{rows}.digit": len(digits) - len(filters),
         f"{form}.plane": len(view.words) * len(view.higher),
+        **{f"conv_tree[levels].{name}": count for name, count in counts.items()},
     }
 
 
@@ -146,5 +151,5 @@ def _window_trips(view: "ConvTree") -> Trips:
         "conv_tree[padded totals]": bool(view.bias),
         **{f"conv_tree.{name}": count for name, count in counts.items()},
         **{f"{rows}.{name}": count for name, count in counts.items()},
-        **(_level_trips(view) if view.higher else {}),
+        **(_level_trips(view, counts) if view.higher else {}),
     }
