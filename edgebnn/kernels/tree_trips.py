@@ -119,7 +119,7 @@ def _level_trips(view: "ConvTree", counts: dict[str, int]) -> Trips:
         f"{rows}.level[large]": large,
         f"{rows}.digit": len(digits) - len(filters),
         f"{form}.plane": len(view.words) * len(view.higher),
-        **{f"conv_tree[levels].{name}": count for name, count in counts.items()},
+        **{f"{rows}[levels].{name}": count for name, count in counts.items()},
     }
 
 
