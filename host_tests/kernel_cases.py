@@ -554,22 +554,66 @@ def conv_by_tree() -> Iterator[Case]:
         yield _conv_by_tree(500 + number, row | more)
 
 
-def _conv_by_tree(number: int, row: dict[str, Any]) -> Case:
+def levels_by_tree() -> Iterator[Case]:
+    """The same with several thresholds, in any order, some of which are equal."""
+    axes: dict[str, Sequence[Any]] = {
+        "channels": (1, 2, 3),
+        "outputs": (1, 3, 8, 15, 16, 17, 24, 31, 32, 33, 48),
+        "kernel": KERNELS,
+        "stride": STRIDES,
+        "padding": PADDINGS,
+        "places": PLACES,
+        "bits": range(1, 9),
+        "pool": (None, (2, 2), (1, 2), (2, 1)),
+        "mask": MASKS,
+        "blank": (0, 3, 0),
+    }
+    for number, row in enumerate(spread(12, 38, **axes), 700):
+        yield _conv_by_tree(number, row, f"levels {3 + 4 * (number // 4 % 2)}")
+    row = {"channels": 1, "bits": 8, "stride": (1, 1), "mask": "some", "blank": 1}
+    image = row | {"kernel": (3, 3), "padding": (1, 1, 1, 1), "places": (3, 5), "pool": (2, 2)}
+    yield _conv_by_tree(720, image | {"outputs": 33}, "levels 7")
+    signal = row | {"kernel": (5, 1), "padding": (1, 1, 0, 0), "places": (4, 1), "pool": (2, 1)}
+    yield _conv_by_tree(721, signal | {"outputs": 40}, "levels 3")
+    for number, pool in enumerate((None, (2, 1)), 722):  # a single window, and two
+        alone = image | {"places": (1, 1), "pool": pool, "outputs": 5}
+        yield _conv_by_tree(number, alone, "levels 3")
+    # All thresholds of a layer are the same: no level but the lowest and the highest.
+    yield _conv_by_tree(740, image | {"pool": None, "outputs": 1}, "levels 7")
+    yield _conv_by_tree(741, image | {"outputs": 1, "mask": "none"}, "levels 3")
+
+
+def _disorder(minima: NDArray[np.int32]) -> None:
+    """(levels, outputs) thresholds: two or all are equal, are never or always met; turned round."""
+    minima[1, 1::4] = minima[0, 1::4]
+    minima[:-1, 2::4] = minima[-1, 2::4]
+    minima[0, 3::4] = minima[-1, 3::4]
+    if minima.shape[1] == 1:
+        minima[:] = minima[1]
+        return
+    minima[:, [0, -1]] = -(2**30), 2**30
+    minima[-1, 0] = minima[0, -1] = 0
+    minima[:] = np.roll(minima, 1, axis=0)
+
+
+def _conv_by_tree(number: int, row: dict[str, Any], kind: str = "threshold") -> Case:
     pool = row["pool"]
     row = dict(row)
     if pool is not None:  # one place more than it takes, now and then
         row["places"] = tuple(
             places * size + number % size for places, size in zip(row["places"], pool, strict=True)
         )
-    label = f"conv {_window_label(row)}, tree"
+    label = f"conv {_window_label(row)}, {kind}, tree"
     height, width = _image(row, False)
     chain = Chain((12, number), Ints(height, width, row["channels"], row["bits"]))
     pad = (2 ** row["bits"] - 1) * row["blank"] // 8
     chain.inputs = np.concatenate([chain.inputs, _specks(chain, pad)])
-    _add_conv(chain, row | {"kind": "threshold"}, pad)
-    if number % 3 == 1:  # thresholds that are further from dots than 16 bits reach
-        (layer,) = chain.network.ops
-        assert isinstance(layer, Conv)
+    _add_conv(chain, row | {"kind": kind}, pad)
+    (layer,) = chain.network.ops
+    assert isinstance(layer, Conv)
+    if isinstance(layer.head, Levels):
+        _disorder(layer.head.min_dot)
+    elif number % 3 == 1:  # thresholds that are further from dots than 16 bits reach
         assert isinstance(layer.head, Threshold)
         layer.head.min_dot[[0, -1]] = -(2**30), 2**30
     if pool is not None:
@@ -1306,6 +1350,7 @@ def cases() -> tuple[Case, ...]:
         *dense_by_columns(),
         *conv_on_ints(),
         *conv_by_tree(),
+        *levels_by_tree(),
         *conv_on_bits(),
         *conv_by_columns(),
         *depthwise(),

@@ -418,7 +418,8 @@ def head_of(step: Step) -> str:
         kind = f"{view.head.levels} levels" if view.head.kind == "levels" else view.head.kind
         return f"{kind}{', pooled' * view.head.pooled}"
     if step.kernel.name in ONLY_BITS:
-        return "bits"
+        levels = step.op.head.min_dot
+        return "bits" if levels.ndim == 1 else f"{len(levels)} levels"
     if step.kernel.name == "depthwise_sliced":
         return f"sums {view.sums.bits}" if view.sums else "bits"
     match view.head:
@@ -474,6 +475,8 @@ def test_every_head(target: Target) -> None:
     kinds = ("bits", "sums", "3 levels", "7 levels")
     both = {f"{kind}{pooled}" for kind in kinds for pooled in ("", ", pooled")}
     wanted |= dict.fromkeys(LEVEL_STRIPS & there, both)
+    if "conv_tree" in there:
+        wanted["conv_tree"] |= {"3 levels", "7 levels"}
     for name in ALL_HEADS & there:
         wanted[name] |= SCORES
     for name in (WEIGHTED - ONLY_BITS - {"depthwise_sliced"}) & there:
@@ -578,6 +581,37 @@ def test_every_pool_and_mask(target: Target) -> None:
     pools = {"max_pool", "max_pool_levels"}
     pools |= {"conv_tree"} if target.cpu.word_bits == 32 else set()
     check(only, dict.fromkeys(pools, wanted) | {"binarize": wanted | own}, target)
+
+
+def test_every_digit_of_levels_by_a_tree() -> None:
+    """Pools and masks; thresholds that are equal: two, in the middle or not, and all of them."""
+
+    def kinds(step):
+        view: Any = step.view
+        assert step.kernel.name == "conv_tree"
+        mask = step.ops[-1].all_set if len(step.ops) > 1 else np.zeros(1, bool)
+        kind = "none" if not mask.any() else "all" if mask.all() else "some"
+        yield "pool", len(view.totals), "joined" if view.joined else "apart", kind
+        yield "windows", "single" if view.single else "odd" if view.odd else "even"
+        yield "words", len(view.words) > 1, view.out.bits
+        yield "blank", any(part.blank for word in view.words for part in word.parts)
+        for digit in (d for w in view.words for f in w.filters for d in f.digits):
+            form = "above" if not digit.name else "XOR" if digit.origin else "afresh"
+            yield "digit", len(view.totals), form
+            yield "numbers", len(digit.reached)
+
+    wanted: set[Any] = {("pool", rows, "joined", "some") for rows in (1, 2)}
+    wanted |= {("pool", 2, "joined", kind) for kind in ("none", "all")}
+    wanted |= {("pool", 1, "apart", "none"), ("pool", 2, "apart", "some")}
+    wanted |= {("windows", windows) for windows in ("single", "odd", "even")}
+    wanted |= {("words", False, bits) for bits in (8, 16, 32)} | {("words", True, 8)}
+    wanted |= {("blank", False), ("blank", True)}
+    wanted |= {("digit", rows, form) for rows in (1, 2) for form in ("above", "XOR", "afresh")}
+    wanted |= {("numbers", count) for count in range(5)}
+    seen = set()
+    for case in enumeration.levels_by_tree():
+        seen.update(kinds(enumeration.planned(case, enumeration.PLAIN).steps[0]))
+    assert wanted - seen == set()
 
 
 def test_every_addition() -> None:

@@ -35,6 +35,8 @@ _SHARED = {
     "lane_heads",
     "pixels",
     "trips",
+    "tree_digits",
+    "tree_strip",
     "tree_trips",
     "window_lists",
 }  # no kernels, but what kernels are made of

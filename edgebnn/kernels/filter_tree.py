@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.ir import Conv, Threshold
+from edgebnn.ir import Conv, Levels, Threshold
 
 Vector = NDArray[np.int64]
 
@@ -66,12 +66,22 @@ class Node:
         self.levels = max(1, kept, *(child.levels for child in self.children[-1:]))
 
 
-def _values(op: Conv, largest: int, output: int) -> tuple[Value, Value]:
-    """The two values that are good for an output; ``largest`` is the largest input."""
-    assert isinstance(op.head, Threshold)
+def limits(op: Conv, largest: int) -> Vector:
+    """(levels, outputs) thresholds in rising order, one for bits; ``largest`` is the largest input.
+
+    Those that all dots reach, or none, are the least of their kind: so no dot is farther from one
+    than the largest and the least dot are from each other, and 1.
+    """
+    assert isinstance(op.head, Threshold | Levels)
+    w = op.weights.reshape(len(op.weights), -1)
+    low, high = -largest * (~w).sum(axis=1), largest * w.sum(axis=1)
+    least = np.atleast_2d(op.head.min_dot).astype(np.int64)
+    return np.sort(np.clip(least, low, high + 1), axis=0)
+
+
+def _values(op: Conv, least: int, output: int) -> tuple[Value, Value]:
+    """The two values that are good for an output, by its threshold ``least``."""
     w = np.where(op.weights[output].ravel(), 1, -1).astype(np.int64)
-    low, high = -largest * int((w < 0).sum()), largest * int((w > 0).sum())
-    least = min(max(int(op.head.min_dot[output]), low), high + 1)
     pads = op.pad_value * int(w.sum())
     return (
         Value(w, 2**15 + pads - least, output, 1),
@@ -80,10 +90,15 @@ def _values(op: Conv, largest: int, output: int) -> tuple[Value, Value]:
 
 
 def spanning_tree(op: Conv, largest: int, outputs: range) -> Node:
-    """The minimum spanning tree over the total and ``outputs``, by Prim's algorithm."""
+    """The minimum spanning tree over the total and ``outputs``, by Prim's algorithm.
+
+    Of several thresholds the values have the one in the middle.
+    """
     taps = op.weights[0].size
     added = root = Node(Value(np.ones(taps, np.int64), taps * op.pad_value, -1, 1), None, [])
-    left = {output: _values(op, largest, output) for output in outputs}
+    thresholds = limits(op, largest)
+    middle = thresholds[len(thresholds) // 2]
+    left = {output: _values(op, int(middle[output]), output) for output in outputs}
     best: dict[int, tuple[tuple[int, bool, int], Node, Value]] = {}
     while left:
         for output, values in left.items():

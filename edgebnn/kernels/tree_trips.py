@@ -40,18 +40,15 @@ def trips(view: "ConvTree", values: tuple[Values, ...], cpu: Cpu) -> Trips:
     return parts.total(
         _strip_trips(view),
         parts.times(_window_trips(view), pairs - parts.per_input(blank)),
-        {
-            "conv_tree.pair": pairs,
-            "conv_tree.check": checks,
-            "conv_tree.blank": parts.per_input(blank) * len(view.words),
-        },
+        parts.times(_blank_trips(view), parts.per_input(blank)),
+        {"conv_tree.pair": pairs, "conv_tree.check": checks},
     )
 
 
 def most(view: "ConvTree", cpu: Cpu, price: Price) -> float:
     """A pair of windows is looked at for pixels, in the last place at last, then it is computed."""
     looked = {"conv_tree.pair": 1, "conv_tree.check": len(view.cover)}
-    blank = parts.total(looked, {"conv_tree.blank": len(view.words)})
+    blank = parts.total(looked, _blank_trips(view))
     computed = parts.total(looked, _window_trips(view))
     pair = max(price(blank)[0], price(computed)[0])
     return float(price(_strip_trips(view))[0] + view.out_height * view.pairs * pair)
@@ -98,6 +95,34 @@ def _strip_trips(view: "ConvTree") -> Trips:
     }
 
 
+def _blank_trips(view: "ConvTree") -> Trips:
+    """A pair of windows without a pixel."""
+    words = len(view.words)
+    more = {"conv_tree.blank.plane": words * len(view.higher)} if view.higher else {}
+    return {"conv_tree.blank": words} | more
+
+
+def _level_trips(view: "ConvTree", counts: dict[str, int]) -> Trips:
+    """What several thresholds take beside one: numbers added, digits put to lanes, and planes.
+
+    ``counts`` are those of all else, in whose code fewer values are on the stack, as compilers
+    compute filter by filter.
+    """
+    filters = [one for word in view.words for one in word.filters]
+    digits = [digit for each in filters for digit in each.digits]
+    reached = [one for digit in digits for one in digit.reached if one.sign]
+    rows = f"conv_tree.rows{len(view.totals)}"
+    form = f"conv_tree[{len(view.totals)}, {'joined' if view.joined else 'apart'}]"
+    large = sum(one.number > 255 * 0x10001 for one in reached)
+    return {
+        f"{rows}.level": len(reached),
+        f"{rows}.level[large]": large,
+        f"{rows}.digit": len(digits) - len(filters),
+        f"{form}.plane": len(view.words) * len(view.higher),
+        **{f"{rows}[levels].{name}": count for name, count in counts.items()},
+    }
+
+
 def _window_trips(view: "ConvTree") -> Trips:
     """The code of all filters, once."""
     filters = [one for word in view.words for one in word.filters]
@@ -126,4 +151,5 @@ def _window_trips(view: "ConvTree") -> Trips:
         "conv_tree[padded totals]": bool(view.bias),
         **{f"conv_tree.{name}": count for name, count in counts.items()},
         **{f"{rows}.{name}": count for name, count in counts.items()},
+        **(_level_trips(view, counts) if view.higher else {}),
     }
