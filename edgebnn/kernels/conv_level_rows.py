@@ -117,7 +117,6 @@ def trips(view: ConvLevelRows, values: tuple[Values, ...], cpu: Cpu) -> Trips:
             f"{name}.plane": outputs * view.planes,
             f"{parts.special(f'{name}[{view.planes}]', view.row_words)}.plane": outputs
             * view.planes,
-            f"{name}[one].output": outputs * (windows == 1),
             f"{name}.words": taps * (view.pixel.words > 1),
             f"{name}.word": words,
             few: taps,

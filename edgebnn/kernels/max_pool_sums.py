@@ -68,7 +68,7 @@ def trips(view: MaxPoolSums, values: tuple[Values, ...], cpu: Cpu) -> Trips:
             "max_pool_sums": 1,
             f"{load}.value": windows * channels,
             f"{load}.tap": windows * channels * w.taps,
-            "max_pool_sums[one].tap": channels * w.taps * (windows == 1),
+            "max_pool_sums.single": channels * w.taps * (windows == 1),
         },
         parts.times(parts.window_loops(w, "max_pool_sums"), channels),
         parts.times(parts.head(view.head), windows),

@@ -162,17 +162,20 @@ def from_above(off: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.where(off < 0, 1 + 30 * np.minimum(-off, 0.2), 0.8))
 
 
-def excess(rows: Sequence[Row], known: Prices) -> dict[str, float]:
+def excess(
+    rows: Sequence[Row], known: Prices, before: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, float]:
     """By how much of a part layers took more than predicted, by their kernels, at most.
 
-    Of kernels that few layers have it is more: prices fit these better than others.
+    It is not less than ``before``. Of kernels that few layers have it is more: prices fit these
+    better than others.
     """
-    found: dict[str, float] = {}
+    found = dict(before)
     layers = Counter(row.what for row in rows)
     for row in rows:
         predicted = known.sum(row.trips, len(row.counts))
         above = float(((row.counts - predicted) / (predicted + prices.LIGHT)).max())
-        spare = _RARE if layers[row.what] < _FEW else 0.0
+        spare = _RARE if row.what not in before and layers[row.what] < _FEW else 0.0
         found[row.what] = max(found.get(row.what, 0.0), above + spare)
     return found
 
@@ -203,9 +206,7 @@ def fitted(found: Measured, known: Prices | None = None) -> Prices:
         stack[name] = solve(frames, _PRINTED, from_above, stack.get(name, {}))
     of = solve(found.rows, known=known.of)
     made = Prices(f"{found.compiler} -O2", of, {}, code, stack)
-    above = excess(found.rows, made)
-    most = {name: max(above.get(name, part), part) for name, part in known.above.items()}
-    return replace(made, above=above | most)
+    return replace(made, above=excess(found.rows, made, known.above))
 
 
 @dataclass(frozen=True, slots=True)
