@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from kernel_cases import hostile_inputs
-from networks import random_model, random_residual_model
+from networks import random_levels_model, random_model, random_residual_model
 from test_cli import mistake, output_here
 from test_model_files import mlp
 
@@ -45,7 +45,8 @@ def spread(network: Network, target_name: str, folder: Path, *, constant_time: b
 @pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "rv32imc"])
 def test_all_inputs_take_the_same(target: str, tmp_path: Path) -> None:
     """But for the largest score: two instructions a class at most."""
-    models = [random_model(1), random_residual_model(2), random_model(3), random_model(5), wide()]
+    models = [random_model(1), random_residual_model(2), random_model(3), random_model(5)]
+    models += [random_levels_model(23), random_levels_model(29), wide()]
     for number, model in enumerate(models):
         network = lower(model)
         folder = tmp_path / str(number)

@@ -1,7 +1,9 @@
 """What is known before a compiler runs: instructions by prices, and kernels chosen by them."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network, tensors
 from edgebnn.lower import lower
 from edgebnn.plan import Plan, plan
-from edgebnn.prices import exhaustive, fit, prices_of
+from edgebnn.prices import Prices, exhaustive, fit, prices_of
+from edgebnn.prices.leveled import leveled
 from edgebnn.prices.networks import subject
+from edgebnn.prices.printed import zeros
 from edgebnn.samples import device_rows
 from edgebnn.targets import get_target
 from edgebnn.wishes import Wishes, size
@@ -180,10 +184,44 @@ def test_constant_time_by_count() -> None:
 
 
 def test_networks_to_fit_on_have_a_number_for_good() -> None:
-    for number in (0, 1, 2):
-        one, other = subject(number), subject(number)
+    for make, number in ((subject, 0), (subject, 1), (subject, 2), (leveled, 0), (leveled, 1)):
+        one, other = make(number), make(number)
         assert np.array_equal(one.inputs, other.inputs)
         assert [op.name for op in one.network.ops] == [op.name for op in other.network.ops]
+
+
+def without(known: Prices, kernel: str) -> Prices:
+    """Prices that were fitted on networks without a kernel."""
+
+    def others(named: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: one for name, one in named.items() if not name.startswith(kernel)}
+
+    tables = (known.of, known.above, known.code, known.stack)
+    return Prices(known.compiler, *map(others, tables))
+
+
+def test_prices_of_a_kernel_that_comes_later() -> None:
+    """Nobody knows what it takes before, and what others take stays as it is."""
+    target = get_target("cortex-m4")
+    known = prices_of(target.name)
+    assert known is not None
+    known = without(known, "conv_level_rows")
+    steps = fit.planned(leveled(8), target).steps
+    step = next(one for one in steps if one.kernel.way == "level_rows")
+    read = tuple(zeros(one) for one in step.sources)
+    assert known.layer(step.kernel, step.view, read, target.cpu) is None
+    assert known.most(step.kernel, step.view, step.sources, target.cpu) is None
+    found = fit.measured(target, [leveled(8)])
+    made = fit.fitted(found, known)
+    assert made.of.items() >= known.of.items()
+    for before, now in ((known.code, made.code), (known.stack, made.stack)):
+        assert all(now[kernel].items() >= prices.items() for kernel, prices in before.items())
+    (row,) = (one for one in found.rows if one.what == step.kernel.name)
+    predicted = made.sum(row.trips, len(row.counts))
+    np.testing.assert_allclose(predicted, row.counts, rtol=0.03)
+    most = made.most(step.kernel, step.view, step.sources, target.cpu)
+    assert most is not None
+    assert most >= row.counts.max()
 
 
 def test_commands_say_it(tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, plane_words
 from edgebnn.ir import Bits, Conv, Op, dot_bound, fan_in, infer
+from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
     HeadView,
     Inputs,
     Kernel,
     Table,
+    Trips,
+    Values,
     Window,
     counts,
     head_view,
@@ -92,4 +95,46 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvLevelRows | None:
     )
 
 
-KERNEL = Kernel("conv_level_rows", "level_rows", ((Conv,),), frozenset({Layout.PLANES}), fit)
+def trips(view: ConvLevelRows, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    w, name = view.window, "conv_level_rows"
+    windows = w.out_height * w.out_width
+    outputs = windows * view.head.outputs
+    taps = view.planes * sum(parts.taps(w))
+    words = taps * view.pixel.words * (view.pixel.words > 1)
+    sign = (w.pad_value > 0) - (w.pad_value < 0)
+    kind = f"{name}[{'-0+'[sign + 1] if w.padded else 'whole'}]"
+    few = parts.special(f"{name}.words", view.pixel.words)
+    rows = parts.times(parts.mismatches(view.row_words, "[planes]"), outputs * view.planes)
+    if w.zero_padded:
+        high = parts.crossing(w) * view.head.outputs * view.planes
+        twice = parts.times(parts.mismatches(view.row_words, "[high planes]"), high)
+        rows = parts.total(rows, twice, {f"{name}.crosses": outputs * view.planes})
+    return parts.total(
+        {
+            name: 1,
+            f"{name}.pixel": windows,
+            f"{name}.output": outputs,
+            f"{name}.plane": outputs * view.planes,
+            f"{parts.special(f'{name}[{view.planes}]', view.row_words)}.plane": outputs
+            * view.planes,
+            f"{name}.words": taps * (view.pixel.words > 1),
+            f"{name}.word": words,
+            few: taps,
+            f"{kind}.window": view.planes * windows,
+            f"{kind}.tap": taps,
+            f"{kind}.word": words,
+        },
+        rows,
+        parts.times(parts.head(view.head), windows),
+        parts.times(parts.window_loops(w, name), view.planes),
+    )
+
+
+KERNEL = Kernel(
+    "conv_level_rows",
+    "level_rows",
+    ((Conv,),),
+    frozenset({Layout.PLANES}),
+    fit,
+    trips=trips,
+)

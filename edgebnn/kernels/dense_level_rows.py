@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout
 from edgebnn.ir import Bits, Dense, Op, dot_bound, fan_in, infer
+from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
     HeadView,
     Inputs,
     Kernel,
     Reading,
     Table,
+    Trips,
+    Values,
     counts,
     head_view,
     mismatch_limits,
@@ -63,11 +66,27 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseLevelRows | None:
     )
 
 
+def trips(view: DenseLevelRows, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    outputs = view.head.outputs
+    planes = outputs * view.planes
+    name = "dense_level_rows"
+    return parts.total(
+        {
+            name: 1,
+            f"{name}.plane": planes,
+            f"{parts.special(f'{name}[{view.planes}]', view.row_words)}.plane": planes,
+        },
+        parts.times(parts.mismatches(view.row_words, "[planes]"), planes),
+        parts.head(view.head),
+    )
+
+
 KERNEL = Kernel(
     "dense_level_rows",
     "level_rows",
     ((Dense,),),
     frozenset({Layout.PLANES}),
     fit,
+    trips=trips,
     reading=Reading.ROW,
 )

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, pixel_words, words
 from edgebnn.ir import Dense, Op, Sums, infer
+from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
     HeadView,
     Inputs,
     Kernel,
     Table,
+    Trips,
+    Values,
     dot_limits,
     head_view,
     load,
@@ -62,4 +65,33 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseSums | None:
     )
 
 
-KERNEL = Kernel("dense_sums", "adds", ((Dense,),), frozenset({Layout.SUMS16, Layout.SUMS32}), fit)
+def trips(view: DenseSums, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    pixels = view.pixels * view.head.outputs
+    sums = pixels * view.channels
+    row = f"dense_sums[{'words' if view.weight_words > 1 else 'word'}]"
+    few = parts.special("dense_sums.channels", view.channels)
+    load = f"dense_sums[{view.load or 'word'}]"
+    return parts.total(
+        {
+            "dense_sums": 1,
+            "dense_sums.pixel": pixels * (view.pixels > 1),
+            "dense_sums.sum": sums,
+            "dense_sums.minus": sums - parts.set_bits(view.weights),
+            f"{row}.pixel": pixels,
+            f"{row}.sum": sums,
+            f"{load}.sum": sums,
+            few: pixels,
+            f"{few}.sum": sums,
+        },
+        parts.head(view.head),
+    )
+
+
+KERNEL = Kernel(
+    "dense_sums",
+    "adds",
+    ((Dense,),),
+    frozenset({Layout.SUMS16, Layout.SUMS32}),
+    fit,
+    trips=trips,
+)

@@ -4,12 +4,15 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, image_words
 from edgebnn.ir import Bits, DepthwiseConv, Op, fan_in, infer
+from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import (
     HeadView,
     Inputs,
     Kernel,
     Reading,
     Table,
+    Trips,
+    Values,
     Window,
     dot_limits,
     head_view,
@@ -65,6 +68,23 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DepthwiseLevels | None
     )
 
 
+def trips(view: DepthwiseLevels, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    w, channels, name = view.window, view.head.outputs, "depthwise_levels"
+    windows = w.out_height * w.out_width
+    inside = parts.taps(w)[0] * channels
+    return parts.total(
+        {
+            name: 1,
+            f"{name}.inside": inside,
+            f"{name}.plane": inside * view.planes,
+            f"{name}[{view.planes}].inside": inside,
+            f"{parts.special(name + '.channels', channels, 1)}": windows * channels,
+        },
+        parts.times(parts.window_loops(w, name), channels),
+        parts.times(parts.head(view.head), windows),
+    )
+
+
 KERNEL = Kernel(
     "depthwise_levels",
     "level_taps",
@@ -72,5 +92,6 @@ KERNEL = Kernel(
     frozenset({Layout.ROWS, Layout.PLANES}),
     fit,
     rank=1,
+    trips=trips,
     reading=Reading.BYTES,
 )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, image_words, pack
 from edgebnn.ir import Bits, MaxPool, Op, infer
-from edgebnn.kernels.base import Inputs, Kernel, Reading, Table, Window, window
+from edgebnn.kernels import trips as parts
+from edgebnn.kernels.base import Inputs, Kernel, Reading, Table, Trips, Values, Window, window
 from edgebnn.kernels.pixels import BitPixel, alike, bit_pixel, own_table
 from edgebnn.targets.base import Cpu
 
@@ -54,11 +55,30 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> MaxPoolLevels | None:
     )
 
 
+def trips(view: MaxPoolLevels, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    w, words = view.window, view.pixel.words
+    windows = w.out_height * w.out_width
+    name = f"max_pool_levels{view.planes}"
+    several = f"{name}[{'words' if words > 1 else 'word'}{', inverted' * view.inverts}]"
+    shape = f"{several}[{w.kernel_height}x{w.kernel_width}]"
+    return {
+        "max_pool_levels": 1,
+        "max_pool_levels.pixel": windows,
+        f"{name}.word": windows * words,
+        f"{name}.tap": windows * words * w.taps,
+        several: windows * words,
+        f"{several}.tap": windows * words * w.taps,
+        shape: windows * words,
+        **parts.times(parts.window_loops(w, "max_pool_levels"), words),
+    }
+
+
 KERNEL = Kernel(
     "max_pool_levels",
     "levels",
     ((MaxPool,),),
     frozenset({Layout.PLANES}),
     fit,
+    trips=trips,
     reading=Reading.ALIKE,
 )

@@ -4,7 +4,19 @@ from dataclasses import dataclass
 
 from edgebnn.bits import Layout, pixel_words
 from edgebnn.ir import MaxPool, Op, Sums
-from edgebnn.kernels.base import Inputs, Kernel, SumsHead, Table, Window, load, sums_head, window
+from edgebnn.kernels import trips as parts
+from edgebnn.kernels.base import (
+    Inputs,
+    Kernel,
+    SumsHead,
+    Table,
+    Trips,
+    Values,
+    Window,
+    load,
+    sums_head,
+    window,
+)
 from edgebnn.targets.base import Cpu
 
 
@@ -47,6 +59,27 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> MaxPoolSums | None:
     )
 
 
+def trips(view: MaxPoolSums, values: tuple[Values, ...], cpu: Cpu) -> Trips:
+    w, channels = view.window, view.head.outputs
+    windows = w.out_height * w.out_width
+    load = f"max_pool_sums[{view.load or 'word'}]"
+    return parts.total(
+        {
+            "max_pool_sums": 1,
+            f"{load}.value": windows * channels,
+            f"{load}.tap": windows * channels * w.taps,
+            "max_pool_sums.single": channels * w.taps * (windows == 1),
+        },
+        parts.times(parts.window_loops(w, "max_pool_sums"), channels),
+        parts.times(parts.head(view.head), windows),
+    )
+
+
 KERNEL = Kernel(
-    "max_pool_sums", "direct", ((MaxPool,),), frozenset({Layout.SUMS16, Layout.SUMS32}), fit
+    "max_pool_sums",
+    "direct",
+    ((MaxPool,),),
+    frozenset({Layout.SUMS16, Layout.SUMS32}),
+    fit,
+    trips=trips,
 )

@@ -11,11 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.kernels.base import BitsHead, HeadView, LevelsHead, ScoresHead, Trips, Values, Window
+from edgebnn.kernels.base import (
+    BitsHead,
+    HeadView,
+    LevelsHead,
+    ScoresHead,
+    Table,
+    Trips,
+    Values,
+    Window,
+)
 from edgebnn.targets.base import Cpu
 
-UNKNOWN = "unknown"
-"""The trip of a part of which nobody knows what it takes."""
 _WORD = 32
 Counts = NDArray[Any]
 
@@ -76,6 +83,11 @@ def per_input(counts: Counts) -> Counts:
 def ones(number: int, digits: int) -> int:
     """Set bits among the lowest ``digits`` of a number."""
     return (number & ((1 << digits) - 1)).bit_count()
+
+
+def set_bits(table: Table) -> int:
+    """Set bits of a table of words: weights of +1, whose products some code has a branch for."""
+    return sum(int(word).bit_count() for word in table.values.flat)
 
 
 def below(limits: Counts, digits: int) -> Counts:
@@ -143,7 +155,7 @@ def special(name: str, number: int, most: int = 4) -> str:
 def head(h: HeadView) -> Trips:
     """The head of a layer, for one pixel of its result."""
     if isinstance(h, LevelsHead):
-        return {UNKNOWN: 1}
+        return _levels(h)
     if isinstance(h, BitsHead):
         few = special("bits", h.outputs)
         words = -(-h.outputs // _WORD)  # narrower ones take about as much, together
@@ -165,6 +177,28 @@ def head(h: HeadView) -> Trips:
         found = {"sums": 1, f"sums{h.bits}.output": h.outputs}
     few = special(h.kind, h.outputs)
     return found | {few: 1, f"{few}.output": h.outputs}
+
+
+def _levels(h: LevelsHead) -> Trips:
+    """The head of a layer whose result has several planes, for one pixel of it."""
+    name = f"levels{h.planes}"
+    words = -(-h.outputs // _WORD)
+    several = "words" if words > 1 else "word"
+    limits = h.outputs * len(h.rows)
+    few = special(name, h.outputs)
+    return {
+        name: 1,
+        f"{name}.output": h.outputs,
+        f"{name}.word": h.words,
+        few: 1,
+        f"{few}.output": h.outputs,
+        f"{name}[{several}].output": h.outputs,
+        f"{name}[ragged].output": h.outputs * (words > 1 and h.outputs % _WORD > 0),
+        f"levels[{h.tables[0].ctype}].limit": limits,
+        f"levels[{h.compare}].limit": limits,
+        f"{name}[inverted]": h.words * h.inverted,
+        f"{name}[place].output": h.outputs * bool(h.place),
+    }
 
 
 def taps(w: Window) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn.kernels.base import Inputs, Kernel, Trips, Values, View
-from edgebnn.kernels.trips import UNKNOWN, special
+from edgebnn.kernels.trips import special
 from edgebnn.prices.printed import zeros
 from edgebnn.targets.base import Cpu
 
@@ -56,11 +56,13 @@ class Prices:
     def layer(
         self, kernel: Kernel, view: View, values: tuple[Values, ...], cpu: Cpu
     ) -> Counted | None:
-        """What a layer takes on ``values``, those of the tensors that it reads; None: unknown."""
-        if kernel.trips is None:
+        """What a layer takes on ``values``, those of the tensors that it reads; None: unknown.
+
+        Of a kernel without trips, and of one that no layer had which prices were fitted on.
+        """
+        if kernel.trips is None or kernel.name not in self.above:
             return None
-        trips = kernel.trips(view, values, cpu)
-        return None if UNKNOWN in trips else self.sum(trips, len(values[0]))
+        return self.sum(kernel.trips(view, values, cpu), len(values[0]))
 
     def most(self, kernel: Kernel, view: View, inputs: Inputs, cpu: Cpu) -> float | None:
         """What a layer that reads tensors of these kinds takes at most; None: unknown.
@@ -68,7 +70,7 @@ class Prices:
         Predictions are not exact, so it is raised by what layers of the kernel took more than was
         predicted for them: the largest part of all layers that prices were fitted on.
         """
-        if kernel.trips is None:
+        if kernel.trips is None or kernel.name not in self.above:
             return None
         if kernel.most is not None:
             return self.raised(kernel.name, kernel.most(view, cpu, self.each))

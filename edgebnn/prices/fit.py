@@ -8,9 +8,10 @@ times trips come closest to these counts, each in parts of itself.
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,14 @@ from edgebnn.ir import sources
 from edgebnn.kernels.base import Trips
 from edgebnn.plan import Plan, plan
 from edgebnn.prices import Prices
+from edgebnn.prices.leveled import leveled
 from edgebnn.prices.networks import Subject, extremes, subject
 from edgebnn.prices.sizes import FRAMES, Part, parts
 from edgebnn.targets import Target
 
 TARGETS = ("cortex-m4", "cortex-m0", "rv32imc")
-NETWORKS = 420
+SIGNS, LEVELED = 420, 160
+NETWORKS = SIGNS + LEVELED
 _FIRST_CHECKED = 100_000  # numbers of networks that no price is fitted on
 _ROUNDS, _UPPER_ROUNDS, _OFF = 8, 30, 0.03  # rows that are off by so much count half
 _NOISE = 0.03  # of a count, that no trip explains
@@ -89,14 +92,13 @@ class Measured:
 
 
 def measured(
-    target: Target, numbers: Sequence[int], progress: Callable[[int], None] = lambda _: None
+    target: Target, subjects: Iterable[Subject], progress: Callable[[int], None] = lambda _: None
 ) -> Measured:
-    """The networks of these numbers, by gcc."""
+    """Networks on their inputs, by gcc."""
     rows: list[Row] = []
     found: list[Part] = []
     compiler = ""
-    for number in numbers:
-        one = subject(number)
+    for number, one in enumerate(subjects):
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(TooLarge):
             inputs = np.concatenate([one.inputs, extremes(one.network.input)])
             scheduled = planned(one, target)
@@ -109,16 +111,24 @@ def measured(
 
 
 def solve(
-    rows: Sequence[Row], special: float = _SPECIAL, trusted: Callable[[Any], Any] | None = None
+    rows: Sequence[Row],
+    special: float = _SPECIAL,
+    trusted: Callable[[Any], Any] | None = None,
+    known: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, float]:
     """The prices that fit best; those in brackets are ``special`` or less, about.
+
+    Those ``known`` stay as they are, and others are what is left of the counts.
 
     A compiler that knows a result, as of a bit that never is set, leaves its layer out. So rows
     count the less the farther they are off, in a few rounds, or, with ``trusted``, as it says of by
     how much they are predicted too high. Names in brackets say how a part differs from the usual:
     they are drawn to 0, so that what few rows have is not read into them.
     """
-    names = sorted({name for row in rows for name, trips in row.trips.items() if np.any(trips)})
+    there = {name for row in rows for name, trips in row.trips.items() if np.any(trips)}
+    names = sorted(there - set(known))
+    if not names:
+        return dict(known)
     place = {name: number for number, name in enumerate(names)}
     height = sum(len(row.counts) for row in rows)
     matrix: NDArray[Any] = np.zeros((height, len(names)))
@@ -130,7 +140,7 @@ def solve(
         for name, trips in row.trips.items():
             if name in place:
                 matrix[part, place[name]] = weight * np.asarray(trips)
-        right[part] = weight * row.counts
+        right[part] = weight * (row.counts - prices.total(known, row.trips))
         at += len(row.counts)
     scale: NDArray[Any] = np.linalg.norm(matrix, axis=0)
     matrix = matrix / scale
@@ -144,7 +154,7 @@ def solve(
         off = matrix @ x - right
         trust = trust * trusted(off) if trusted else 1 / (1 + (off / _OFF) ** 2)
         trust = np.clip(trust, 0.05, 1e4) if trusted else trust
-    return dict(zip(names, (x / scale).tolist(), strict=True))
+    return {**known, **dict(zip(names, (x / scale).tolist(), strict=True))}
 
 
 def from_above(off: NDArray[Any]) -> NDArray[Any]:
@@ -152,17 +162,20 @@ def from_above(off: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.where(off < 0, 1 + 30 * np.minimum(-off, 0.2), 0.8))
 
 
-def excess(rows: Sequence[Row], known: Prices) -> dict[str, float]:
+def excess(
+    rows: Sequence[Row], known: Prices, before: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, float]:
     """By how much of a part layers took more than predicted, by their kernels, at most.
 
-    Of kernels that few layers have it is more: prices fit these better than others.
+    It is not less than ``before``. Of kernels that few layers have it is more: prices fit these
+    better than others.
     """
-    found: dict[str, float] = {}
+    found = dict(before)
     layers = Counter(row.what for row in rows)
     for row in rows:
         predicted = known.sum(row.trips, len(row.counts))
         above = float(((row.counts - predicted) / (predicted + prices.LIGHT)).max())
-        spare = _RARE if layers[row.what] < _FEW else 0.0
+        spare = _RARE if row.what not in before and layers[row.what] < _FEW else 0.0
         found[row.what] = max(found.get(row.what, 0.0), above + spare)
     return found
 
@@ -173,21 +186,27 @@ def fit(target: Target, progress: Callable[[int], None] = lambda _: None) -> str
     Raises:
         EdgebnnError: there is no compiler, or no Unicorn.
     """
-    return prices.text(fitted(measured(target, range(NETWORKS), progress)))
+    signs = measured(target, map(subject, range(SIGNS)), progress)
+    levels = measured(target, map(leveled, range(LEVELED)), progress)
+    return prices.text(fitted(levels, fitted(signs)))
 
 
-def fitted(found: Measured) -> Prices:
-    """The prices that fit best."""
-    code: dict[str, dict[str, float]] = {}
-    stack: dict[str, dict[str, float]] = {}
+def fitted(found: Measured, known: Prices | None = None) -> Prices:
+    """The prices that fit best; those ``known`` stay as they are, of parts that others have too.
+
+    So what networks of signs take is predicted as before, whatever else there is.
+    """
+    known = known or Prices("", {}, {}, {}, {})
+    code, stack = dict(known.code), dict(known.stack)
     for name in sorted({one.what for one in found.parts}):
         those = [one for one in found.parts if one.what == name]
         sizes = [Row(name, one.code_parts, np.array([one.code], float)) for one in those]
         frames = [Row(name, one.stack_parts, np.array([one.stack], float)) for one in those]
-        code[name] = solve(sizes, _PRINTED)
-        stack[name] = solve(frames, _PRINTED, from_above)
-    known = Prices(f"{found.compiler} -O2", solve(found.rows), {}, code, stack)
-    return replace(known, above=excess(found.rows, known))
+        code[name] = solve(sizes, _PRINTED, known=code.get(name, {}))
+        stack[name] = solve(frames, _PRINTED, from_above, stack.get(name, {}))
+    of = solve(found.rows, known=known.of)
+    made = Prices(f"{found.compiler} -O2", of, {}, code, stack)
+    return replace(made, above=excess(found.rows, made, known.above))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +257,10 @@ def check(name: str, scheduled: Plan, inputs: NDArray[np.uint8], folder: Path) -
 
 
 def checks(target: Target, count: int) -> Iterator[Checked]:
-    """:func:`check` of random networks on which no price is fitted."""
-    for number in range(_FIRST_CHECKED, _FIRST_CHECKED + count):
-        one = subject(number)
+    """:func:`check` of random networks on which no price is fitted, as many with levels."""
+    numbers = range(_FIRST_CHECKED, _FIRST_CHECKED + count)
+    named = [(f"random {number}", subject(number)) for number in numbers]
+    named += [(f"levels {number}", leveled(number)) for number in numbers]
+    for name, one in named:
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(TooLarge):
-            yield check(f"random {number}", planned(one, target), one.inputs, Path(folder))
+            yield check(name, planned(one, target), one.inputs, Path(folder))

@@ -56,12 +56,12 @@ class Subject:
 
 def subject(number: int) -> Subject:
     """The network of this number."""
-    return _Builder(number).build()
+    return Builder(number).build()
 
 
 def layer(number: int) -> Subject:
     """A layer of any shape and ten scores behind it; where it reads bits, signs before it."""
-    return _Builder(number).single()
+    return Builder(number).single()
 
 
 def extremes(shape: Ints) -> NDArray[np.uint8]:
@@ -72,7 +72,7 @@ def extremes(shape: Ints) -> NDArray[np.uint8]:
     return np.asarray(rows.reshape(len(rows), -1) * np.uint8(2**shape.bits - 1))
 
 
-class _Builder:
+class Builder:
     """A network that grows op by op, on inputs of its own."""
 
     def __init__(self, number: int) -> None:

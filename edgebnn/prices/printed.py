@@ -13,7 +13,6 @@ import numpy as np
 
 from edgebnn.ir import ScoreVector, Tensor
 from edgebnn.kernels.base import Inputs, Kernel, Table, Trips, Values, View
-from edgebnn.kernels.trips import UNKNOWN
 from edgebnn.targets.base import Cpu
 
 _CLASSES = ((1, "0"), (2, "1"), (8, "few"), (256, "byte"), (4096, "12 bits"))
@@ -26,8 +25,6 @@ def printed(kernel: Kernel, view: View, inputs: Inputs, cpu: Cpu) -> Trips | Non
     if kernel.trips is None:
         return None
     trips = kernel.trips(view, tuple(zeros(one) for one in inputs), cpu)
-    if UNKNOWN in trips:
-        return None
     found: Trips = {name: 1 for name, count in trips.items() if np.any(count)}
     return {kernel.name: 1} | found | _classes(view, kernel.name) | kernel.printed(view)
 
