@@ -1209,8 +1209,8 @@ def levels_by_columns() -> Iterator[Case]:
             row["kind"] = "sums"
         if row["kind"] == "sums":
             row["mask"] = "none"
-            if row["pool"] != (1, 1) and row["outputs"] % 32 < 24:  # no room for its numbers
-                row["outputs"] = (32, 60, 31, 64)[number % 4]
+            if row["pool"] != (1, 1) and number % 4 < 3:  # where a pool has room for its numbers
+                row["outputs"] = (32, 60, 31)[number % 4]
         yield _conv_by_columns(number, row)
     plain = {"stride": (1, 1), "padding": (1, 1, 1, 1), "mask": "some", "pad": -1, "places": (3, 2)}
     words = product(((3, 3), (1, 3)), LEVELS, ((1, 1), (2, 2)), (16, 40, 32, 64))
@@ -1223,6 +1223,9 @@ def levels_by_columns() -> Iterator[Case]:
     yield _conv_by_columns(600, whole | row)
     row = {"outputs": 17, "kernel": (1, 3), "padding": (0, 0, 1, 1)}
     yield _conv_by_columns(601, whole | row)
+    for number, outputs in enumerate((14, 16, 18, 20, 22), 602):  # numbers have 10 or 11 digits
+        row = {"outputs": outputs, "kernel": (3, 3), "kind": "sums", "mask": "none"}
+        yield _conv_by_columns(number, whole | row | {"channels": 20 + outputs})
     kinds = ("levels 3", "levels 7", "threshold", "sums")
     shapes = ((1, 1, 33), (1, 1, 300), (2, 3, 40), (3, 3, 7))
     for number, (size, kind) in enumerate(product(shapes, kinds)):

@@ -42,8 +42,8 @@ class _Leveled(Builder):
 
     def build(self) -> Subject:
         made = self.recipe() if self.number % 2 == 0 else self.any()
-        first = self.pick("tree", "subset_sums", "subset_sums", "bit_planes", "digit_columns")
-        later = self.pick("level_rows", "level_rows", "columns", "rows")
+        first = self.pick("tree", "tree", "tree", "subset_sums", "bit_planes", "digit_columns")
+        later = self.pick("level_rows", "columns", "columns", "rows")
         prefer = (first, later, "rows") if self.chance(0.8) else (self.pick(*WAYS),)
         return Subject(made.network, made.inputs, prefer)
 
