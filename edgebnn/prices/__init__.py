@@ -68,14 +68,17 @@ class Prices:
         """What a layer that reads tensors of these kinds takes at most; None: unknown.
 
         Predictions are not exact, so it is raised by what layers of the kernel took more than was
-        predicted for them: the largest part of all layers that prices were fitted on.
+        predicted for them: the largest part of all layers that prices were fitted on. Of a shape
+        that none of these had, prices below 0 may take away what it does take; so where all inputs
+        take the same trips it is no less than what prices above 0 come to.
         """
         if kernel.trips is None or kernel.name not in self.above:
             return None
         if kernel.most is not None:
             return self.raised(kernel.name, kernel.most(view, cpu, self.each))
-        found = self.layer(kernel, view, tuple(zeros(one) for one in inputs), cpu)
-        return None if found is None else self.raised(kernel.name, float(found[0]))
+        trips = kernel.trips(view, tuple(zeros(one) for one in inputs), cpu)
+        added = total({name: price for name, price in self.of.items() if price > 0}, trips)
+        return max(self.raised(kernel.name, float(self.sum(trips, 1)[0])), float(added[0]))
 
     def raised(self, name: str, predicted: float) -> float:
         """The most that was counted where so many instructions were predicted."""
