@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import NARROW, PLAIN
-from networks import random_model, random_residual_model
+from networks import random_levels_model, random_model, random_residual_model
 
 import edgebnn.nn as bnn
 from edgebnn import kernels
@@ -161,7 +161,8 @@ def test_each_kernel_has_a_template_and_each_template_a_kernel() -> None:
 def test_each_helper_is_called_by_some_network() -> None:
     left = {path.name for path in (TEMPLATES / "helpers").iterdir()}
     targets = (get_target("host"), PLAIN, NARROW)
-    for seed, make in product(range(200), (random_model, random_residual_model)):
+    makes = (random_model, random_levels_model, random_residual_model)
+    for seed, make in product(range(200), makes):
         network = lower(make(seed))
         for target, prefer in product(targets, kernels.FIRST_LAYER.values()):
             with contextlib.suppress(EdgebnnError):
