@@ -64,6 +64,7 @@ def trips(view: MaxPoolLevels, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     return {
         "max_pool_levels": 1,
         "max_pool_levels.pixel": windows,
+        "max_pool_levels[narrow].tap": windows * words * w.taps * view.pixel.narrow,
         f"{name}.word": windows * words,
         f"{name}.tap": windows * words * w.taps,
         several: windows * words,

@@ -40,6 +40,11 @@ def leveled(number: int) -> Subject:
 class _Leveled(Builder):
     """As networks of signs, with levels for most signs and sums for some."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether its layers are those of recipes, but for their sizes."""
+        return self.number % 8 == 0
+
     def build(self) -> Subject:
         made = self.recipe() if self.number % 2 == 0 else self.any()
         first = self.pick("tree", "tree", "tree", "subset_sums", "bit_planes", "digit_columns")
@@ -68,7 +73,7 @@ class _Leveled(Builder):
 
     def windows(self, kernel: tuple[int, int], pad: int, head: Any) -> None:
         """A convolution as recipes have it, where the image is large enough for one."""
-        tensor, outputs = self.tensor, self.pick(*_WIDTHS)
+        tensor, outputs = self.tensor, self.pick(*((32, 32, 64) if self.plain else _WIDTHS))
         assert isinstance(tensor, Ints | Bits)
         height, width = (size + 2 * pad for size in (tensor.height, tensor.width))
         if height < kernel[0] or width < kernel[1]:
@@ -76,7 +81,9 @@ class _Leveled(Builder):
         while outputs * tensor.height * tensor.width * tensor.channels * np.prod(kernel) > _WORK:
             outputs //= 2
         weights = self.rng.random((outputs, *kernel, tensor.channels)) < 0.5
-        outside = 0 if isinstance(tensor, Ints) else tensor.levels * self.pick(-1, -1, -1, 0, 1)
+        outside = 0
+        if isinstance(tensor, Bits):
+            outside = -tensor.levels if self.plain else tensor.levels * self.pick(-1, -1, -1, 0, 1)
         op = Conv(self.name("conv"), self.last, weights, (1, 1), (pad,) * 4, outside, Raw())
         self.add(replace(op, head=head(self.values(op))))
 
@@ -85,17 +92,18 @@ class _Leveled(Builder):
         assert isinstance(tensor, Bits | Sums)
         if min(tensor.height, tensor.width) < 2:
             return
-        kernel = self.pick((2, 2), (2, 2), (2, 2), (2, 2), (3, 3), (2, 1), (1, 2))
+        others = () if self.plain else ((2, 2), (2, 2), (2, 2), (3, 3), (2, 1), (1, 2))
+        kernel = self.pick((2, 2), *others)
         if kernel[0] > tensor.height or kernel[1] > tensor.width:
             return
-        falls = 0.0 if isinstance(tensor, Sums) else self.pick(0.0, 0.0, 0.0, 0.3)
+        falls = 0.0 if isinstance(tensor, Sums) or self.plain else self.pick(0.0, 0.0, 0.0, 0.3)
         all_set = self.rng.random(tensor.channels) < falls
-        stride = self.pick(kernel, kernel, kernel, (1, 1))
+        stride = kernel if self.plain else self.pick(kernel, kernel, kernel, (1, 1))
         self.add(MaxPool(self.name("pool"), self.last, kernel, stride, all_set))
 
     def threshold(self, dots: NDArray[np.int64]) -> Head:
         """A sign, now and then, else limits of some levels."""
-        levels = self.pick(1, 3, 3, 3, 7, 7)
+        levels = 3 if self.plain else self.pick(1, 3, 3, 3, 7, 7)
         if levels == 1:
             return Threshold(self.limits(dots))
         return Levels(self.several(dots, levels))
