@@ -145,7 +145,8 @@ class ConvTree:
     highest first; "" where there is one.
     The words of ``cover`` have all pixels of a pair of windows. ``bias`` makes a sum of all taps of
     what is in the strip. There are ``pairs`` a row of results; a row of windows is ``odd`` if the
-    last one has no right place, and ``single`` if none has.
+    last one has no right place, and ``single`` if none has. ``in_order``: a filter is computed when
+    those before it are.
     """
 
     window: Window
@@ -165,11 +166,12 @@ class ConvTree:
     joined: bool
     odd: bool
     single: bool
+    in_order: bool
     tables: tuple[Table, ...] = ()
 
     @property
     def helpers(self) -> tuple[str, ...]:
-        return ("in_order",) if self.higher else ()
+        return ("in_order",) if self.in_order else ()
 
     @property
     def scratch_words(self) -> int:
@@ -281,6 +283,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvTree | None:
         joined=pool[1] == 2,
         odd=pool[1] == 1 and w.out_width % 2 == 1 and w.out_width > 1,
         single=w.out_width == 1,
+        in_order=len(planes) > 1 or "thumb1" not in cpu.features,  # there it does not pay for signs
     )
     return view if view.additions <= _MOST_ADDITIONS else None
 
