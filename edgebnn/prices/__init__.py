@@ -58,11 +58,16 @@ class Prices:
     ) -> Counted | None:
         """What a layer takes on ``values``, those of the tensors that it reads; None: unknown.
 
-        Of a kernel without trips, and of one that no layer had which prices were fitted on.
+        Of a kernel without trips, and of one with parts that no layer had which prices were fitted
+        on.
         """
         if kernel.trips is None or kernel.name not in self.above:
             return None
-        return self.sum(kernel.trips(view, values, cpu), len(values[0]))
+        trips = kernel.trips(view, values, cpu)
+        usual = {_part(name) for name, count in trips.items() if "[" not in name and np.any(count)}
+        if usual - {_part(name) for name in self.of} - set(self.above):
+            return None
+        return self.sum(trips, len(values[0]))
 
     def most(self, kernel: Kernel, view: View, inputs: Inputs, cpu: Cpu) -> float | None:
         """What a layer that reads tensors of these kinds takes at most; None: unknown.
@@ -95,6 +100,11 @@ class Prices:
         if name not in self.code:
             return None
         return max(float(total(self.code[name], parts)[0]), 0.0)
+
+
+def _part(name: str) -> str:
+    """The part of a kernel, such as its head, that a trip is of."""
+    return name.partition(".")[0].partition("[")[0]
 
 
 def total(prices: Mapping[str, float], trips: Trips) -> Counted:
