@@ -42,7 +42,7 @@ def spread(network: Network, target_name: str, folder: Path, *, constant_time: b
     return max(run.instructions) - min(run.instructions)
 
 
-@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "rv32imc"])
+@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "rv32imc", "rv32ec"])
 def test_all_inputs_take_the_same(target: str, tmp_path: Path) -> None:
     """But for the largest score: two instructions a class at most."""
     models = [random_model(1), random_residual_model(2), random_model(3), random_model(5)]
