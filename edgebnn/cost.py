@@ -2,11 +2,23 @@
 
 from dataclasses import dataclass
 
-from edgebnn.ir import Conv, Dense, DepthwiseConv, Network, ScoreVector, fan_in, infer, tensors
+from edgebnn import kernels
+from edgebnn.ir import (
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Network,
+    ScoreVector,
+    fan_in,
+    infer,
+    sources,
+    tensors,
+)
 from edgebnn.kernels.base import Trips
 from edgebnn.plan import Plan
 from edgebnn.prices import network_parts, prices_of
 from edgebnn.prices.printed import printed, stacked
+from edgebnn.targets import Target
 
 _SPARE = 16  # bytes of stack that a layer may take more than all that prices were fitted on
 
@@ -51,6 +63,20 @@ class Printed:
     kernel: str
     code: Trips
     stack: Trips
+
+
+def table_bytes(network: Network, target: Target) -> int:
+    """Weights, thresholds and scales in bytes, where each layer has them in its smallest tables.
+
+    What a plan has of them may be less: a tree of filters has its own in instructions.
+    """
+    shapes, found = tensors(network), 0
+    for op in network.ops:
+        inputs = tuple(shapes[name] for name in sources(op))
+        fitting = kernels.fitting((op,), inputs, target)
+        views = [view for _, kernel, view in fitting if not kernel.code(view)]
+        found += min(sum(table.bytes for table in view.tables) for view in views)
+    return found
 
 
 def printed_parts(plan: Plan) -> list[Printed] | None:

@@ -15,10 +15,10 @@ import edgebnn
 import edgebnn.nn as bnn
 from edgebnn import reference
 from edgebnn.codegen.views import spaced
+from edgebnn.cost import table_bytes
 from edgebnn.errors import EdgebnnError
 from edgebnn.lower import lower
 from edgebnn.measure import integer_scores
-from edgebnn.plan import plan
 from edgebnn.targets import get_target
 from edgebnn.train import (
     Recipe,
@@ -63,7 +63,7 @@ def as_trained(model: nn.Module) -> nn.Module:
 def constants(recipe: Recipe) -> int:
     torch.manual_seed(1)
     model = as_trained(recipe.build(shape_for(recipe), 10))
-    return plan(lower(model), get_target("cortex-m4")).constant_bytes
+    return table_bytes(lower(model), get_target("cortex-m4"))
 
 
 def refusal(action: Callable[[], object]) -> str:

@@ -185,6 +185,7 @@ def frontier(
     Inputs are test images where the data set is at hand, else random ones.
     """
     from edgebnn import measure
+    from edgebnn.cost import table_bytes
     from edgebnn.study import frontier as frontiers
     from edgebnn.study import tables
 
@@ -211,7 +212,8 @@ def frontier(
                 pixels = measure.noise(network, inputs)
                 what = counted(len(pixels), "random input")
             trial = measure.trial(content.model, network, pixels)
-            (run,) = measure.run_on(trial, [chip], folder / str(number), counted=len(pixels))
+            place, recorded = folder / str(number), measure.recorded(content, network)
+            (run,) = measure.run_on(trial, [chip], place, samples=recorded, counted=len(pixels))
             if run.differing:
                 raise EdgebnnError(f"{path}: outputs differ; please report this with the file")
             counts = run.instructions
@@ -224,7 +226,7 @@ def frontier(
                     recipe=str(content.metadata.recipe.get("name", "")),
                     seed=content.metadata.seed,
                     test_accuracy=accuracy,
-                    constant_bytes=run.library.constant_bytes,
+                    constant_bytes=table_bytes(network, chip),
                     instructions=round(sum(counts) / len(counts)),
                     least=min(counts),
                     most=max(counts),

@@ -178,7 +178,8 @@ def frontier_markdown(frontier: Frontier) -> str:
         f"# {frontier.title}",
         markdown(rows, names=2),
         f"Accuracy: {frontier.dataset}'s test images, as the model files record it. Constants: "
-        "weights, thresholds and scales in flash. Instructions: a whole predict call on "
+        "weights, thresholds and scales in bytes, those that a tree of filters has in its code, "
+        "too. Instructions: a whole predict call on "
         f"{frontier.target}, counted in Unicorn, on {inputs}. {frontier.compiler}.",
     ]
     for one in frontier.published:
