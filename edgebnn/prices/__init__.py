@@ -83,7 +83,7 @@ class Prices:
             return self.raised(kernel.name, kernel.most(view, cpu, self.each))
         trips = kernel.trips(view, tuple(zeros(one) for one in inputs), cpu)
         added = total({name: price for name, price in self.of.items() if price > 0}, trips)
-        return max(self.raised(kernel.name, float(self.sum(trips, 1)[0])), float(added[0]))
+        return self.raised(kernel.name, max(float(self.sum(trips, 1)[0]), float(added[0])))
 
     def raised(self, name: str, predicted: float) -> float:
         """The most that was counted where so many instructions were predicted."""
