@@ -17,6 +17,7 @@ from edgebnn.ir import (
     Bits,
     Conv,
     Dense,
+    DepthwiseConv,
     Ints,
     Network,
     Op,
@@ -104,6 +105,22 @@ def scheduled(network: Network, target: str, kernel: str) -> Plan:
     found = plan(network, get_target(target), (way,))
     assert kernel in {step.kernel.name for step in found.steps}
     return found
+
+
+def test_a_shape_that_no_price_was_fitted_on(tmp_path: Path) -> None:
+    """An even kernel, padded at two sides: what prices below zero take away is not counted."""
+    rng = np.random.default_rng(8)
+    sign = Binarize("sign", INPUT, np.ones(16, np.int32), np.zeros(16, bool))
+    weights = rng.random((2, 2, 16)) < 0.5
+    op = DepthwiseConv("worst", "sign", weights, (1, 1), (0, 1, 0, 1), 0, Raw())
+    network = with_classes(behind(Network(Ints(8, 8, 16, 1), (sign,)), op, rng), rng)
+    chosen = plan(network, get_target("cortex-m4"))
+    image = build.build_firmware(c.generate(chosen, "net"), chosen.target, tmp_path)
+    inputs = hostile_inputs(network.input, rng)
+    counts = unicorn.run(image, inputs, counted=len(inputs)).each_layer_instructions
+    spent = np.array(counts).max(axis=0)
+    most = [chosen.most_of(step) for step in chosen.steps]
+    assert all(one is not None and one >= count for one, count in zip(most, spent, strict=True))
 
 
 @pytest.mark.parametrize("target", fit.TARGETS)
