@@ -162,8 +162,15 @@ def test_each_helper_is_called_by_some_network() -> None:
     left = {path.name for path in (TEMPLATES / "helpers").iterdir()}
     targets = (get_target("host"), PLAIN, NARROW)
     makes = (random_model, random_levels_model, random_residual_model)
-    for seed, make in product(range(200), makes):
-        network = lower(make(seed))
+    head = bnn.Sequential(  # sums that are pooled
+        bnn.Input((1, 8, 8), bits=8),
+        *(bnn.BinaryConv2d(1, 32, 3), bnn.BatchNorm(32), bnn.Sign(levels=3)),
+        *(bnn.BinaryConv2d(32, 32, 3), bnn.MaxPool2d(2), bnn.Flatten(), bnn.BinaryLinear(128, 3)),
+    )
+    models = itertools.chain(
+        [head.eval()], (make(seed) for seed, make in product(range(200), makes))
+    )
+    for network in map(lower, models):
         for target, prefer in product(targets, kernels.FIRST_LAYER.values()):
             with contextlib.suppress(EdgebnnError):
                 for step in plan(network, target, prefer).steps:

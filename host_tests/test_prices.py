@@ -206,12 +206,12 @@ def test_prices_of_a_kernel_that_comes_later() -> None:
     known = prices_of(target.name)
     assert known is not None
     known = without(known, "conv_level_rows")
-    steps = fit.planned(leveled(16), target).steps
+    steps = fit.planned(leveled(22), target).steps
     step = next(one for one in steps if one.kernel.way == "level_rows")
     read = tuple(zeros(one) for one in step.sources)
     assert known.layer(step.kernel, step.view, read, target.cpu) is None
     assert known.most(step.kernel, step.view, step.sources, target.cpu) is None
-    found = fit.measured(target, [leveled(16)])
+    found = fit.measured(target, [leveled(22)])
     made = fit.fitted(found, known)
     assert made.of.items() >= known.of.items()
     for before, now in ((known.code, made.code), (known.stack, made.stack)):
