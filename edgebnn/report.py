@@ -209,7 +209,7 @@ def chip_table(chip: OnTarget) -> Table:
     table.add_row(what, _counts(counts))
     table.add_row("  counted on", counted(len(counts), "input"))
     for name, count in layers.items():
-        share = 100 * count / counts[0]
+        share = 100 * count * len(counts) / sum(counts)
         table.add_row(f"  {name}", f"{spaced(count)} ({share:.1f} %)")
     table.add_row("flash", size(chip.flash_bytes, "bytes"))
     if chip.footprint is not None:
