@@ -64,6 +64,7 @@ def test_table_trains_and_is_proved(trained: Path) -> None:
         "3 classes; 72 to train, 18 to test (a fifth of each class, seed 0)"
     )
     assert text.startswith(taken)
+    assert "65 training rows, 8 epochs on" in text
     known = edgebnn.read(trained / "model.pt").metadata
     assert known.class_names == ("rest", "tap", "wave")
     assert [column.name for column in known.columns] == ["t", "ax", "gyro", "m"]
@@ -199,7 +200,7 @@ def test_tables_in_npz(tmp_path: Path) -> None:
         ({"x": np.full((4, 2), "x")}, "columns are <U1; give numbers"),
         ({"x": np.zeros((4, 2), complex)}, "columns are complex128"),
         ({"x": np.zeros(4)}, "shape (2,)"),
-        ({"x": np.zeros((5, 2))}, "5 training images but 4 labels"),
+        ({"x": np.zeros((5, 2))}, "5 training rows but 4 labels"),
     ],
 )
 def test_tables_in_npz_that_are_refused(
@@ -229,8 +230,10 @@ def test_rows_are_no_images_to_move(tmp_path: Path) -> None:
     for setting in ("augment_shift=1", "augment_flip=true", "augment_rotate=5"):
         message = mistake(tmp_path, "train", "own.csv", *TRAIN, "--set", setting)
         assert "rows of numbers cannot be moved as images" in message
-    message = mistake(tmp_path, "train", "own.csv", "--recipe", "conv-16k", "-o", "model.pt")
-    assert "take a network with less pooling, such as mlp-32k" in message
+    for recipe in ("conv-4k", "conv-16k"):  # of which the first moves images, too
+        message = mistake(tmp_path, "train", "own.csv", "--recipe", recipe, "-o", "model.pt")
+        assert "needs neighbours, and rows of numbers have none: take a network of dense" in message
+        assert "where each row is a signal, give all in an .npz, (N, T, 1)" in message
 
 
 # --- columns ------------------------------------------------------------------------------------
