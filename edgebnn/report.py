@@ -69,7 +69,7 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     )
     table.add_row("classes", classes + one)
     if metadata.columns:
-        count = f"{len(metadata.columns)} columns of numbers, each scaled to a byte"
+        count = f"{counted(len(metadata.columns), 'column')} of numbers, each scaled to a byte"
         table.add_row("preprocessing of a table", count)
     if metadata.input_steps:
         table.add_row("preprocessing of 8-bit pixels", ", then ".join(metadata.input_steps))

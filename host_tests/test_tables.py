@@ -274,7 +274,7 @@ def test_columns_in_a_model_file_are_checked(tmp_path: Path) -> None:
     columns = (Column("a", 3, -5, 100), Column("", -2, 0, 0))
     edgebnn.save(model, tmp_path / "model.pt", columns=columns)
     assert edgebnn.read(tmp_path / "model.pt").metadata.columns == columns
-    with pytest.raises(EdgebnnError, match="1 columns for 2 inputs"):
+    with pytest.raises(EdgebnnError, match="1 column for 2 inputs"):
         edgebnn.save(model, tmp_path / "new.pt", columns=columns[:1])
     content = plain(tmp_path / "model.pt")
     good = content["metadata"]["columns"]
@@ -359,6 +359,7 @@ def test_csv_as_programs_write_it(text: str | bytes, tmp_path: Path) -> None:
         ("p,q\n1,5\n2,6\n3,7\n", "whose labels are in column 'q': of class '5' there is 1"),
         (PLAIN + "\n1,2,c", "of class 'c' there is 1; 2 are the least, one to test"),
         ("1,2,a\n" * 9, "two classes or more"),
+        ("1,2,a\n" * 9 + "a", "line 10 has 1 column, the first one 3"),
         ('"p\x07",q,label\n' + PLAIN, "column name 'p\\x07' cannot be printed"),
         (PLAIN + '\n1,2,"x\ny"\n1,2,"x\ny"', "class name 'x\\ny' cannot be printed"),
         (PLAIN + "\n" + "9" * 200_000 + ",1,a", "line 13 is no CSV (field larger than"),

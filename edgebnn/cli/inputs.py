@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn.errors import EdgebnnError
-from edgebnn.wording import kind
+from edgebnn.wording import counted, kind
 
 if TYPE_CHECKING:
     from edgebnn.checkpoint import Checkpoint, Metadata
@@ -93,8 +93,8 @@ def _load(known: "Metadata", dataset: str | None, data: Path | None, download: b
     seed, size = origin.split_seed or 0, first_size(known.preprocessing)
     if dataset is not None:
         none = EdgebnnError(
-            f"the model takes {len(known.columns)} columns of numbers, and {dataset} has none; "
-            "name a table with --dataset"
+            f"the model takes {counted(len(known.columns), 'column')} of numbers, and {dataset} "
+            "has none; name a table with --dataset"
         )
         try:
             found = load_dataset(

@@ -314,8 +314,8 @@ def predict(
     shape = network.input
     if content.metadata.columns:
         raise EdgebnnError(
-            f"{model} takes rows of {len(content.metadata.columns)} numbers and no images; give "
-            "edgebnn verify a table of them, with --dataset"
+            f"{model} takes rows of {counted(len(content.metadata.columns), 'number')} and no "
+            "images; give edgebnn verify a table of them, with --dataset"
         )
     if kind((shape.channels, shape.height, shape.width)) == "signal":
         raise EdgebnnError(
@@ -326,7 +326,9 @@ def predict(
     pixels = read_image(image, channels=shape.channels)
     pixels = apply_to_image(pixels[None], content.metadata.preprocessing)[0]
     if len(pixels) != shape.channels:
-        raise EdgebnnError(f"{image} has {len(pixels)} channels, {model} takes {shape.channels}")
+        raise EdgebnnError(
+            f"{image} has {counted(len(pixels), 'channel')}, {model} takes {shape.channels}"
+        )
     if pixels.shape[1:] != (shape.height, shape.width):
         raise EdgebnnError(
             f"{image} is {pixels.shape[2]}x{pixels.shape[1]} pixels, "

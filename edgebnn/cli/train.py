@@ -101,7 +101,7 @@ def _taken(images: "Dataset", named: str) -> str:
     told = kind(images.image_shape)
     if told == "row":
         scaled = "each scaled to a byte" if images.columns else "0 to 255"
-        what = f"rows of {spaced(channels)} columns, {scaled}"
+        what = f"rows of {counted(channels, 'column')}, {scaled}"
     elif told == "signal":
         what = f"signals of {counted(height, 'sample')}, {counted(channels, 'channel')}"
     else:

@@ -195,8 +195,8 @@ def _rows(
     widths = [part.shape[1] for part in parts]
     if len(set(widths)) > 1 or 0 in widths:
         raise EdgebnnError(
-            f"{path}: rows have {widths[0]} columns to train on and {widths[1]} to test; give as "
-            "many, one or more"
+            f"{path}: rows have {counted(widths[0], 'column')} to train on and {widths[1]} to "
+            "test; give as many, one or more"
         )
     for part in parts:
         if part.dtype.kind not in "biuf":

@@ -102,7 +102,7 @@ def train(
 
 def _held_out(count: int, dataset: Dataset) -> str:
     noun = kind(dataset.image_shape)
-    return f"{count} validation {noun}s of {counted(len(dataset.train_images), noun)}"
+    return f"{counted(count, f'validation {noun}')} of {len(dataset.train_images)}"
 
 
 def _check_augmentation(recipe: Recipe, shape: tuple[int, int, int]) -> None:
