@@ -104,7 +104,7 @@ def layer_table(costs: Cost) -> Table:
     for op in costs.ops:
         numbers = (op.weight_bits, op.constant_bytes, op.macs)
         cells = (spaced(n) if n else "-" for n in numbers)
-        table.add_row(op.name, *cells, _predicted(op.instructions), _most(op.most), op.kernel)
+        table.add_row(op.name, *cells, _predicted(op.instructions), bound(op.most), op.kernel)
     return _unfolded(table)
 
 
@@ -127,8 +127,8 @@ def target_table(
             continue
         known = cost(scheduled)
         constants, ram = spaced(known.constant_bytes), spaced(known.ram_bytes)
-        code, stack = (_most(n) for n in (known.code_bytes, known.stack_bytes))
-        counts = (_predicted(known.instructions), _most(known.most))
+        code, stack = (bound(n) for n in (known.code_bytes, known.stack_bytes))
+        counts = (_predicted(known.instructions), bound(known.most))
         table.add_row(target.name, constants, ram, code, stack, *counts)
     table.caption = "constants and RAM: exact; code: about; stack and at most: for any input, -O2"
     if samples is not None and len(samples):
@@ -146,7 +146,7 @@ def _predicted(count: float | None) -> str:
     return "-" if count is None else spaced(round(count))
 
 
-def _most(count: float | None) -> str:
+def bound(count: float | None) -> str:
     """What is not exceeded, up to the next whole number."""
     return "-" if count is None else spaced(math.ceil(count))
 

@@ -309,6 +309,14 @@ def test_numbers_agree_with_their_nouns() -> None:
     assert report.size(1, "B") == "1 B"
 
 
+def test_bounds_are_rounded_up() -> None:
+    """Whatever is after the point."""
+    assert [report.bound(count) for count in (7784.0, 7784.26, 7784.74)] == [
+        *("7 784", "7 785", "7 785")
+    ]
+    assert report.bound(None) == "-"
+
+
 def test_a_recipe_is_described_without_another_models_figures() -> None:
     """Every recipe that comes along keeps words, and none has bytes or an accuracy left."""
     summary = "32 channels, 2 bits; 2.8 kB of weights, quick to train, 89.15 % of Fashion-MNIST"

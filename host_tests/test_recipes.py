@@ -106,6 +106,13 @@ def test_first_recipe_fits(shape: tuple[int, int, int], size: int, name: str) ->
     lower(get_recipe(name).build(seen, 3).eval())
 
 
+def test_the_recipe_of_signals_is_that_of_the_example() -> None:
+    """As examples/sensor/README.md says."""
+    example = Path(__file__).parents[1] / "examples" / "sensor" / "sensor.toml"
+    mine, there = get_recipe("signal-2k").plain(), read_recipe(example).plain()
+    assert {**mine, "name": "", "summary": ""} == {**there, "name": "", "summary": ""}
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_builds_and_lowers(name: str) -> None:
     recipe = get_recipe(name)
