@@ -31,6 +31,7 @@ from edgebnn.nn.record import Form, connect
 from edgebnn.nn.trace import trace
 from edgebnn.proof import prove
 from edgebnn.samples import pack, unpack
+from edgebnn.wording import counted
 
 FORMAT = "edgebnn model"
 VERSION = 1
@@ -242,7 +243,7 @@ def _check_metadata(classes: int, class_names: Sequence[str], right_shift: int) 
     wanted = told_apart(classes)
     if class_names and len(class_names) != wanted:
         one = ", which one score tells apart; give two" if classes == 1 else ""
-        raise EdgebnnError(f"{len(class_names)} class names for {wanted} classes{one}")
+        raise EdgebnnError(f"{counted(len(class_names), 'class name')} for {wanted} classes{one}")
     if not 0 <= right_shift < 8:
         raise EdgebnnError(f"right_shift is {right_shift}; pixels have 8 bits, so give 0 to 7")
 
@@ -250,7 +251,10 @@ def _check_metadata(classes: int, class_names: Sequence[str], right_shift: int) 
 def _check_columns(model: nn.Module, columns: Sequence[Column]) -> None:
     inputs = [math.prod(m.shape) for m in model.modules() if isinstance(m, Input)]
     if columns and [len(columns)] != inputs:
-        raise EdgebnnError(f"{len(columns)} columns for {inputs[0]} inputs; give one for each")
+        raise EdgebnnError(
+            f"{counted(len(columns), 'column')} for {counted(inputs[0], 'input')}; give one for "
+            "each"
+        )
 
 
 def _steps(steps: object) -> tuple[str, ...]:

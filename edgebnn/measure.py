@@ -65,8 +65,8 @@ class OnTarget(Backend):
     """The emitted C on one target, and what it costs there.
 
     ``instructions`` are exact counts, of the first inputs, ``layer_instructions`` those of each
-    layer in the first of them; ``cycles`` and ``layer_cycles`` are a simulator's. They are empty,
-    and ``stack_bytes`` None, where nothing counts them.
+    layer, the mean over the same inputs; ``cycles`` and ``layer_cycles`` are a simulator's. They
+    are empty, and ``stack_bytes`` None, where nothing counts them.
     ``footprint`` is None on this computer.
     """
 

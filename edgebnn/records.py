@@ -3,7 +3,8 @@
 Sizes are in bytes, accuracies are fractions, counts are one an input; what is not known is None.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ def layers(scheduled: Plan) -> list[Record]:
             "weight_bits": op.weight_bits,
             "constant_bytes": op.constant_bytes,
             "macs": op.macs,
-            "instructions": op.instructions,
-            "most_instructions": op.most,
+            "instructions": _whole(op.instructions, round),
+            "most_instructions": _whole(op.most, math.ceil),
         }
         for op in cost(scheduled).ops
     ]
@@ -82,10 +83,18 @@ def targets(
             found.append({"target": target.name, "error": str(error)})
             continue
         sizes = {"constant_bytes": known.constant_bytes, "ram_bytes": known.ram_bytes}
-        counts = {"instructions": known.instructions, "most_instructions": known.most}
-        counts |= {"code_bytes": known.code_bytes, "stack_bytes": known.stack_bytes}
+        counts = {
+            "instructions": _whole(known.instructions, round),
+            "most_instructions": _whole(known.most, math.ceil),
+            "code_bytes": _whole(known.code_bytes, math.ceil),
+            "stack_bytes": _whole(known.stack_bytes, math.ceil),
+        }
         found.append({"target": target.name, **sizes, **counts})
     return found
+
+
+def _whole(count: float | None, rounded: Callable[[float], int]) -> int | None:
+    return None if count is None else rounded(count)
 
 
 def backend(one: Backend, labels: NDArray[np.int64] | None) -> Record:

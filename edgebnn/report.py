@@ -1,9 +1,13 @@
 """Tables for people; every figure comes in, none is computed or judged here."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from edgebnn.checkpoint import Checkpoint
@@ -18,9 +22,10 @@ from edgebnn.measure import Backend, OnBoard, OnTarget
 from edgebnn.plan import plan
 from edgebnn.targets import TARGETS
 from edgebnn.wishes import Wishes
-from edgebnn.wording import counted
+from edgebnn.wording import counted, without_figures
 
 _FEW_CLASSES = 20
+_WIDE = 1000
 _NOT_MEASURED = "not measured"  # not every emulator can
 
 
@@ -28,6 +33,19 @@ def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    return table
+
+
+def _unfolded(table: Table) -> Table:
+    """``table`` with a line for each row, however narrow the terminal: a cut number is another."""
+    table.box, table.padding, table.show_edge, table.pad_edge = (
+        box.SIMPLE_HEAD,
+        (0, 1, 0, 0),
+        False,
+        False,
+    )
+    wide = Console(width=_WIDE)
+    table.width = Measurement.get(wide, wide.options, table).maximum
     return table
 
 
@@ -51,7 +69,7 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
     )
     table.add_row("classes", classes + one)
     if metadata.columns:
-        count = f"{len(metadata.columns)} columns of numbers, each scaled to a byte"
+        count = f"{counted(len(metadata.columns), 'column')} of numbers, each scaled to a byte"
         table.add_row("preprocessing of a table", count)
     if metadata.input_steps:
         table.add_row("preprocessing of 8-bit pixels", ", then ".join(metadata.input_steps))
@@ -68,7 +86,10 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
         table.add_row("its path", metadata.origin.path)
     kept = len(checkpoint.samples)
     table.add_row("sample inputs", str(kept) if kept else "none; edgebnn calibrate records some")
-    recipe = ", ".join(f"{key} {value}" for key, value in metadata.recipe.items())
+    settings = dict(metadata.recipe)
+    if "summary" in settings:
+        settings["summary"] = without_figures(str(settings["summary"]))
+    recipe = ", ".join(f"{key} {value}" for key, value in settings.items() if value != "")
     table.add_row("recipe", recipe or "not recorded")
     table.add_row("seed", "not recorded" if metadata.seed is None else str(metadata.seed))
     return table
@@ -77,14 +98,14 @@ def model_table(path: str, checkpoint: Checkpoint, network: Network) -> Table:
 def layer_table(costs: Cost) -> Table:
     """Every op with its size and kernel."""
     table = _table(
-        "Layers",
-        *("op", "weights (bits)", "constants (bytes)", "MACs", "instructions", "at most", "kernel"),
+        "Layers (instructions: predicted; at most, for any input)",
+        *("op", "weights\n(bits)", "constants\n(bytes)", "MACs", "predicted", "at most", "kernel"),
     )
     for op in costs.ops:
         numbers = (op.weight_bits, op.constant_bytes, op.macs)
         cells = (spaced(n) if n else "-" for n in numbers)
-        table.add_row(op.name, *cells, _predicted(op.instructions), _predicted(op.most), op.kernel)
-    return table
+        table.add_row(op.name, *cells, _predicted(op.instructions), bound(op.most), op.kernel)
+    return _unfolded(table)
 
 
 def target_table(
@@ -96,7 +117,7 @@ def target_table(
     """Flash and RAM on every target, before any compiler runs, and instructions where predicted."""
     table = _table(
         "Targets (bytes; instructions)",
-        *("target", "constants", "RAM", "code", "stack", "instructions", "at most"),
+        *("target", "constants", "RAM", "code", "stack", "predicted", "at most"),
     )
     for target in TARGETS.values():
         try:
@@ -106,15 +127,15 @@ def target_table(
             continue
         known = cost(scheduled)
         constants, ram = spaced(known.constant_bytes), spaced(known.ram_bytes)
-        code, stack = (_predicted(n) for n in (known.code_bytes, known.stack_bytes))
-        counts = (_predicted(count) for count in (known.instructions, known.most))
+        code, stack = (bound(n) for n in (known.code_bytes, known.stack_bytes))
+        counts = (_predicted(known.instructions), bound(known.most))
         table.add_row(target.name, constants, ram, code, stack, *counts)
     table.caption = "constants and RAM: exact; code: about; stack and at most: for any input, -O2"
     if samples is not None and len(samples):
         table.caption += (
-            f"; instructions: predicted, the mean of the {len(samples)} recorded samples"
+            f"\npredicted: instructions, the mean of the {len(samples)} recorded samples"
         )
-    return table
+    return _unfolded(table)
 
 
 def _none(wishes: Wishes) -> str:
@@ -123,6 +144,11 @@ def _none(wishes: Wishes) -> str:
 
 def _predicted(count: float | None) -> str:
     return "-" if count is None else spaced(round(count))
+
+
+def bound(count: float | None) -> str:
+    """What is not exceeded, up to the next whole number."""
+    return "-" if count is None else spaced(math.ceil(count))
 
 
 def filter_table(layers: Sequence[Repeats]) -> Table:
@@ -209,7 +235,7 @@ def chip_table(chip: OnTarget) -> Table:
     table.add_row(what, _counts(counts))
     table.add_row("  counted on", counted(len(counts), "input"))
     for name, count in layers.items():
-        share = 100 * count / counts[0]
+        share = 100 * count * len(counts) / sum(counts)
         table.add_row(f"  {name}", f"{spaced(count)} ({share:.1f} %)")
     table.add_row("flash", size(chip.flash_bytes, "bytes"))
     if chip.footprint is not None:

@@ -1104,10 +1104,10 @@ def test_monitor_prints_lines(program: Path, model_file: Path, tmp_path: Path) -
     with on_socket(program) as port:
         text = output_here(tmp_path, "monitor", model_file, "--port", port, *options)
     *lines, total = text.splitlines()
-    assert re.fullmatch(r"6 sent, [\d.]+ images/s", total)
+    assert re.fullmatch(r"6 sent, [\d.]+ inputs/s", total)
     assert [line.split(":")[0].split()[-1] for line in lines] == ["0", "1", "2", "3", "0", "1"]
     for line in lines:
-        assert re.search(r": [abc] \(-\), 250 ticks, 0\.250 ms, round trip .* images/s$", line)
+        assert re.search(r": [abc] \(-\), 250 ticks, 0\.250 ms, round trip .* inputs/s$", line)
 
 
 def test_monitor_says_what_is_right(tmp_path: Path) -> None:
@@ -1141,7 +1141,7 @@ def test_monitor_ends_with_ctrl_c(program: Path, model_file: Path, tmp_path: Pat
         settings = {"env": environment(tmp_path) | {"TERM": "xterm"}, "cwd": tmp_path}
         with subprocess.Popen(command, stdout=screen, stderr=subprocess.PIPE, **settings) as done:
             shown = b""
-            while shown.count(b"images/s") < 5:
+            while shown.count(b"inputs/s") < 5:
                 assert select.select([end], [], [], 60)[0]
                 shown += os.read(end, 4096)
             done.send_signal(signal.SIGINT)

@@ -6,6 +6,8 @@ training and proofs run in a process of their own; the rest calls ``main`` in th
 
 import contextlib
 import io
+import json
+import math
 import os
 import re
 import signal
@@ -28,8 +30,13 @@ import edgebnn
 import edgebnn.nn as bnn
 from edgebnn import __version__, api, samples
 from edgebnn.cli import app, main
+from edgebnn.cli.inputs import open_model
 from edgebnn.codegen.names import check_prefix
-from edgebnn.targets import TARGETS
+from edgebnn.codegen.views import spaced
+from edgebnn.cost import cost
+from edgebnn.plan import plan
+from edgebnn.samples import device_rows
+from edgebnn.targets import TARGETS, get_target
 from edgebnn.train import get_recipe, recipe_names
 
 COMMAND = [sys.executable, "-m", "edgebnn"]
@@ -157,14 +164,40 @@ def test_info_shows_layers_accuracy_and_targets(trained: Path, tmp_path: Path) -
     for wanted in (f"{100 * accuracy:.2f} %", "8 x 8 x 1, 8 bits", "25 856", "dense3", "mlp-16k"):
         assert wanted in text
     for target in TARGETS:
-        assert re.search(rf"{target} +│ +\d[\d ]+ │ +\d[\d ]* │", text)
+        assert re.search(rf"^{target} +\d[\d ]+  +\d[\d ]*  ", text, re.MULTILINE)
+    tables = text[text.index("Layers") :].splitlines()
+    assert max(map(len, tables)) <= 80  # and no number, name or head is cut in two
+    rows = {line.split()[0] for line in tables if line}
+    assert rows >= {"dense1", "dense2", "dense3", *TARGETS}
+    assert "digit_columns" in tables[4]
+
+
+def test_a_bound_is_the_same_wherever_it_is_said(trained: Path, tmp_path: Path) -> None:
+    """A whole number, rounded up: what is at most 7 784.3 is not at most 7 784."""
+    content, network = open_model(trained)
+    samples = device_rows(content.samples, network.input.channels)
+    known = cost(plan(network, get_target("cortex-m4"), samples=samples))
+    assert known.most is not None
+    assert known.stack_bytes is not None
+    most, stack = math.ceil(known.most), math.ceil(known.stack_bytes)
+    said = output_here(tmp_path, "generate", trained, "-o", "c")
+    assert f"at most {spaced(most)} instructions" in said
+    assert f"stack at most {stack} bytes" in said
+    assert re.search(
+        rf"^cortex-m4 .* {stack} .* {spaced(most)}$", output_here(tmp_path, "info", trained), re.M
+    )
+    found = json.loads(output_here(tmp_path, "info", trained, "--json"))
+    (there,) = (one for one in found["targets"] if one["target"] == "cortex-m4")
+    assert (there["most_instructions"], there["stack_bytes"]) == (most, stack)
+    figures = [one for row in (*found["targets"], *found["layers"]) for one in row.values()]
+    assert not any(isinstance(one, float) for one in figures)
 
 
 def test_first_layer_is_a_choice(trained: Path, tmp_path: Path) -> None:
     ways = {"auto": "digit_columns", "subset-sums": "subset_sums", "bit-planes": "bit_planes"}
     for choice, kernel in ways.items():
         option = f"--first-layer={choice}"
-        assert re.search(rf"dense1 .* {kernel} ", output_here(tmp_path, "info", trained, option))
+        assert re.search(rf"dense1 .* {kernel}\n", output_here(tmp_path, "info", trained, option))
         where = ("-o", choice, "--name", "net", "--target", "cortex-m4")
         output_here(tmp_path, "generate", trained, *where, option)
         text = (tmp_path / choice / "src" / "net.c").read_text()
@@ -300,7 +333,7 @@ def test_constants_of_an_esp8266_are_in_ram(model_file: Path, tmp_path: Path) ->
     assert sizes["esp8266"] == (constants, constants + arena)
     table = output_here(tmp_path, "info", model_file)
     for target, (flash, ram) in sizes.items():
-        assert re.search(rf"{target} +│ +{flash} │ +{ram} │", table)
+        assert re.search(rf"{target} +{flash} +{ram} ", table)
 
 
 def test_lists_of_recipes_and_targets(tmp_path: Path) -> None:

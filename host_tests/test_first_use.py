@@ -25,7 +25,8 @@ from edgebnn.cli import app, proof
 from edgebnn.cli.console import printable
 from edgebnn.device import toolchain
 from edgebnn.targets import TARGETS
-from edgebnn.wording import counted
+from edgebnn.train import get_recipe, recipe_names
+from edgebnn.wording import counted, without_figures
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "models" / "fashion_mlp.pt"
 
@@ -306,6 +307,24 @@ def test_numbers_agree_with_their_nouns() -> None:
     assert counted(2, "epoch") == "2 epochs"
     assert report.size(1, "bytes") == "1 byte"
     assert report.size(1, "B") == "1 B"
+
+
+def test_bounds_are_rounded_up() -> None:
+    """Whatever is after the point."""
+    assert [report.bound(count) for count in (7784.0, 7784.26, 7784.74)] == [
+        *("7 784", "7 785", "7 785")
+    ]
+    assert report.bound(None) == "-"
+
+
+def test_a_recipe_is_described_without_another_models_figures() -> None:
+    """Every recipe that comes along keeps words, and none has bytes or an accuracy left."""
+    summary = "32 channels, 2 bits; 2.8 kB of weights, quick to train, 89.15 % of Fashion-MNIST"
+    assert without_figures(summary) == "32 channels, 2 bits; quick to train"
+    for recipe in map(get_recipe, recipe_names()):
+        left = without_figures(recipe.summary)
+        assert left
+        assert not re.search(r"%|bytes|\dB|[kM]B", left)
 
 
 def test_one_is_one(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The one loop over backends: what it compares, and what it says where nothing is measured."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,3 +86,30 @@ def test_each_layer_has_its_instructions(target: str, seed: int, tmp_path: Path)
     outside = chip.instructions[0] - sum(chip.layer_instructions.values())
     classes = trial.network.num_classes
     assert 10 <= outside <= 60 + 12 * len(trial.network.ops) + 20 * classes
+
+
+@pytest.mark.parametrize(("target", "what"), [("cortex-m0", "instructions"), ("avr", "cycles")])
+def test_layers_are_the_mean_of_the_inputs_that_were_counted(
+    target: str, what: str, tmp_path: Path
+) -> None:
+    """As the whole is, of which they are parts: three inputs, counted one by one and together."""
+    trial = trial_of(8)
+    singly = []
+    for place in range(3):
+        inputs, expected = trial.inputs[place : place + 1], trial.expected
+        part = Outputs(expected.scores[place : place + 1], expected.classes[place : place + 1])
+        (one,) = measure.run_on(
+            replace(trial, inputs=inputs, expected=part), [get_target(target)], tmp_path, counted=1
+        )
+        singly.append(getattr(one, f"layer_{what}"))
+    (chip,) = measure.run_on(trial, [get_target(target)], tmp_path, counted=3)
+    layers = getattr(chip, f"layer_{what}")
+    assert len({tuple(counts.values()) for counts in singly}) == 3
+    assert layers == {name: sum(one[name] for one in singly) // 3 for name in layers}
+    assert 0 < sum(layers.values()) < sum(getattr(chip, what)) / 3
+    shown = Console(width=100)
+    with shown.capture() as text:
+        shown.print(report.chip_table(chip))
+    shares = re.findall(r"\(([0-9.]+) %\)", text.get())
+    assert len(shares) == len(layers)
+    assert sum(map(float, shares)) == pytest.approx(100, abs=3)

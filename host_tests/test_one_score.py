@@ -27,6 +27,7 @@ from edgebnn.lower import lower
 from edgebnn.plan import plan
 from edgebnn.targets import get_target
 from edgebnn.train import Recipe, evaluate, step_ratio, train
+from edgebnn.wording import counted
 
 NAMES = ("left", "right")
 
@@ -180,7 +181,8 @@ def test_two_names_are_what_one_score_takes(tmp_path: Path) -> None:
     for names in (("left",), ("a", "b", "c")):
         message = refusal(lambda names=names: edgebnn.save(net(), path, class_names=names))
         assert message == (
-            f"{len(names)} class names for 2 classes, which one score tells apart; give two"
+            f"{counted(len(names), 'class name')} for 2 classes, which one score tells "
+            "apart; give two"
         )
 
 

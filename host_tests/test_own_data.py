@@ -15,6 +15,7 @@ from test_model_files import plain
 import edgebnn
 import edgebnn.nn as bnn
 from edgebnn.data import Dataset, Origin, load_dataset, read_image, transforms
+from edgebnn.data.columns import Column
 from edgebnn.errors import EdgebnnError
 from edgebnn.train import get_recipe, networks, train
 
@@ -242,7 +243,17 @@ def test_photographs_of_many_sizes(tmp_path: Path) -> None:
     assert "01.jpg is 48x64 but photos/apple/00.jpg is 64x48; have edgebnn train resize" in message
     assert "--set image_size=32, or make them one size" in message
     message = mistake(tmp_path, *train, "--set", "image_size=49")
-    assert "photos/apple/00.jpg is 64x48; give an image_size of 48 at most" in message
+    assert (
+        "20 of 30 images are smaller than image_size 49, photos/apple/00.jpg the least, 64x48; "
+        "give an image_size of 48 at most, or remove them" in message
+    )
+    for side, advice in ((1, "remove it"), (9, "remove it, or give an image_size of 9 at most")):
+        picture(tmp_path / "photos" / "lime" / "tiny.png", Image.new("RGB", (side, side)))
+        message = mistake(tmp_path, *train, "--set", "image_size=12")
+        assert message.strip().endswith(
+            f"photos/lime/tiny.png is {side}x{side}, smaller than image_size 12; {advice}"
+        )
+    (tmp_path / "photos" / "lime" / "tiny.png").unlink()
     text = output_here(tmp_path, *train, "--set", "image_size=12")
     assert "30 images of 12x12, colour, 2 classes" in text
     assert edgebnn.read(tmp_path / "photos.pt").metadata.preprocessing == ("resize 12",)
@@ -253,6 +264,23 @@ def test_photographs_of_many_sizes(tmp_path: Path) -> None:
     alone = read_image(tmp_path / "photos" / "apple" / "04.jpg", 3)
     assert np.array_equal(data.test_images[0], transforms.resize(alone[None], 12)[0])
     assert output_here(tmp_path, "predict", "photos.pt", "photos/lime/03.jpg").startswith("lime")
+
+
+def test_photographs_of_many_sizes_for_models_that_resize_none(tmp_path: Path) -> None:
+    """A proof cannot train anew, as the message to who trains would have it."""
+    photographs(tmp_path / "photos")
+    torch.manual_seed(0)
+    flat = bnn.Sequential(bnn.Input((4,)), bnn.BinaryLinear(4, 2), bnn.OutputNorm(2)).eval()
+    columns = [Column("", 0, 0, 255)] * 4
+    edgebnn.save(flat, tmp_path / "table.pt", columns=columns)
+    edgebnn.save(networks.build("8FC", (3, 8, 8), 2), tmp_path / "image.pt")
+    for name, advice in (
+        ("table.pt", "the model takes 4 columns of numbers, and photos has none; name a table"),
+        ("image.pt", "the model takes images of one size and resizes none; make them one size"),
+    ):
+        message = mistake(tmp_path, "verify", name, "--dataset", "photos")
+        assert advice in message
+        assert "edgebnn train" not in message
 
 
 def test_photos_are_upright(tmp_path: Path) -> None:
@@ -412,7 +440,8 @@ def test_names_are_places_or_the_labels_themselves(tmp_path: Path) -> None:
 
 def test_arrays_as_keras_and_others_call_them(tmp_path: Path) -> None:
     good = list(arrays().values())
-    for keys in (("x_train", "y_train", "x_test", "y_test"), ("images", "labels"), ("x", "y")):
+    two = ("images", "labels"), ("x", "y"), ("X", "Y"), ("X", "y"), ("data", "labels")
+    for keys in (("x_train", "y_train", "x_test", "y_test"), ("X_train", "y_train"), *two):
         np.savez(tmp_path / "own.npz", **dict(zip(keys, good, strict=False)))
         data = load_dataset(str(tmp_path / "own.npz"))
         assert len(data.train_images) + len(data.test_images) == (80 if len(keys) == 4 else 60)
@@ -444,7 +473,16 @@ def test_arrays_as_keras_and_others_call_them(tmp_path: Path) -> None:
         ({"train_labels": np.arange(60) % 3 - 1, "class_names": list("abc")}, "label is -1"),
         ({"test_labels": np.arange(20) % 4}, "a test label is 3, which no training label is"),
         ({"train_labels": np.zeros(60, int), "test_labels": np.zeros(20, int)}, "two classes"),
-        ({"train_labels": None}, "no array 'train_labels'; it needs train_images, train_labels,"),
+        (
+            {"train_labels": None},
+            "no array 'train_labels' (it has 'train_images', 'test_images', 'test_labels'); it "
+            "needs train_images, train_labels, test_images, test_labels, or the first two to be",
+        ),
+        (
+            {**NONE, "samples": [1], "kinds": [0]},
+            "(it has 'samples', 'kinds'); it needs train_images, train_labels, test_images, "
+            "test_labels, or x and y to be split",
+        ),
         ({"test_labels": None}, "no array 'test_labels'"),
         ({"train_images": None, "train_labels": None}, "no array 'train_images'"),
         (NONE, "no array 'train_images'"),

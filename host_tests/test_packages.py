@@ -10,15 +10,22 @@ from pathlib import Path
 import kconfiglib
 import numpy as np
 import pytest
+import torch
 import yaml
 from networks import random_model
 
+import edgebnn.nn as bnn
 from edgebnn import api, reference
+from edgebnn.codegen import c
 from edgebnn.codegen.library import Library
+from edgebnn.codegen.prepare import Prepare
+from edgebnn.data.columns import Column
 from edgebnn.errors import EdgebnnError
 from edgebnn.lower import lower
 from edgebnn.measure import noise, to_device_layout
-from edgebnn.packages import FORMATS
+from edgebnn.packages import FORMATS, arduino
+from edgebnn.plan import plan
+from edgebnn.targets import get_target
 
 SEED = 5
 CMAKE = str(Path(sys.executable).with_name("cmake"))  # of the wheel
@@ -68,6 +75,22 @@ def test_a_format_adds_its_files_and_changes_none(form: str) -> None:
     assert set(plain.files) == {"src/net.h", "src/net.c"}
     assert set(library.files) == set(plain.files) | wanted
     assert {path: library.files[path] for path in plain.files} == plain.files
+
+
+def test_the_sketch_says_how_an_input_is_made() -> None:
+    """Of numbers by the macro of the columns, of pixels by the function that prepares them."""
+    path = "examples/net_once_a_second/net_once_a_second.ino"
+    torch.manual_seed(0)
+    flat = bnn.Sequential(bnn.Input((4,)), bnn.BinaryLinear(4, 2), bnn.OutputNorm(2)).eval()
+    plain = flat, {}
+    table = flat, {"columns": tuple(Column("", 0, 0, 255) for _ in range(4))}
+    photo = flat, {"input_steps": ("gcn",), "prepare": Prepare(("gcn",), 0, (1, 2, 2))}
+    sketches = []
+    for model, options in (plain, table, photo):
+        library = c.generate(plan(lower(model), get_target("host")), "net", **options)
+        sketches.append(arduino.wrap(library).files[path])
+    found = [[word in one for word in ("_COLUMNS", "_prepare(", "values")] for one in sketches]
+    assert found == [[False, False, True], [True, False, False], [False, True, False]]
 
 
 def test_another_format_is_refused() -> None:

@@ -38,11 +38,14 @@ SHAPES = {
     "svhn": (3, 32, 32),
     "speech": (1, 32, 32),
 }
+SIGNAL = (3, 128, 1)
 BUDGETS = [name for name in recipe_names() if re.fullmatch(r"[a-z0-9]+-\d+k", name)]
 
 
 def shape_for(recipe: Recipe) -> tuple[int, int, int]:
     """(channels, height, width) of the images of the set that the recipe is named after."""
+    if recipe.name.startswith("signal"):
+        return SIGNAL
     shape = SHAPES.get(recipe.name.split("-")[0], (1, 28, 28))
     return (shape[0], recipe.image_size, recipe.image_size) if recipe.image_size else shape
 
@@ -81,7 +84,7 @@ def test_each_set_has_a_recipe_for_each_budget() -> None:
     budgets = (8, 16, 32, 64, 256)
     wanted = {f"{name}-{k}k" for name in SHAPES if name != "svhn" for k in budgets}
     wanted |= {f"mnist-{k}k" for k in (3, 4, 5, 7, 11)} | {"fashion-4k"}
-    assert wanted | {"mlp-16k", "mlp-32k", "conv-4k", "conv-16k"} == set(BUDGETS)
+    assert wanted | {"mlp-16k", "mlp-32k", "conv-4k", "conv-16k", "signal-2k"} == set(BUDGETS)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,9 @@ def test_each_set_has_a_recipe_for_each_budget() -> None:
         ((3, 16, 40), 0, "conv-4k"),
         ((3, 48, 64), 12, "mlp-32k"),
         ((1, 8, 8), 0, "mlp-32k"),
-        ((6, 128, 1), 0, "mlp-32k"),
+        ((6, 128, 1), 0, "signal-2k"),
+        ((1, 16, 1), 0, "signal-2k"),
+        ((3, 15, 1), 0, "mlp-32k"),
         ((30, 1, 1), 0, "mlp-32k"),
     ],
 )
@@ -99,6 +104,13 @@ def test_first_recipe_fits(shape: tuple[int, int, int], size: int, name: str) ->
     assert first_recipe(shape, size) == name
     seen = (shape[0], size, size) if size else shape
     lower(get_recipe(name).build(seen, 3).eval())
+
+
+def test_the_recipe_of_signals_is_that_of_the_example() -> None:
+    """As examples/sensor/README.md says."""
+    example = Path(__file__).parents[1] / "examples" / "sensor" / "sensor.toml"
+    mine, there = get_recipe("signal-2k").plain(), read_recipe(example).plain()
+    assert {**mine, "name": "", "summary": ""} == {**there, "name": "", "summary": ""}
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -287,21 +299,21 @@ def test_own_file_has_its_stem_for_a_name(tmp_path: Path) -> None:
         ("", "recipe 'mine' does not say its network"),
         ('network = "64FC"\nepoch = 3', "unknown setting 'epoch'; do you mean epochs?"),
         ('network = "64FC"\nqqqq = 3', "unknown setting 'qqqq'; there are: name, summary"),
-        ('network = "64FC"\n[epochs]\na = 3', "epochs is {'a': 3}; give a int"),
-        ('network = "64FC"\nepochs = 3.0', "epochs is 3.0; give a int"),
-        ('network = "64FC"\nepochs = true', "epochs is True; give a int"),
-        ('network = "64FC"\nbinary = 1', "binary is 1; give a bool"),
-        ('network = "64FC"\nlearning_rate = "fast"', "learning_rate is 'fast'; give a float"),
-        ('network = "64FC"\nlearning_rate = true', "learning_rate is True; give a float"),
-        ('network = "64FC"\nlearning_rate = nan', "learning_rate is nan; give 1e-09 to 1000"),
-        ('network = "64FC"\nlearning_rate = inf', "learning_rate is inf; give 1e-09 to 1000"),
-        ('network = "64FC"\nepochs = 0', "epochs is 0; give 1 to 1e+06"),
+        ('network = "64FC"\n[epochs]\na = 3', "epochs is {'a': 3}; give an integer"),
+        ('network = "64FC"\nepochs = 3.0', "epochs is 3.0; give an integer"),
+        ('network = "64FC"\nepochs = true', "epochs is True; give an integer"),
+        ('network = "64FC"\nbinary = 1', "binary is 1; give true or false"),
+        ('network = "64FC"\nlearning_rate = "fast"', "learning_rate is 'fast'; give a number"),
+        ('network = "64FC"\nlearning_rate = true', "learning_rate is True; give a number"),
+        ('network = "64FC"\nlearning_rate = nan', "learning_rate is nan; give 1e-09 to 1 000"),
+        ('network = "64FC"\nlearning_rate = inf', "learning_rate is inf; give 1e-09 to 1 000"),
+        ('network = "64FC"\nepochs = 0', "epochs is 0; give 1 to 1 000 000"),
         ('network = "64FC"\ninput_bits = 9', "input_bits is 9; give 1 to 8"),
         ('network = "64FC"\ndropout_input = 1', "dropout_input is 1.0; give 0 to 0.99"),
         ('network = "64FC"\npad_value = 2', "pad_value is 2; pick of: -1, 0, 1"),
         ('network = "64FC"\nsign = "relu"', "sign is 'relu'; pick of: ste, stochastic, swish"),
         ('network = "64FC"\nloss = "mse"', "loss is 'mse'; pick of: square_hinge"),
-        ("network = 64", "network is 64; give a str"),
+        ("network = 64", "network is 64; give a text"),
         ('network = "64"', "'64' in network '64' is no layer"),
         ('network = "64FC"\nteacher = "big"', "'big' in network 'big' is no layer"),
         ('network = "64FC"\nsummary = 2020-01-01', "summary is datetime.date"),
@@ -353,10 +365,10 @@ def test_changed_recipe_is_checked_again() -> None:
     [
         (("--set", "epochs"), "'epochs' is no setting"),
         (("--set", "epoch=3"), "do you mean epochs?"),
-        (("--set", "epochs=three"), "epochs is 'three'; give a int"),
-        (("--set", "epochs=0"), "epochs is 0; give 1 to 1e+06"),
+        (("--set", "epochs=three"), "epochs is 'three'; give an integer"),
+        (("--set", "epochs=0"), "epochs is 0; give 1 to 1 000 000"),
         (("--set", "epochs=3", "--set", "loss=mse"), "loss is 'mse'; pick of"),
-        (("--set", "network=64"), "network is 64; give a str"),
+        (("--set", "network=64"), "network is 64; give a text"),
         (("--set", "network=64F"), "'64F' in network '64F' is no layer"),
         (("--set", "network=32C3-5xMP2"), "the images are too small for it"),
         (("--set", "image_size=9"), "cannot resize 8x8 images to 9x9"),

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 import edgebnn
 import edgebnn.nn as bnn
 from edgebnn import api, reference
+from edgebnn.cli.train import _taken
 from edgebnn.codegen import c
 from edgebnn.data import load_dataset
 from edgebnn.device import build, simavr, unicorn
@@ -357,7 +358,18 @@ def test_arrays_of_three_axes(
         ({"x": np.zeros((120, 2, 8, 9), np.uint8), "layout": "NCT"}, "three axes, or 'NCHW' or"),
         ({"layout": "NTCH"}, "give 'NCHW', 'NHWC', 'NCT' or 'NTC'"),
         ({"x": np.full((120, 3, 9), -7, np.int8)}, "adding 128, with zero_point = 128 in the rec"),
-        ({"x": np.full((120, 3, 9), -300, np.int16)}, "from 0 to 255, or floats from 0 to 1"),
+        (
+            {"x": np.full((120, 3, 9), -300, np.int16)},
+            "signals are int16 from -300 to -300; give uint8 from 0 to 255, as by "
+            "numpy.rint(128 + 127 * x / abs(x).max()), with zero_point = 128 in the recipe",
+        ),
+        (
+            {"x": np.full((120, 3, 9), 1.5)},
+            "signals are float64 from 1.5 to 1.5; give uint8 from 0",
+        ),
+        ({"x": np.full((120, 3, 9), -1.5)}, "as by numpy.rint(128 + 127 * x / abs(x).max())"),
+        ({"y": np.arange(119) % 2}, "120 training signals but 119 labels"),
+        ({"x": np.full((120, 3, 9), np.inf)}, "a signal has NaN or infinity in it"),
     ],
 )
 def test_arrays_that_are_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -375,7 +387,7 @@ def test_notation_of_signals_is_1_d() -> None:
     assert kernels_and_pads[0] == ((5,), (2, 2), 0)
     assert kernels_and_pads[-1] == ((3,), (0, 0), 1)
     assert lower(model).input == Ints(32, 1, 3, 7)
-    assert "16C3V' in '16C3V' does not fit into 1x2" in refusal(
+    assert "16C3V' in '16C3V' does not fit into 2 samples; the signals are too short" in refusal(
         lambda: networks.build("16C3V", (3, 2, 1), 4)
     )
 
@@ -411,6 +423,7 @@ def test_signals_from_data_to_c(tmp_path: Path) -> None:
     settings = ("network=8C5-MP4-8C3", "zero_point=128", "batch_size=16", "augment_shift=4")
     train = ("train", "own.npz", "--recipe", "mlp-16k", *[f"--set={one}" for one in settings])
     text = output_here(tmp_path, *train, "--epochs", "8", "-o", "model.pt")
+    assert "87 training signals, 8 epochs" in text
     assert "120 signals of 64 samples, 3 channels, 2 classes; 96 to train, 24 to test" in text
     model = edgebnn.load(tmp_path / "model.pt")
     assert [type(layer).__name__ for layer in model][:3] == ["Input", "BinaryConv1d", "MaxPool1d"]
@@ -421,3 +434,22 @@ def test_signals_from_data_to_c(tmp_path: Path) -> None:
     assert "64 x 1 x 3, 8 bits each, 128 stands for 0" in output_here(tmp_path, "info", "model.pt")
     message = mistake(tmp_path, *train, "--set=augment_flip=true", "-o", "other.pt")
     assert "signals have no left and right" in message
+    message = mistake(tmp_path, "predict", "model.pt", "photo.png")
+    assert "takes signals of 64 samples, 3 channels, and no images; give edgebnn verify" in message
+
+
+def test_signals_have_a_first_recipe_of_their_own(tmp_path: Path) -> None:
+    """Which is said, and which layout makes signals of what looks like images."""
+    windows(tmp_path / "own.npz")
+    text = output_here(tmp_path, "train", "own.npz", "--epochs", "1", "-o", "model.pt")
+    assert "no --recipe, so signal-2k: signals: two 1-D convolutions and a dense layer" in text
+    assert "signal-2k on own: " in text
+    with np.load(tmp_path / "own.npz") as file:
+        six = np.concatenate([file["x"], file["x"]], axis=1)
+        for x, layout in ((six, "NCT"), (six.transpose(0, 2, 1), "NTC")):
+            np.savez(tmp_path / "six.npz", x=x, y=file["y"])
+            taken = _taken(load_dataset(str(tmp_path / "six.npz")), "six.npz")
+            assert f"(if signals of 6 channels, add an array layout='{layout}')" in taken
+            np.savez(tmp_path / "six.npz", x=x, y=file["y"], layout=layout)
+            taken = _taken(load_dataset(str(tmp_path / "six.npz")), "six.npz")
+            assert "120 signals of 64 samples, 6 channels, 2 classes" in taken

@@ -64,6 +64,7 @@ def test_table_trains_and_is_proved(trained: Path) -> None:
         "3 classes; 72 to train, 18 to test (a fifth of each class, seed 0)"
     )
     assert text.startswith(taken)
+    assert "65 training rows, 8 epochs on" in text
     known = edgebnn.read(trained / "model.pt").metadata
     assert known.class_names == ("rest", "tap", "wave")
     assert [column.name for column in known.columns] == ["t", "ax", "gyro", "m"]
@@ -199,7 +200,7 @@ def test_tables_in_npz(tmp_path: Path) -> None:
         ({"x": np.full((4, 2), "x")}, "columns are <U1; give numbers"),
         ({"x": np.zeros((4, 2), complex)}, "columns are complex128"),
         ({"x": np.zeros(4)}, "shape (2,)"),
-        ({"x": np.zeros((5, 2))}, "5 training images but 4 labels"),
+        ({"x": np.zeros((5, 2))}, "5 training rows but 4 labels"),
     ],
 )
 def test_tables_in_npz_that_are_refused(
@@ -229,8 +230,10 @@ def test_rows_are_no_images_to_move(tmp_path: Path) -> None:
     for setting in ("augment_shift=1", "augment_flip=true", "augment_rotate=5"):
         message = mistake(tmp_path, "train", "own.csv", *TRAIN, "--set", setting)
         assert "rows of numbers cannot be moved as images" in message
-    message = mistake(tmp_path, "train", "own.csv", "--recipe", "conv-16k", "-o", "model.pt")
-    assert "take a network with less pooling, such as mlp-32k" in message
+    for recipe in ("conv-4k", "conv-16k"):  # of which the first moves images, too
+        message = mistake(tmp_path, "train", "own.csv", "--recipe", recipe, "-o", "model.pt")
+        assert "needs neighbours, and rows of numbers have none: take a network of dense" in message
+        assert "where each row is a signal, give all in an .npz, (N, T, 1)" in message
 
 
 # --- columns ------------------------------------------------------------------------------------
@@ -271,7 +274,7 @@ def test_columns_in_a_model_file_are_checked(tmp_path: Path) -> None:
     columns = (Column("a", 3, -5, 100), Column("", -2, 0, 0))
     edgebnn.save(model, tmp_path / "model.pt", columns=columns)
     assert edgebnn.read(tmp_path / "model.pt").metadata.columns == columns
-    with pytest.raises(EdgebnnError, match="1 columns for 2 inputs"):
+    with pytest.raises(EdgebnnError, match="1 column for 2 inputs"):
         edgebnn.save(model, tmp_path / "new.pt", columns=columns[:1])
     content = plain(tmp_path / "model.pt")
     good = content["metadata"]["columns"]
@@ -356,6 +359,7 @@ def test_csv_as_programs_write_it(text: str | bytes, tmp_path: Path) -> None:
         ("p,q\n1,5\n2,6\n3,7\n", "whose labels are in column 'q': of class '5' there is 1"),
         (PLAIN + "\n1,2,c", "of class 'c' there is 1; 2 are the least, one to test"),
         ("1,2,a\n" * 9, "two classes or more"),
+        ("1,2,a\n" * 9 + "a", "line 10 has 1 column, the first one 3"),
         ('"p\x07",q,label\n' + PLAIN, "column name 'p\\x07' cannot be printed"),
         (PLAIN + '\n1,2,"x\ny"\n1,2,"x\ny"', "class name 'x\\ny' cannot be printed"),
         (PLAIN + "\n" + "9" * 200_000 + ",1,a", "line 13 is no CSV (field larger than"),

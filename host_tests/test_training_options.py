@@ -110,7 +110,15 @@ def test_resume_refuses_other_settings(key: str, value: Any, few: Dataset, tmp_p
     with pytest.raises(KeyboardInterrupt):
         train(BASE, few, output=output, report=interrupt_after(1))
     message = refusal(replace(BASE, **{key: value}), few, output=output, resume=True)
-    assert f"recipe's {key}" in message
+    assert f"recipe's {key} {getattr(BASE, key)}, not {value}; resume with the same" in message
+
+
+def test_resume_refuses_settings_that_are_the_default_again(few: Dataset, tmp_path: Path) -> None:
+    output = tmp_path / "m.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(BASE, augment_shift=1), few, output=output, report=interrupt_after(1))
+    message = refusal(BASE, few, output=output, resume=True)
+    assert "trained with recipe's augment_shift 1, not 0" in message
 
 
 # --- teachers -----------------------------------------------------------------------------------

@@ -226,13 +226,13 @@ class _Seen:
     def line(self) -> str:
         return (
             f"{self.count:6} image {self.place}: {self.names[self.reply.best]} ({self.verdict}), "
-            f"{self.took}, {self.rate:.1f} images/s"
+            f"{self.took}, {self.rate:.1f} inputs/s"
         )
 
     @property
     def total(self) -> str:
         known = "" if self.label is None else f", {100 * self.right / self.count:.2f} % right"
-        return f"{self.count} sent{known}, {self.rate:.1f} images/s"
+        return f"{self.count} sent{known}, {self.rate:.1f} inputs/s"
 
 
 def _watch(

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn.errors import EdgebnnError
+from edgebnn.wording import counted, kind
 
 if TYPE_CHECKING:
     from edgebnn.checkpoint import Checkpoint, Metadata
@@ -64,7 +65,7 @@ def read_test_set(
         pixels = np.repeat(pixels, 3, axis=1)  # grey images for a network of colour ones
     if pixels.shape[1:] != shape:
         raise EdgebnnError(
-            f"images of {name} are {'x'.join(map(str, pixels.shape[1:]))}, "
+            f"{kind(pixels.shape[1:])}s of {name} are {'x'.join(map(str, pixels.shape[1:]))}, "
             f"the model takes {'x'.join(map(str, shape))} (channels x height x width)"
         )
     known = content.metadata.class_names
@@ -85,24 +86,34 @@ def _load(known: "Metadata", dataset: str | None, data: Path | None, download: b
         EdgebnnError: that one is not where it was, is another by now, or was never told apart.
     """
     from edgebnn.data import DATASETS, load_dataset
+    from edgebnn.data.decode import ManySizes
     from edgebnn.data.transforms import first_size
 
     origin = known.origin
     seed, size = origin.split_seed or 0, first_size(known.preprocessing)
     if dataset is not None:
-        found = load_dataset(
-            dataset,
-            data,
-            download=download,
-            split_seed=seed,
-            columns=known.columns,
-            image_size=size,
+        none = EdgebnnError(
+            f"the model takes {counted(len(known.columns), 'column')} of numbers, and {dataset} "
+            "has none; name a table with --dataset"
         )
-        if found.columns != known.columns:
-            raise EdgebnnError(
-                f"the model takes {len(known.columns)} columns of numbers, and {dataset} has none; "
-                "name a table with --dataset"
+        try:
+            found = load_dataset(
+                dataset,
+                data,
+                download=download,
+                split_seed=seed,
+                columns=known.columns,
+                image_size=size,
             )
+        except ManySizes as error:
+            if known.columns:
+                raise none from None
+            raise EdgebnnError(
+                f"{error.what}, and the model takes images of one size and resizes none; make them "
+                "one size, or name others with --dataset"
+            ) from None
+        if found.columns != known.columns:
+            raise none
         return found
     if not known.dataset:
         raise EdgebnnError(

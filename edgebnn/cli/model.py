@@ -33,7 +33,7 @@ from edgebnn.packages import FORMATS
 from edgebnn.targets import BOARDS, TARGETS, get_target
 from edgebnn.targets.cuda import CUDA
 from edgebnn.wishes import Wishes, size
-from edgebnn.wording import counted
+from edgebnn.wording import counted, kind
 
 _USUAL = "cortex-m4"  # whose kernels info shows
 
@@ -314,13 +314,21 @@ def predict(
     shape = network.input
     if content.metadata.columns:
         raise EdgebnnError(
-            f"{model} takes rows of {len(content.metadata.columns)} numbers and no images; give "
-            "edgebnn verify a table of them, with --dataset"
+            f"{model} takes rows of {counted(len(content.metadata.columns), 'number')} and no "
+            "images; give edgebnn verify a table of them, with --dataset"
+        )
+    if kind((shape.channels, shape.height, shape.width)) == "signal":
+        raise EdgebnnError(
+            f"{model} takes signals of {counted(shape.height, 'sample')}, "
+            f"{counted(shape.channels, 'channel')}, and no images; give edgebnn verify an .npz of "
+            "them, with --dataset"
         )
     pixels = read_image(image, channels=shape.channels)
     pixels = apply_to_image(pixels[None], content.metadata.preprocessing)[0]
     if len(pixels) != shape.channels:
-        raise EdgebnnError(f"{image} has {len(pixels)} channels, {model} takes {shape.channels}")
+        raise EdgebnnError(
+            f"{image} has {counted(len(pixels), 'channel')}, {model} takes {shape.channels}"
+        )
     if pixels.shape[1:] != (shape.height, shape.width):
         raise EdgebnnError(
             f"{image} is {pixels.shape[2]}x{pixels.shape[1]} pixels, "

@@ -9,11 +9,14 @@ from rich.progress import Progress
 from edgebnn.cli.console import Download, DownloadDir, out, progress_of_training
 from edgebnn.codegen.views import spaced
 from edgebnn.errors import Interrupted
-from edgebnn.wording import counted
+from edgebnn.wording import counted, kind, without_figures
 
 if TYPE_CHECKING:
     from edgebnn.data import Dataset
     from edgebnn.train import Event
+
+
+_MOST_CHANNELS = 16  # that a narrow image is told to be, maybe, of a signal
 
 
 def train(
@@ -29,7 +32,8 @@ def train(
         str | None,
         typer.Option(
             help="A name that edgebnn recipes lists, or your own .toml file; "
-            "conv-4k for images of 16x16 or more, else mlp-32k."
+            "conv-4k for images of 16x16 or more, signal-2k for signals of 16 samples or more, "
+            "else mlp-32k."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal models on a CPU.")] = 0,
@@ -66,7 +70,10 @@ def train(
     if recipe is None:
         chosen = get_recipe(first_recipe(images.image_shape, chosen.image_size)).changed(settings)
     with progress_of_training() as progress:
-        report = _TrainingReport(progress, _taken(images, dataset))
+        taken = _taken(images, dataset)
+        if recipe is None:
+            taken += f"\nno --recipe, so {chosen.name}: {without_figures(chosen.summary)}"
+        report = _TrainingReport(progress, taken, kind(images.image_shape))
         try:
             run(
                 chosen,
@@ -91,14 +98,15 @@ def _taken(images: "Dataset", named: str) -> str:
     """What a data set is and how it is split, in a line."""
     channels, height, width = images.image_shape
     train, test = len(images.train_images), len(images.test_images)
-    if height == width == 1:
+    told = kind(images.image_shape)
+    if told == "row":
         scaled = "each scaled to a byte" if images.columns else "0 to 255"
-        what = f"rows of {spaced(channels)} columns, {scaled}"
-    elif width == 1:
+        what = f"rows of {counted(channels, 'column')}, {scaled}"
+    elif told == "signal":
         what = f"signals of {counted(height, 'sample')}, {counted(channels, 'channel')}"
     else:
         colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
-        what = f"images of {width}x{height}, {colour}"
+        what = f"images of {width}x{height}, {colour}{_or_signals(images)}"
     origin = images.origin
     place = origin.path
     if not place:
@@ -115,12 +123,24 @@ def _taken(images: "Dataset", named: str) -> str:
     )
 
 
+def _or_signals(images: "Dataset") -> str:
+    """What to do if they are signals: of many channels they look like narrow grey images."""
+    channels, height, width = images.image_shape
+    few, many = sorted((height, width))
+    own = images.origin.path.lower().endswith(".npz")
+    if channels > 1 or few > _MOST_CHANNELS or many < 2 * few or not own:
+        return ""
+    layout = "NTC" if few == width else "NCT"
+    return f" (if signals of {few} channels, add an array layout='{layout}')"
+
+
 class _TrainingReport:
     """Draws training events: a bar within the epoch, a line for each epoch."""
 
-    def __init__(self, progress: Progress, taken: str) -> None:
+    def __init__(self, progress: Progress, taken: str, noun: str) -> None:
         self.progress = progress
         self.taken = taken
+        self.noun = noun  # of an input
         self.task = progress.add_task("", total=None)
         self.saved = False
 
@@ -134,7 +154,7 @@ class _TrainingReport:
                 out.print(
                     f"{event.recipe} on {event.dataset}: "
                     f"{counted(event.weight_bits, 'binary weight')}, "
-                    f"{counted(event.train_images, 'training image')}, "
+                    f"{counted(event.train_images, f'training {self.noun}')}, "
                     f"{counted(event.epochs, 'epoch')} on {event.device}{processes}"
                 )
             case Batch():

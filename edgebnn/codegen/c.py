@@ -122,6 +122,7 @@ def generate(
         arena_bytes=plan.arena_bytes,
         layers=tuple(op.name for op in ops),
         prepare=before is not None,
+        columns=bool(columns),
         self_test=self_test,
         caller_arena=caller_arena,
         instructions=None if plan.instructions is None else float(plan.instructions.mean()),

@@ -18,8 +18,8 @@ class Library:
     steps, in order. ``instructions`` are the mean of those predicted for sample inputs,
     ``most_instructions`` what no input exceeds, and ``code_and_stack`` bytes of code for an
     inference, about, and of stack, at most; None where nobody can say it. With ``prepare``
-    there is ``<name>_prepare``, with ``self_test`` ``<name>_intact``, too; with ``caller_arena``
-    the caller gives the scratch memory.
+    there is ``<name>_prepare``, with ``self_test`` ``<name>_intact``, too; with ``columns`` the
+    macro ``<NAME>_COLUMNS``; with ``caller_arena`` the caller gives the scratch memory.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Library:
     arena_bytes: int
     layers: tuple[str, ...]
     prepare: bool = False
+    columns: bool = False
     self_test: bool = False
     caller_arena: bool = False
     instructions: float | None = None

@@ -2,7 +2,8 @@
 
 ==================================================== ==============================================
 train_images, train_labels, test_images, test_labels both parts; Keras' x_train, y_train, ... too
-train_images, train_labels; or images, labels; x, y  one part, of which a fifth of each class tests
+train_images, train_labels; or images, labels; x, y  one part, of which a fifth of each class tests;
+                                                     data, labels and data, target, too
 class_names                                          optional texts, in the order of the labels
 layout                                               optional: "NCHW", "NHWC", "NCT" or "NTC", where
                                                      more than one may be
@@ -11,9 +12,9 @@ layout                                               optional: "NCHW", "NHWC", "
 Images are ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, H, W, C)``: pixels from 0 to 255 of any type, or
 floats from 0 to 1, which become ``rint(255 * value)``. Signals, ``(N, C, T)`` or ``(N, T, C)``, are
 images of width 1: up to four channels are told apart from eight samples or more, other sizes need a
-layout.
+layout, and a signal of one channel is ``(N, T, 1)``.
 ``(N, F)`` is a table, whose numbers become bytes as :mod:`edgebnn.data.columns` says. Labels are
-whole numbers or texts.
+whole numbers or texts. Keys may be in capitals.
 """
 
 import hashlib
@@ -34,13 +35,18 @@ from edgebnn.data.decode import why
 from edgebnn.data.labels import number_classes
 from edgebnn.errors import EdgebnnError
 from edgebnn.files import replacing
+from edgebnn.wording import counted
 
 _PAIRS = (  # images and labels, to train and to test
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("x_train", "y_train", "x_test", "y_test"),
     ("images", "labels"),
     ("x", "y"),
+    ("data", "labels"),
+    ("data", "target"),
+    ("x", "labels"),
 )
+_SHOWN = 8  # keys of a file that has others
 _LAYOUTS = ("NCHW", "NHWC", "NCT", "NTC")
 _LEAST_SAMPLES = 8  # of a signal that a shape is read for
 _MOST_CHANNELS = 4  # that a shape is read for: grey, two of anything, colour, colour and alpha
@@ -66,7 +72,8 @@ def load_npz(
             with _npz(stream) as file:
                 given, names, layout = _read(path, file)
             origin = Origin(str(path.resolve()), digest, None if len(given) > 2 else split_seed)
-            numbers, found = number_classes(path, _counted(path, given), names)
+            noun = _kind(given[0], layout)
+            numbers, found = number_classes(path, _labels(path, noun, given), names)
             parts = list(zip(given[::2], numbers, strict=True))
             if len(parts) == 1:
                 parts = list(split_by_seed(path, given[0], numbers[0], found, split_seed))
@@ -75,7 +82,8 @@ def load_npz(
             if all(array.ndim == 2 for array in arrays):
                 images, columns = _rows(path, arrays, known)
             else:
-                images = [_channels_first(path, one, layout) for one in _pixels(path, arrays)]
+                pixels = _pixels(path, f"{noun}s", arrays)
+                images = [_channels_first(path, one, layout) for one in pixels]
             train, test = zip(images, (part[1] for part in parts), strict=True)
             dataset = checked(name or path.stem, path, train, test, found)
             return replace(dataset, origin=origin, columns=columns)
@@ -138,33 +146,46 @@ def _read(path: Path, file: NpzFile) -> tuple[list[NDArray[Any]], list[str] | No
 
 
 def _keys(path: Path, there: Sequence[str]) -> Sequence[str]:
-    """The names of the arrays to take, two or four."""
+    """The names of the arrays to take, two or four, as they are written in the file."""
+    written = {key.lower(): key for key in there} | {key: key for key in there}
     for keys in _PAIRS:
-        if not set(keys) & set(there):
-            continue
-        missing = [key for key in keys if key not in there]
-        if missing == list(keys[2:]):
-            return keys[:2]
-        if missing:
+        missing = [key for key in keys if key not in written]
+        if not missing or missing == list(keys[2:]):
+            return [written[key] for key in keys if key in written]
+    has = f"it has {', '.join(map(repr, there[:_SHOWN]))}" if there else "it is empty"
+    has += ", ..." if len(there) > _SHOWN else ""
+    for keys in _PAIRS:
+        missing = [key for key in keys if key not in written]
+        if len(missing) < len(keys):
             raise EdgebnnError(
-                f"{path} has no array '{missing[0]}'; it needs {', '.join(keys)}"
+                f"{path} has no array '{missing[0]}' ({has}); it needs {', '.join(keys)}"
                 + (", or the first two to be split" if len(keys) > 2 else "")
             )
-        return keys
     raise EdgebnnError(
-        f"{path} has no array '{_PAIRS[0][0]}'; it needs {', '.join(_PAIRS[0])}, or images and "
-        "labels"
+        f"{path} has no array '{_PAIRS[0][0]}' ({has}); it needs {', '.join(_PAIRS[0])}, or x and "
+        "y to be split"
     )
 
 
-def _counted(path: Path, given: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
+def _kind(images: NDArray[Any], layout: str | None) -> str:
+    """What ``images`` are, before their channels are put first: "image", "signal" or "row"."""
+    if images.ndim == 3:
+        return (
+            "signal" if (layout or _layout_of_three(images.shape[1:])) in _LAYOUTS[2:] else "image"
+        )
+    return "row" if images.ndim == 2 else "image"
+
+
+def _labels(path: Path, noun: str, given: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
     """The labels, as many as there are images."""
     for title, images, labels in zip(("training", "test"), given[::2], given[1::2], strict=False):
         count = len(images) if images.ndim else 0
         if not count:
-            raise EdgebnnError(f"{path}: there are no {title} images")
+            raise EdgebnnError(f"{path}: there are no {title} {noun}s")
         if labels.ndim and count != len(labels):
-            raise EdgebnnError(f"{path}: {count} {title} images but {len(labels)} labels")
+            raise EdgebnnError(
+                f"{path}: {counted(count, f'{title} {noun}')} but {counted(len(labels), 'label')}"
+            )
     return given[1::2]
 
 
@@ -174,8 +195,8 @@ def _rows(
     widths = [part.shape[1] for part in parts]
     if len(set(widths)) > 1 or 0 in widths:
         raise EdgebnnError(
-            f"{path}: rows have {widths[0]} columns to train on and {widths[1]} to test; give as "
-            "many, one or more"
+            f"{path}: rows have {counted(widths[0], 'column')} to train on and {widths[1]} to "
+            "test; give as many, one or more"
         )
     for part in parts:
         if part.dtype.kind not in "biuf":
@@ -188,34 +209,41 @@ def _rows(
     return as_bytes(path, parts, [""] * widths[0], known)
 
 
-def _pixels(path: Path, parts: Sequence[NDArray[Any]]) -> list[Images]:
-    """Both parts as bytes, by one rule that looks at both."""
+def _pixels(path: Path, nouns: str, parts: Sequence[NDArray[Any]]) -> list[Images]:
+    """Both parts as bytes, by one rule that looks at both; ``nouns`` say what they are."""
     kinds = {"images": "iu", "floats": "f", "masks": "b"}
     told = [next((k for k, v in kinds.items() if part.dtype.kind in v), "") for part in parts]
     first = parts[0].dtype
     if "" in told:
         strange = parts[told.index("")].dtype
-        raise EdgebnnError(f"{path}: images are {strange}; give uint8, 0 to 255")
+        raise EdgebnnError(f"{path}: {nouns} are {strange}; give uint8, 0 to 255")
     if len(set(told)) > 1:
         raise EdgebnnError(
-            f"{path}: training images are {first} but test images {parts[1].dtype}; give uint8"
+            f"{path}: training {nouns} are {first} but test {nouns} {parts[1].dtype}; give uint8"
         )
     if all(part.dtype == np.uint8 for part in parts) or not all(part.size for part in parts):
         return [part.astype(np.uint8, copy=False) for part in parts]
     if told[0] == "masks":
         return [np.where(part, np.uint8(255), np.uint8(0)) for part in parts]
     if not all(np.isfinite(part).all() for part in parts):
-        raise EdgebnnError(f"{path}: an image has NaN or infinity in it; replace it")
+        raise EdgebnnError(f"{path}: {_one_of(nouns)} has NaN or infinity in it; replace it")
     low, high = min(part.min() for part in parts), max(part.max() for part in parts)
     if told[0] == "floats" and low >= 0 and high <= 1:
         return [np.rint(255.0 * part.astype(np.float64)).astype(np.uint8) for part in parts]
     if low >= 0 and high <= 255 and all((part == np.floor(part)).all() for part in parts):
         return [part.astype(np.uint8) for part in parts]
-    signed = told[0] == "images" and low >= -128 and high < 128
-    other = "adding 128, with zero_point = 128 in the recipe" if signed else "or floats from 0 to 1"
+    other = "or floats from 0 to 1"
+    if low < 0:
+        bytes_already = told[0] == "images" and low >= -128 and high < 128
+        how = "adding 128" if bytes_already else "as by numpy.rint(128 + 127 * x / abs(x).max())"
+        other = f"{how}, with zero_point = 128 in the recipe"
     raise EdgebnnError(
-        f"{path}: images are {first} from {low:g} to {high:g}; give uint8 from 0 to 255, {other}"
+        f"{path}: {nouns} are {first} from {low:g} to {high:g}; give uint8 from 0 to 255, {other}"
     )
+
+
+def _one_of(nouns: str) -> str:
+    return f"a{'n' if nouns.startswith('i') else ''} {nouns.removesuffix('s')}"
 
 
 def _channels_first(path: Path, images: Images, layout: str | None) -> Images:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebnn.errors import EdgebnnError
+from edgebnn.wording import counted
 
 Bytes = NDArray[np.uint8]
 _SPAN_BITS = 15  # of high - low, so that a byte is off by 1/64 of its step at most
@@ -97,7 +98,9 @@ def as_bytes(
     if known is None:
         known = [] if bytes_already else list(map(fit, names, parts[0].T))
     elif known and len(known) != len(names):
-        raise EdgebnnError(f"{source} has {len(names)} columns; the model takes {len(known)}")
+        raise EdgebnnError(
+            f"{source} has {counted(len(names), 'column')}; the model takes {len(known)}"
+        )
     elif not known and not bytes_already:
         raise EdgebnnError(
             f"{source} has other numbers than 0 to 255, and the model was trained on none; name "

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgebnn.data.columns import Column
 from edgebnn.errors import EdgebnnError
+from edgebnn.wording import counted, kind
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -124,10 +125,14 @@ def checked(
                 f"{source}: {part} labels are {labels.dtype} of shape {labels.shape}; "
                 "give integers of shape (N,)"
             )
+        noun = kind(images.shape[1:])
         if len(images) != len(labels):
-            raise EdgebnnError(f"{source}: {len(images)} {part} images but {len(labels)} labels")
+            raise EdgebnnError(
+                f"{source}: {counted(len(images), f'{part} {noun}')} but "
+                f"{counted(len(labels), 'label')}"
+            )
         if not len(images):
-            raise EdgebnnError(f"{source}: there are no {part} images")
+            raise EdgebnnError(f"{source}: there are no {part} {noun}s")
         outside = labels[(labels < 0) | (labels >= len(class_names))]
         if outside.size:
             raise EdgebnnError(
@@ -135,9 +140,10 @@ def checked(
                 f"with {len(class_names)} classes labels are 0 to {len(class_names) - 1}"
             )
     if train[0].shape[1:] != test[0].shape[1:]:
+        noun = kind(train[0].shape[1:])
         raise EdgebnnError(
-            f"{source}: training images are {_size(train[0].shape[1:])} "
-            f"but test images {_size(test[0].shape[1:])}"
+            f"{source}: training {noun}s are {_size(train[0].shape[1:])} "
+            f"but test {noun}s {_size(test[0].shape[1:])}"
         )
     if len(class_names) < 2:
         raise EdgebnnError(f"{source}: a classifier needs two classes or more")
@@ -161,6 +167,8 @@ def check_names(source: object, class_names: Sequence[str]) -> None:
 def _size(shape: Sequence[int]) -> str:
     """``(channels, height, width)`` as width x height, the way that image tools say it."""
     channels, height, width = shape
+    if kind(shape) == "signal":
+        return f"{counted(height, 'sample')} of {counted(channels, 'channel')}"
     return f"{width}x{height} {'grey' if channels == 1 else f'with {channels} channels'}"
 
 

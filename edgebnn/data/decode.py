@@ -34,6 +34,17 @@ BROKEN = (
 )
 
 
+_LEAST_SIZE = 8  # that all images are resized to for the sake of a small one
+
+
+class ManySizes(EdgebnnError):
+    """Images are of many sizes; ``what`` says which, and the message how to train on them."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}; {remedy}")
+        self.what = what
+
+
 def why(error: BaseException) -> str:
     """The first line of an error, or its kind where it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
@@ -100,6 +111,7 @@ def decode_images(
     Where a ``size`` is given they may be of many, and are resized to it one by one.
     """
     decoded: list[NDArray[np.uint8]] = []
+    small: list[tuple[str, tuple[int, int]]] = []  # sources, with heights and widths
     first = ""
     for done, (source, content) in enumerate(contents):
         if progress and done % 500 == 0:
@@ -108,20 +120,20 @@ def decode_images(
         if size:
             height, width = image.shape[1:]
             if size > min(height, width):
-                most = min(height, width)
-                raise EdgebnnError(
-                    f"{source} is {width}x{height}; give an image_size of {most} at most"
-                )
+                small.append((source, (height, width)))
+                continue
             image = resize(image[np.newaxis], size)[0]
         if not decoded:
             first = source
         elif image.shape[1:] != decoded[0].shape[1:]:
             sizes = [f"{shape[2]}x{shape[1]}" for shape in (image.shape, decoded[0].shape)]
-            raise EdgebnnError(
-                f"{source} is {sizes[0]} but {first} is {sizes[1]}; have edgebnn train "
-                "resize all by --set image_size=32, or make them one size"
+            raise ManySizes(
+                f"{source} is {sizes[0]} but {first} is {sizes[1]}",
+                "have edgebnn train resize all by --set image_size=32, or make them one size",
             )
         decoded.append(image)
+    if small:
+        raise EdgebnnError(_too_small(small, total, size))
     if not decoded:
         return None
     channels = max(len(image) for image in decoded)
@@ -129,6 +141,24 @@ def decode_images(
     for row, image in zip(images, decoded, strict=True):
         row[:] = image
     return images
+
+
+def _too_small(small: list[tuple[str, tuple[int, int]]], total: int, size: int) -> str:
+    """What to do about images that cannot become ``size`` x ``size``, for none is enlarged."""
+    source, (height, width) = min(small, key=lambda one: min(one[1]))
+    most = min(height, width)
+    which = f"{source} is {width}x{height}, smaller than image_size {size}"
+    if len(small) > 1:
+        which = (
+            f"{len(small)} of {total} images are smaller than image_size {size}, {source} the "
+            f"least, {width}x{height}"
+        )
+    lower = f"give an image_size of {most} at most"
+    remove = "remove it" if len(small) == 1 else "remove them"
+    if most < _LEAST_SIZE:
+        return f"{which}; {remove}"
+    few = 10 * len(small) <= total
+    return f"{which}; {f'{remove}, or {lower}' if few else f'{lower}, or {remove}'}"
 
 
 def read_image(path: Path, channels: int) -> NDArray[np.uint8]:

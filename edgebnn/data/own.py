@@ -15,6 +15,7 @@ import numpy as np
 from edgebnn.data.dataset import Dataset, Images, Origin, Progress, checked, split_every_fifth
 from edgebnn.data.decode import decode_images, why
 from edgebnn.errors import EdgebnnError
+from edgebnn.wording import counted
 
 _SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
@@ -53,7 +54,9 @@ def _load_folder(root: Path, progress: Progress | None, size: int) -> Dataset:
             if not found:
                 raise EdgebnnError(f"{folder / name} has no images (.png, .jpg, ...)")
             if not split and len(found) < 5:
-                raise EdgebnnError(f"{folder / name} has {len(found)} images; 5 are the least")
+                raise EdgebnnError(
+                    f"{folder / name} has {counted(len(found), 'image')}; 5 are the least"
+                )
             files += found
             labels += [label] * len(found)
         counts.append(len(files))

@@ -22,6 +22,7 @@ from edgebnn.data.dataset import Dataset, Origin, checked, split_by_seed
 from edgebnn.data.decode import why
 from edgebnn.data.labels import number_classes
 from edgebnn.errors import EdgebnnError
+from edgebnn.wording import counted
 
 SUFFIXES = frozenset((".csv", ".tsv"))
 _LABELS = ("label", "class", "target")
@@ -92,8 +93,8 @@ def _parse(path: Path, text: str) -> _Table:
                     continue
             if len(cells) != width:
                 raise EdgebnnError(
-                    f"{path}: line {reader.line_num} has {len(cells)} columns, the first one "
-                    f"{width}; make all rows of one length"
+                    f"{path}: line {reader.line_num} has {counted(len(cells), 'column')}, the "
+                    f"first one {width}; make all rows of one length"
                 )
             labels.append(cells.pop(place))
             numbers.append(_numbers(path, reader.line_num, cells, header, place, comma))

@@ -16,7 +16,7 @@ class Run(Outputs):
     ``instructions`` are exact counts of one ``<name>_predict`` call each, from its first
     instruction to its return, for the first inputs in order; ``each_layer_instructions`` has for
     each of them the part of each of the library's layers. ``cycles`` are the same where an emulator
-    knows how long instructions take, ``layer_cycles`` those of each layer for the first input.
+    knows how long instructions take, and ``each_layer_cycles`` has the parts of the layers.
     ``stack_bytes`` is how far below the caller's stack pointer those calls wrote; None: not
     measured.
     """
@@ -24,13 +24,23 @@ class Run(Outputs):
     instructions: tuple[int, ...] = ()
     each_layer_instructions: tuple[tuple[int, ...], ...] = ()
     cycles: tuple[int, ...] = ()
-    layer_cycles: tuple[int, ...] = ()
+    each_layer_cycles: tuple[tuple[int, ...], ...] = ()
     stack_bytes: int | None = None
 
     @property
     def layer_instructions(self) -> tuple[int, ...]:
-        """Those of each layer for the first input."""
-        return next(iter(self.each_layer_instructions), ())
+        """Those of each layer: the mean over the same inputs, rounded down."""
+        return _means(self.each_layer_instructions)
+
+    @property
+    def layer_cycles(self) -> tuple[int, ...]:
+        """The same of cycles."""
+        return _means(self.each_layer_cycles)
+
+
+def _means(rows: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """Of each column; rounded down, so that their sum is no more than the mean of the whole."""
+    return tuple(sum(column) // len(rows) for column in zip(*rows, strict=True))
 
 
 def check_inputs(inputs: NDArray[np.uint8], input_bytes: int | None = None) -> None:

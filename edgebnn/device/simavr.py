@@ -50,23 +50,21 @@ def run(
     flash.write_bytes(read_flash(image.path))
     command = _command(_simulator(image.path.parent), flash, image, settings)
     tables: list[list[int]] = []
-    layer_cycles: list[int] = []
     stack_bytes = 0
     for start in range(0, len(inputs), _BATCH):
         batch = inputs[start : start + _BATCH]
         lines = _answers(command, image, batch, seconds)
         tables += lines[:-1]
-        stack, *layers = lines[-1]
-        stack_bytes = max(stack_bytes, stack)
-        layer_cycles = layer_cycles or layers
+        stack_bytes = max(stack_bytes, *lines[-1])
         if progress is not None:
             progress(start + len(batch))
     table = np.array(tables, dtype=np.int64)
+    spent = table[:counted, 1 + library.num_classes :]
     return Run(
         classes=table[:, 0].astype(np.int32),
-        scores=table[:, 1:-1].astype(np.int32),
-        cycles=tuple(table[:counted, -1].tolist()),
-        layer_cycles=tuple(layer_cycles) if counted else (),
+        scores=table[:, 1 : 1 + library.num_classes].astype(np.int32),
+        cycles=tuple(spent[:, 0].tolist()),
+        each_layer_cycles=tuple(map(tuple, spent[:, 1:].tolist())),
         stack_bytes=stack_bytes,
     )
 

@@ -25,6 +25,8 @@ def with_files(library: Library, package: str, files: Mapping[str, str], **more:
         "input_bytes": library.input_bytes,
         "classes": told_apart(library.num_classes),
         "caller_arena": library.caller_arena,
+        "columns": library.columns,
+        "prepare": library.prepare,
         "word": get_target(library.target).cpu.word,
         **more,
     }

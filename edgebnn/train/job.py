@@ -25,6 +25,7 @@ from edgebnn.train.processes import Process, permutation, stream
 from edgebnn.train.recipes import Recipe
 from edgebnn.train.resuming import damaged, identity_of, resumable
 from edgebnn.train.twin import float_twin
+from edgebnn.wording import counted, kind
 
 _REPORTS_AN_EPOCH = 50
 
@@ -149,10 +150,12 @@ class Job:
         """
         each = self.batch_size // self.process.count
         if each < 2:
+            noun = kind(self.dataset.image_shape)
             raise EdgebnnError(
-                f"batches of {self.batch_size} images on {self.process.count} processes are "
-                f"{each} each, of which a norm cannot take the variance; give batch_size=128, "
-                "fewer processes or more images"
+                f"batches of {counted(self.batch_size, noun)} on "
+                f"{counted(self.process.count, 'process', 'processes')} are {each} each, of which "
+                f"a norm cannot take the variance; give batch_size=128, fewer processes or more "
+                f"{noun}s"
             )
         if self.recipe.binary:
             prove(self.model)

@@ -28,6 +28,7 @@ from edgebnn.train.job import Job, Result
 from edgebnn.train.processes import Device, Process, keep_memory, own_generators, processes
 from edgebnn.train.recipes import Recipe
 from edgebnn.train.teacher import teacher_of
+from edgebnn.wording import counted, kind
 
 
 def train(
@@ -69,7 +70,7 @@ def train(
     total = len(dataset.train_images)
     held_out = min(5000, total // 10) if validation is None else validation
     if not 0 <= held_out < total:
-        raise EdgebnnError(f"{held_out} validation images of {total}; leave some to train on")
+        raise EdgebnnError(f"{_held_out(held_out, dataset)}; leave some to train on")
     if epochs is not None and epochs < 1:
         raise EdgebnnError("no epochs to train; give 1 or more")
     if output is None and resume:
@@ -80,11 +81,6 @@ def train(
         raise EdgebnnError(f"no folder {output.parent} to write {output.name} in; make it first")
     if output is not None and output.is_dir():
         raise EdgebnnError(f"{output} is a folder; give the model file a name of its own")
-    still = Augmentation(fill=recipe.zero_point)
-    if dataset.image_shape[1:] == (1, 1) and recipe.augmentation != still:
-        raise EdgebnnError("rows of numbers cannot be moved as images; set augment_... to 0")
-    if dataset.image_shape[2] == 1 and (recipe.augment_flip or recipe.augment_rotate):
-        raise EdgebnnError("signals have no left and right; leave augment_flip and _rotate out")
     keep_memory()
     with (
         processes(device) as process,
@@ -97,10 +93,24 @@ def train(
         job = Job.prepare(
             recipe, dataset, process, seed, epochs, held_out, output, resume, image=image
         )
+        _check_augmentation(recipe, image)  # of a network that the inputs have room for
         job.check()
         job.teacher = teacher_of(recipe, dataset, process, seed, held_out, tell)
         job.run(tell)
         return job.finish(started, tell)
+
+
+def _held_out(count: int, dataset: Dataset) -> str:
+    noun = kind(dataset.image_shape)
+    return f"{counted(count, f'validation {noun}')} of {len(dataset.train_images)}"
+
+
+def _check_augmentation(recipe: Recipe, shape: tuple[int, int, int]) -> None:
+    still = Augmentation(fill=recipe.zero_point)
+    if kind(shape) == "row" and recipe.augmentation != still:
+        raise EdgebnnError("rows of numbers cannot be moved as images; set augment_... to 0")
+    if kind(shape) == "signal" and (recipe.augment_flip or recipe.augment_rotate):
+        raise EdgebnnError("signals have no left and right; leave augment_flip and _rotate out")
 
 
 @contextmanager

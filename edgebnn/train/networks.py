@@ -27,6 +27,7 @@ from torch import nn
 import edgebnn.nn as bnn
 from edgebnn.errors import EdgebnnError
 from edgebnn.nn.weights import BinaryConv
+from edgebnn.wording import counted, kind
 
 _MOST_WEIGHTS = 2**30  # 128 MB of flash
 _BYTES_A_WEIGHT = 16  # in training: itself, its gradient and two averages of the optimizer
@@ -111,8 +112,8 @@ def build(
     most = min(_MOST_WEIGHTS, memory // _BYTES_A_WEIGHT)
     if weights > most:
         raise EdgebnnError(
-            f"network '{notation}' has {weights} weights for these images, and this computer can "
-            f"train {most} at most; make it smaller, or pool first"
+            f"network '{notation}' has {weights} weights for these {kind(shape)}s, and this "
+            f"computer can train {most} at most; make it smaller, or pool first"
         )
     return _assemble(notation, shape, classes, style)
 
@@ -139,7 +140,8 @@ class _Builder:
         self.pooled = False
         self.flat = False
         self.weighted = 0
-        self.signal = self.width == 1 < self.height
+        self.kind = kind(shape)
+        self.signal = self.kind == "signal"
         size = shape[:2] if self.signal else shape
         first = bnn.Input(size, bits=style.bits, zero_point=style.zero_point)
         self.layers: list[nn.Module] = [first]
@@ -272,11 +274,20 @@ class _Builder:
         if self.flat:
             raise EdgebnnError(f"'{layer}' follows a dense layer in '{self.notation}'")
         before = f"{self.width}x{self.height}"
+        if self.signal:
+            before = counted(self.height, "sample")
         self.height = (self.height + 2 * padding - kernel) // stride + 1
         if not self.signal:
             self.width = (self.width + 2 * padding - kernel) // stride + 1
         if self.height < 1 or self.width < 1:
+            if self.kind == "row":
+                raise EdgebnnError(
+                    f"'{layer}' in '{self.notation}' needs neighbours, and rows of numbers have "
+                    "none: take a network of dense layers, such as mlp-32k; or, where each row is "
+                    "a signal, give all in an .npz, (N, T, 1)"
+                )
+            small = "short" if self.signal else "small"
             raise EdgebnnError(
-                f"'{layer}' in '{self.notation}' does not fit into {before}; the images are too "
-                "small for it: take a network with less pooling, such as mlp-32k"
+                f"'{layer}' in '{self.notation}' does not fit into {before}; the {self.kind}s are "
+                f"too {small} for it: take a network with less pooling, such as mlp-32k"
             )

@@ -18,6 +18,7 @@ from torch import nn
 from edgebnn.errors import EdgebnnError
 from edgebnn.train import networks
 from edgebnn.train.augment import Augmentation
+from edgebnn.wording import kind
 
 _FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -122,7 +123,8 @@ class Recipe:
             value = getattr(self, key)
             if not least <= value <= most:
                 raise EdgebnnError(
-                    f"recipe '{self.name}': {key} is {value}; give {least:g} to {most:g}"
+                    f"recipe '{self.name}': {key} is {value}; give {_figure(least)} to "
+                    f"{_figure(most)}"
                 )
         if self.zero_point >= 2**self.input_bits:
             raise EdgebnnError(
@@ -239,6 +241,19 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 }
 
 
+_KINDS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+}
+
+
+def _figure(value: float) -> str:
+    """1e6 -> "1 000 000", 1e-9 -> "1e-09"."""
+    return f"{int(value):,}".replace(",", " ") if value == int(value) else f"{value:g}"
+
+
 def from_mapping(settings: Mapping[str, Any], where: str) -> Recipe:
     """A recipe from plain values, checked key by key.
 
@@ -250,11 +265,11 @@ def from_mapping(settings: Mapping[str, Any], where: str) -> Recipe:
     for key, value in settings.items():
         if key not in known:
             raise EdgebnnError(f"recipe '{where}': unknown setting '{key}'{_nearest(key, known)}")
-        kind: Any = known[key].type
-        if kind is float and type(value) is int:
+        wanted: Any = known[key].type
+        if wanted is float and type(value) is int:
             value = float(value)
-        if type(value) is not kind:
-            raise EdgebnnError(f"recipe '{where}': {key} is {value!r}; give a {kind.__name__}")
+        if type(value) is not wanted:
+            raise EdgebnnError(f"recipe '{where}': {key} is {value!r}; give {_KINDS[wanted]}")
         values[key] = value
     for key, item in known.items():
         if item.default is dataclasses.MISSING and key not in values:
@@ -306,9 +321,11 @@ def recipe_names() -> list[str]:
 def first_recipe(shape: tuple[int, int, int], image_size: int = 0) -> str:
     """Name of the recipe to begin with on inputs of ``shape`` = (channels, height, width).
 
-    ``image_size``, where it is given, is what images are resized to. Rows of numbers, signals and
-    images that are too small to be pooled three times have dense layers.
+    ``image_size``, where it is given, is what images are resized to. Rows of numbers, and signals
+    and images that are too small to be pooled as often as it takes, have dense layers.
     """
+    if kind(shape) == "signal":
+        return "signal-2k" if shape[1] >= 16 else "mlp-32k"
     return "conv-4k" if min(shape[1:]) >= 16 and not 0 < image_size < 16 else "mlp-32k"
 
 

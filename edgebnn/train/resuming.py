@@ -1,5 +1,6 @@
 """What decides a run, and whether a model file holds a run that can go on."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,20 @@ def resumable(
         )
     before = {**state["identity"], "epochs": state["epochs"]}
     now = {**identity, "epochs": state["epochs"] if epochs is None else epochs}
-    for what, value in now.items():
-        if before.get(what) != value:
+    for what in {**now, **before}:
+        was, value = (of.get(what, _default(what)) for of in (before, now))
+        if was != value:
             raise EdgebnnError(
-                f"{output} was trained with {what} {before.get(what)}, not {value}; "
+                f"{output} was trained with {what} {was}, not {value}; "
                 f"resume with the same, or {_ANEW}"
             )
     return state
+
+
+def _default(what: str) -> Any:
+    """Of a recipe's setting, which only what differs from it says."""
+    fields = {f"recipe's {field.name}": field.default for field in dataclasses.fields(Recipe)}
+    return fields.get(what)
 
 
 def damaged(output: Path | None) -> EdgebnnError:

@@ -6,9 +6,8 @@
  *            image: ready, <name>_scores, <name>_predict, record, scores, result, the lowest one of
  *            the stack, and then of each layer; addresses of code are in bytes
  * input      records, end to end
- * output     a line a record: class, scores, and the cycles of the call of <name>_predict; in the
- *            end the bytes of stack that the calls took, and the cycles of each layer in the first
- *            of them
+ * output     a line a record: class, scores, the cycles of the call of <name>_predict, and those of
+ *            each layer in it; in the end the bytes of stack that the calls took
  * end        status 0; else one line on the standard error says why
  *
  * Cycles are simavr's. The stack is as deep as the lowest stack pointer says, which an interrupt
@@ -176,7 +175,6 @@ int main(int argc, char **argv)
     avr->codeend = avr->flashend;
 
     uint32_t depth = 0u;
-    bool first = true;
     most_cycles = limit;
     run_to(ready);
     while (fread(&avr->data[record], 1, size, stdin) == size) {
@@ -191,10 +189,11 @@ int main(int argc, char **argv)
         const struct call predicting = enter();
         struct call layer = {0};
         int running = -1;
+        memset(spent, 0, sizeof spent);
         lowest = predicting.stack;
         while (!has_returned(&predicting)) {
             if (running >= 0 && has_returned(&layer)) {
-                spent[running] += first ? avr->cycle - layer.start : 0u;
+                spent[running] += avr->cycle - layer.start;
                 running = -1;
             }
             for (int i = 0; running < 0 && i < layer_count; i++) {
@@ -206,7 +205,7 @@ int main(int argc, char **argv)
             step();
         }
         const avr_cycle_count_t cycles = avr->cycle - predicting.start;
-        if (running >= 0 && first) { /* predict has jumped to its end */
+        if (running >= 0) { /* predict has jumped to its end */
             spent[running] += avr->cycle - layer.start;
         }
         check_callee(&predicting, "predict");
@@ -222,13 +221,12 @@ int main(int argc, char **argv)
             const uint32_t high = bytes[2] | (uint32_t)bytes[3] << 8;
             printf(" %d", (int32_t)(high << 16 | low));
         }
-        printf(" %llu\n", (unsigned long long)cycles);
-        first = false;
+        printf(" %llu", (unsigned long long)cycles);
+        for (int i = 0; i < layer_count; i++) {
+            printf(" %llu", (unsigned long long)spent[i]);
+        }
+        printf("\n");
     }
-    printf("%u", depth);
-    for (int i = 0; i < layer_count; i++) {
-        printf(" %llu", (unsigned long long)spent[i]);
-    }
-    printf("\n");
+    printf("%u\n", depth);
     return 0;
 }
