@@ -55,6 +55,11 @@ class ConvLevelDelta(Differences):
         return ("pairs", "lists", *listing, "changes", "clear_words", *self.head.helpers)
 
     @property
+    def stack_bytes(self) -> int:
+        """What the template has there for lists, on a CPU with addresses of 32 bits."""
+        return self.planes * 4 * (9 + 2 * self.window.kernel_height)
+
+    @property
     def counter_words(self) -> int:
         """Of 32 outputs, together with the digits of no use."""
         return self.slices + self.planes - 1
@@ -184,5 +189,9 @@ KERNEL = Kernel(
     constant_time=False,
     trips=trips,
     most=most,
-    printed=lambda view: {"conv_delta.digits": view.slices, **lane_heads.printed(view.head)},
+    printed=lambda view: {
+        "conv_delta.digits": view.slices,
+        "conv_level_delta.state": view.stack_bytes,
+        **lane_heads.printed(view.head),
+    },
 )

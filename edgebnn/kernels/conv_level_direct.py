@@ -45,6 +45,11 @@ class ConvLevelDirect(WindowLists):
         return ("popcount", "pairs", "columns", *listing, "clear_words", *self.head.helpers)
 
     @property
+    def stack_bytes(self) -> int:
+        """What the template has there for lists, on a CPU with addresses of 32 bits."""
+        return self.planes * 4 * (3 + (self.window.kernel_height + 1) * (self.overlap > 0))
+
+    @property
     def lists_at(self) -> int:
         """Where they begin in scratch memory: behind sums, and carries or then numbers."""
         return self.slices + max(self.carry_words, self.head.numbers)
@@ -158,5 +163,8 @@ KERNEL = Kernel(
     constant_time=False,
     trips=trips,
     most=most,
-    printed=lambda view: lane_heads.printed(view.head),
+    printed=lambda view: {
+        "conv_level_direct.state": view.stack_bytes,
+        **lane_heads.printed(view.head),
+    },
 )
