@@ -22,7 +22,7 @@ from edgebnn.ir import (
     infer,
 )
 from edgebnn.kernels.base import Inputs, Table, Trips, Window, dot_limits, window
-from edgebnn.kernels.pixels import BitPixel, bit_pixel
+from edgebnn.kernels.pixels import BitPixel, bit_pixel, own_table
 from edgebnn.targets.base import Cpu
 
 LANES = 32
@@ -261,6 +261,13 @@ def strips_conv(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> StripsConv | N
         min_dots=np.sort(np.where(all_set, 1 - min_dots, min_dots), axis=0).astype(np.int32),
         all_set=all_set,
     )
+
+
+def all_set_tables(conv: StripsConv, cpu: Cpu) -> tuple[Table, ...]:
+    """The channels that take the AND of a pool; no table where none does."""
+    if not conv.all_set.any():
+        return ()
+    return (own_table("all_set", pack(conv.all_set, conv.strips.out.bits), cpu),)
 
 
 def _pixel(result: Bits | Sums, cpu: Cpu) -> BitPixel:

@@ -29,6 +29,7 @@ from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Inputs, Kernel, Price, Table, Trips, Values
 from edgebnn.kernels.columns import (
     LANES,
+    all_set_tables,
     bit_places,
     column_table,
     in_lanes,
@@ -46,7 +47,6 @@ from edgebnn.kernels.differences import (
     longest,
     outside,
 )
-from edgebnn.kernels.pixels import own_table
 from edgebnn.kernels.trips import Counts
 from edgebnn.targets.base import Cpu
 
@@ -116,9 +116,8 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     places = "clz" not in cpu.features and "mul" in cpu.features
     if places:
         tables.append(bit_places())
-    inverted = bool(conv.all_set.any())
-    if inverted:
-        tables.append(own_table("all_set", pack(conv.all_set, strips.out.bits), cpu))
+    inverted = all_set_tables(conv, cpu)
+    tables += inverted
     return ConvDelta(
         outputs=len(conv.rows),
         inputs=count,
@@ -128,7 +127,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
         ones=ones,
         tables=tuple(tables),
         places=places,
-        all_set=inverted,
+        all_set=bool(inverted),
     )
 
 

@@ -25,6 +25,7 @@ from edgebnn.kernels.columns import (
     LANES,
     Strips,
     StripsConv,
+    all_set_tables,
     column_table,
     in_lanes,
     lane_digits,
@@ -32,7 +33,6 @@ from edgebnn.kernels.columns import (
     result_trips,
     strips_conv,
 )
-from edgebnn.kernels.pixels import own_table
 from edgebnn.kernels.trips import Counts
 from edgebnn.kernels.window_lists import WindowLists, bits_inside, listed, whole_blocks
 from edgebnn.targets.base import Cpu
@@ -105,9 +105,8 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDirect | None:
     if kinds > 1:
         tables.append(_bytes("row_kinds", row_kinds.reshape(-1) * len(lines)))
         tables.append(_bytes("column_kinds", line_kinds.reshape(-1)))
+    tables += all_set_tables(conv, cpu)
     inverted = bool(conv.all_set.any())
-    if inverted:
-        tables.append(own_table("all_set", pack(conv.all_set, strips.out.bits), cpu))
     return ConvDirect(len(conv.rows), count, strips, slices, least, kinds, inverted, tuple(tables))
 
 

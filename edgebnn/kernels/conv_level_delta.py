@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgebnn.bits import Layout, pack, plane_words
+from edgebnn.bits import Layout, plane_words
 from edgebnn.ir import Conv, MaxPool, Op
 from edgebnn.kernels import lane_heads
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Inputs, Kernel, Price, Table, Trips, Values
-from edgebnn.kernels.columns import LANES, bit_places, column_table, strips_conv
+from edgebnn.kernels.columns import all_set_tables, bit_places, strips_conv
 from edgebnn.kernels.differences import (
     Differences,
     added_up,
@@ -26,8 +26,7 @@ from edgebnn.kernels.differences import (
     longest,
     outside,
 )
-from edgebnn.kernels.lane_heads import LaneHead, lane_head, lane_weights, plane_bits
-from edgebnn.kernels.pixels import own_table
+from edgebnn.kernels.lane_heads import LaneHead, lane_columns, lane_head, plane_bits
 from edgebnn.kernels.trips import Counts
 from edgebnn.targets.base import Cpu
 
@@ -88,19 +87,16 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvLevelDelta | None:
     head = lane_head(conv, cpu)
     if head is None:
         return None
-    weights = lane_weights(conv)
-    columns = np.concatenate([weights, np.zeros((1, weights.shape[1]), bool)])
     tables = [
-        column_table("columns", pack(columns, LANES).T),
+        lane_columns(conv),
         *head.tables,
         outside(conv.strips, False, cpu),
     ]
     places = "clz" not in cpu.features and "mul" in cpu.features
     if places:
         tables.append(bit_places())
-    inverted = bool(conv.all_set.any())
-    if inverted:
-        tables.append(own_table("all_set", pack(conv.all_set, conv.strips.out.bits), cpu))
+    inverted = all_set_tables(conv, cpu)
+    tables += inverted
     return ConvLevelDelta(
         outputs=len(conv.rows),
         inputs=conv.rows.shape[1],
@@ -112,7 +108,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvLevelDelta | None:
         plane_words=plane_words(conv.source, cpu.word_bits),
         head=head,
         tables=tuple(tables),
-        all_set=inverted,
+        all_set=bool(inverted),
     )
 
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgebnn.bits import Layout, pack, plane_words
+from edgebnn.bits import Layout, plane_words
 from edgebnn.ir import Conv, Dense, MaxPool, Op
 from edgebnn.kernels import lane_heads
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Inputs, Kernel, Price, Table, Trips, Values
-from edgebnn.kernels.columns import LANES, column_table, strips_conv
-from edgebnn.kernels.lane_heads import LaneHead, lane_head, lane_weights, plane_bits
-from edgebnn.kernels.pixels import own_table
+from edgebnn.kernels.columns import all_set_tables, strips_conv
+from edgebnn.kernels.lane_heads import LaneHead, lane_columns, lane_head, plane_bits
 from edgebnn.kernels.trips import Counts
 from edgebnn.kernels.window_lists import WindowLists, bits_inside, listed, whole_blocks
 from edgebnn.targets.base import Cpu
@@ -69,12 +68,9 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvLevelDirect | None
     head = lane_head(conv, cpu)
     if head is None:
         return None
-    weights = lane_weights(conv)
-    columns = np.concatenate([weights, np.zeros((1, weights.shape[1]), bool)])
-    tables = [column_table("columns", pack(columns, LANES).T), *head.tables]
-    inverted = bool(conv.all_set.any())
-    if inverted:
-        tables.append(own_table("all_set", pack(conv.all_set, conv.strips.out.bits), cpu))
+    tables = [lane_columns(conv), *head.tables]
+    inverted = all_set_tables(conv, cpu)
+    tables += inverted
     return ConvLevelDirect(
         outputs=len(conv.rows),
         inputs=conv.rows.shape[1],
@@ -84,7 +80,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvLevelDirect | None
         plane_words=plane_words(conv.source, cpu.word_bits),
         head=head,
         tables=tuple(tables),
-        all_set=inverted,
+        all_set=bool(inverted),
     )
 
 

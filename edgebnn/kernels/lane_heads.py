@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.bits import plane_words, sum_bits
-from edgebnn.ir import Bits, BoolArray, Sums
+from edgebnn.bits import pack, plane_words, sum_bits
+from edgebnn.ir import Bits, Sums
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Table, Trips
 from edgebnn.kernels.columns import (
@@ -146,15 +146,18 @@ def _offsets(conv: StripsConv) -> Table:
     return column_table("offsets", (low | high << 16).astype(np.uint32).reshape(-1, _PAIRS))
 
 
-def lane_weights(conv: StripsConv) -> BoolArray:
-    """(inputs, lanes): weights where lanes are, those of sums 16 apart from their neighbours."""
-    lanes = LANES * conv.strips.out_words
-    weights = np.zeros((lanes, conv.rows.shape[1]), bool)
-    weights[: len(conv.rows)] = conv.rows
+def lane_columns(conv: StripsConv) -> Table:
+    """A row a word of outputs: a column an input, and one of zeros.
+
+    Weights are where lanes are, those of sums 16 apart from their neighbours.
+    """
+    lanes, count = LANES * conv.strips.out_words, conv.rows.shape[1]
+    weights = np.zeros((lanes, count + 1), bool)
+    weights[: len(conv.rows), :count] = conv.rows
     if isinstance(conv.result, Sums):
-        paired = weights.reshape(-1, _PAIRS, 2, conv.rows.shape[1]).swapaxes(1, 2)
-        return paired.reshape(lanes, -1).T
-    return weights.T
+        paired = weights.reshape(-1, _PAIRS, 2, count + 1).swapaxes(1, 2)
+        weights = paired.reshape(lanes, count + 1)
+    return column_table("columns", pack(weights.T, LANES).T)
 
 
 def head_trips(head: LaneHead, strips: Strips, set_bits: Counts, all_set: bool) -> Trips:

@@ -1,7 +1,7 @@
 """Networks to fit prices on whose activations have levels, and that end in integer heads.
 
 As those of :mod:`edgebnn.prices.networks`, a number names one for good. Prices that networks of
-signs have are theirs, whatever is added here: :func:`edgebnn.prices.fit.extended`.
+signs have are theirs, whatever is added here: :func:`edgebnn.prices.fit.fitted`.
 """
 
 from dataclasses import replace
