@@ -23,8 +23,10 @@ CXX = (
 _ALIGNMENT = ("-fsanitize=alignment", "-fno-sanitize-recover=all")
 
 _MAIN = """
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <sstream>
 #include <vector>
 
 #define CHECK(call) if ((call) != 0) { std::fprintf(stderr, "%s\\n", #call); std::exit(1); }
@@ -38,19 +40,20 @@ template <class T> struct device_array {
 template <class Model> void run_one(int (*create)(Model **, int),
     int (*scores)(Model *, const uint8_t *, int32_t *, int, CUstream_st *),
     int (*predict)(Model *, const uint8_t *, int32_t *, int, CUstream_st *),
-    void (*destroy)(Model *), size_t input_bytes, size_t classes, int argc, char **argv)
+    void (*destroy)(Model *), size_t input_bytes, size_t classes, const char *argument)
 {
     Model *model = nullptr;
-    int most = 0;
+    std::vector<size_t> batches;
+    std::istringstream sizes(argument);
 
-    for (int i = 1; i < argc; i++) {
-        most = std::atoi(argv[i]) > most ? std::atoi(argv[i]) : most;
+    for (size_t batch; sizes >> batch;) {
+        batches.push_back(batch);
     }
+    const size_t most = *std::max_element(batches.begin(), batches.end());
     std::vector<uint8_t> images(most * input_bytes);
     CHECK(std::fread(images.data(), 1, images.size(), stdin) != images.size());
     CHECK(create(&model, most));
-    for (int i = 1; i < argc; i++) {
-        const size_t batch = std::atoi(argv[i]);
+    for (const size_t batch : batches) {
         const device_array<uint8_t> inputs(batch * input_bytes); /* of exactly that size */
         const device_array<int32_t> outputs(1 + batch * classes), best(batch);
         int32_t *const first = outputs.memory + 1; /* which stores of 16 bytes would not do for */
@@ -89,12 +92,11 @@ def build(
         if not written:
             api.write(library(network, name), folder, force=True)
         text += f'#include "{name}.cu"\n'
-        functions = ", ".join(f"{name}_{f}" for f in ("create", "scores", "predict", "destroy"))
-        body += (
-            f"    run_one({functions}, K{number}_INPUT_BYTES, K{number}_NUM_CLASSES, argc, argv);\n"
-        )
+        functions = [f"{name}_{f}" for f in ("create", "scores", "predict", "destroy")]
+        sizes = (f"K{number}_INPUT_BYTES", f"K{number}_NUM_CLASSES", f"argv[{number + 1}]")
+        body += f"    run_one({', '.join((*functions, *sizes))});\n"
     (folder / "src" / "main.cpp").write_text(
-        f"{text}{_MAIN}\nint main(int argc, char **argv)\n{{\n{body}    return 0;\n}}\n"
+        f"{text}{_MAIN}\nint main(int, char **argv)\n{{\n{body}    return 0;\n}}\n"
     )
     program = folder / "program"
     flags = (f"-DEDGEBNN_LEVEL={level}", *_ALIGNMENT, *flags)
@@ -116,15 +118,17 @@ def check_equal(
     program: Path,
     networks: Sequence[Network],
     inputs: Sequence[NDArray[np.uint8]],
-    batches: Sequence[int],
+    batches: Sequence[Sequence[int]],
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Checks that scores and classes of the program are the oracle's, for batches of each size."""
-    most = max(batches)
-    images = [x.reshape(len(x), -1)[:most] for x in inputs]
-    assert all(len(x) == most for x in images)
+    """Checks that scores and classes of the program are the oracle's.
+
+    ``batches`` are how many images each network meets at once, one size after the other.
+    """
+    images = [x.reshape(len(x), -1)[: max(sizes)] for x, sizes in zip(inputs, batches, strict=True)]
+    assert [len(x) for x in images] == [max(sizes) for sizes in batches]
     done = subprocess.run(
-        [str(program), *map(str, batches)],
+        [str(program), *(" ".join(map(str, sizes)) for sizes in batches)],
         input=b"".join(np.ascontiguousarray(x).tobytes() for x in images),
         capture_output=True,
         check=False,
@@ -134,7 +138,7 @@ def check_equal(
     found = np.frombuffer(done.stdout, np.int32)
     for number, (network, x) in enumerate(zip(networks, images, strict=True)):
         expected = reference.run(network, x)
-        for batch in batches:
+        for batch in batches[number]:
             scores, found = np.split(found, [batch * network.num_classes])
             classes, found = np.split(found, [batch])
             scores = scores.reshape(batch, -1)

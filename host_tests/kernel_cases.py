@@ -1372,21 +1372,23 @@ def cases() -> tuple[Case, ...]:
     )
 
 
-def meant_for(target: Target) -> list[int]:
+@functools.cache
+def meant_for(target: Target) -> tuple[int, ...]:
     """The numbers of the cases that ask for no way that ``target`` has not, nor for too much."""
     most = target.cpu.largest_array
     lacking = () if target.cpu.word_bits == 32 else WAYS_OF_WORDS
     lacking += () if "vectors" in target.cpu.features else LANES
-    return [
+    return tuple(
         n
         for n, case in enumerate(cases())
         if not set(case.prefer) & set(lacking) and c.largest_array(planned(case, target)) <= most
-    ]
+    )
 
 
 # --- one program ----------------------------------------------------------------------------------
 
 
+@functools.cache
 def planned(case: Case, target: Target) -> Plan:
     """The case with the way that it asks for; vectors are one of rows."""
     vectors = "vectors" in target.cpu.features and case.prefer == ("rows",)

@@ -1,6 +1,7 @@
 """A stand-in for a GPU, which runs kernels on the CPU by the model of CUDA and notes launches."""
 
 import ctypes
+import functools
 import subprocess
 import tempfile
 from dataclasses import dataclass, field
@@ -24,6 +25,32 @@ extern "C" int start_{name}(
         : launch({name}, dim3(blocks), dim3(threads), arguments, shared, nullptr);
 }}
 """
+
+
+@functools.cache
+def _compiled(source: str, names: tuple[str, ...], level: int) -> ctypes.CDLL:
+    """A library that starts kernels of ``source``; what packs is the same at every level."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, library = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
+        starts = "".join(
+            _START.format(name=name, argument="runs" if name.endswith("all_layers") else "run")
+            for name in names
+        )
+        file.write_text(
+            f'#include "cuda_runtime.h"\n{source}\nusing namespace edgebnn_cuda;\n{starts}'
+        )
+        include = str(resource_dir("templates") / "harness" / "cuda")
+        flags = ("-std=c++17", "-O1", "-w", "-U_FORTIFY_SOURCE", "-fno-gnu-unique")
+        defined = ("-DEDGEBNN_CUDA_MODEL", f"-DEDGEBNN_LEVEL={level}", "-I", include)
+        made = ("-fPIC", "-shared", "-o", str(library))
+        done = subprocess.run(
+            ["g++", *flags, *defined, *made, str(file)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[:4000]
+        return ctypes.CDLL(str(library))
 
 
 @dataclass(frozen=True)
@@ -52,30 +79,7 @@ class ModelGpu:
     def kernels(self, source: str, grids: dict[str, Grid]) -> dict[str, object]:
         if not self.runs:
             return {name: (name, None) for name in grids}
-        with tempfile.TemporaryDirectory() as folder:
-            file, library = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
-            starts = "".join(
-                _START.format(name=name, argument="runs" if name.endswith("all_layers") else "run")
-                for name in grids
-            )
-            file.write_text(
-                f'#include "cuda_runtime.h"\n{source}\nusing namespace edgebnn_cuda;\n{starts}'
-            )
-            include = str(resource_dir("templates") / "harness" / "cuda")
-            flags = (
-                "-std=c++17",
-                "-O1",
-                "-w",
-                "-U_FORTIFY_SOURCE",
-                "-fno-gnu-unique",
-                "-fPIC",
-                "-shared",
-            )
-            defined = ("-DEDGEBNN_CUDA_MODEL", f"-DEDGEBNN_LEVEL={self.level}", "-I", include)
-            command = ["g++", *flags, *defined, "-o", str(library), str(file)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr[:4000]
-            loaded = ctypes.CDLL(str(library))
+        loaded = _compiled(source, tuple(grids), self.level if "EDGEBNN_LEVEL" in source else 0)
         return {name: (name, getattr(loaded, f"start_{name}")) for name in grids}
 
     def launch(

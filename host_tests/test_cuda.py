@@ -255,7 +255,7 @@ def test_random_networks(kind: str, level: int, tmp_path: Path) -> None:
     pairs = [of_seed(kind, seed, 130) for seed in RANDOM[kind][1]]
     networks, inputs = zip(*pairs, strict=True)
     program = cuda_programs.build(networks, level, tmp_path)
-    cuda_programs.check_equal(program, networks, inputs, (1, 3, 130))
+    cuda_programs.check_equal(program, networks, inputs, [(1, 3, 130)] * len(networks))
 
 
 @LEVELS
@@ -264,7 +264,7 @@ def test_examples(level: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     inputs = [rng.integers(0, 2**n.input.bits, (3, n.input_bytes), np.uint8) for n in networks]
     program = cuda_programs.build(networks, level, tmp_path)
-    cuda_programs.check_equal(program, networks, inputs, (1, 3))
+    cuda_programs.check_equal(program, networks, inputs, [(1, 3)] * len(networks))
 
 
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -276,7 +276,7 @@ def test_under_sanitizers(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     inputs = [rng.integers(0, 2**n.input.bits, (66, n.input_bytes), np.uint8) for n in networks]
     program = cuda_programs.build(networks, 1, tmp_path, *SANITIZERS)
-    cuda_programs.check_equal(program, networks, inputs, (1, 66))
+    cuda_programs.check_equal(program, networks, inputs, [(1, 66)] * len(networks))
 
 
 @functools.cache
@@ -314,10 +314,10 @@ CHAINS = {
 def test_shapes(level: int, tmp_path: Path) -> None:
     chains = [make() for make, _ in CHAINS.values()]
     gpu = {**os.environ, "EDGEBNN_CUDA_CAPABILITY": str(LEAST[NAMES[level]])}
-    for number, (chain, (_, batches)) in enumerate(zip(chains, CHAINS.values(), strict=True)):
-        folder = tmp_path / str(number)
-        program = cuda_programs.build([chain.network], level, folder)
-        cuda_programs.check_equal(program, [chain.network], [chain.images], batches, gpu)
+    networks, images = [each.network for each in chains], [each.images for each in chains]
+    batches = [batches for _, batches in CHAINS.values()]
+    program = cuda_programs.build(networks, level, tmp_path)
+    cuda_programs.check_equal(program, networks, images, batches, gpu)
 
 
 @functools.cache
@@ -343,7 +343,8 @@ SETTINGS = {
 def check_at_once(program: Path, chains: Sequence[Chain], **settings: int) -> None:
     given = {f"EDGEBNN_CUDA_{name.upper()}": str(value) for name, value in settings.items()}
     networks, images = [each.network for each in chains], [each.images for each in chains]
-    cuda_programs.check_equal(program, networks, images, (1, 2, 8, 11, 16), {**os.environ, **given})
+    batches = [(1, 2, 8, 11, 16)] * len(networks)
+    cuda_programs.check_equal(program, networks, images, batches, {**os.environ, **given})
 
 
 @pytest.mark.parametrize("level", ["popc", "mma"])
@@ -364,7 +365,7 @@ def test_all_layers_at_once_can_be_left_out(tmp_path: Path) -> None:
     program = cuda_programs.build([chain.network], 0, tmp_path, "-DEDGEBNN_PERSISTENT=0")
     failing = {**os.environ, "EDGEBNN_CUDA_FAIL": "cudaLaunchCooperativeKernel"}
     failing["EDGEBNN_CUDA_FAIL_AT"] = "1"
-    cuda_programs.check_equal(program, [chain.network], [chain.images], (1, 16), failing)
+    cuda_programs.check_equal(program, [chain.network], [chain.images], [(1, 16)], failing)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,6 @@ _SANITIZE = (
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
     "-fno-omit-frame-pointer",
-    "-g",
 )
 
 
@@ -71,9 +70,10 @@ def build_host(
     The program reads records of ``input_bytes`` from standard input until it ends and writes, per
     record, the class and then the scores as little-endian int32 (see :func:`host.run`).
     ``sanitize`` builds it with the address and undefined-behaviour sanitizers, either of which
-    then ends the program; as written, and by clang where there is one: gcc takes twice as long to
-    compile it. Else it is optimized. ``compiler`` is the first one found unless given. All files
-    go into ``directory``, which is created.
+    then ends the program and names the function; as written, and by clang where there is one: gcc
+    takes twice as long to compile it, and to name lines takes half as long again. Else it is
+    optimized. ``compiler`` is the first one found unless given. All files go into ``directory``,
+    which is created.
 
     Raises:
         EdgebnnError: no compiler, or the library does not compile clean under
