@@ -68,7 +68,7 @@ PAD_VALUES = (-1, 0, 1)
 FORMS = ("plain", "offset", "shift", "shifts", "zero", "all zero", "factors", "wide")
 MASKS = ("none", "some", "all")
 LEVELS = {"levels 3": 3, "levels 7": 7}  # heads that make activations of 2 and of 3 planes
-WAYS_OF_WORDS = ("bit_planes", "columns", "digit_columns", "tree")  # of 32 bits
+WAYS_OF_WORDS = ("bit_planes", "columns", "digit_columns", "masks", "tree")  # of 32 bits
 LANES = ("lanes",)  # for what compilers make vectors of
 UNMOVED: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0)}
 #: This computer, whose compiler makes vectors.
@@ -411,7 +411,11 @@ def dense_by_columns() -> Iterator[Case]:
 
 
 def _dense_by_columns(
-    number: int, size: tuple[int, int, int], outputs: int, only: bool | None = None
+    number: int,
+    size: tuple[int, int, int],
+    outputs: int,
+    only: bool | None = None,
+    way: str = "columns",
 ) -> Case:
     chain = Chain((11, number), Ints(*size, 1))
     count = chain.inputs.shape[1]
@@ -425,7 +429,31 @@ def _dense_by_columns(
         weights[:] = only
     head = chain.head("threshold", Dense("layer", chain.last, weights, Raw()))
     chain.add(Dense("layer", chain.last, weights, head))
-    return chain.case(f"dense {size} bits -> {outputs} threshold, columns", prefer=("columns",))
+    return chain.case(f"dense {size} bits -> {outputs} threshold, {way}", prefer=(way,))
+
+
+def masked_layers() -> Iterator[Case]:
+    """Thresholds on bits, in blocks of 16 columns: one and more, with and without a tail."""
+    inputs = (*WIDTHS, 15, 16, 17, 48, 257, 1000)
+    for number, row in enumerate(spread(15, 40, inputs=inputs, outputs=WIDTHS)):
+        yield _dense_by_columns(400 + number, (1, 1, row["inputs"]), row["outputs"], way="masks")
+    # Pixels of each width of words; weights of one sign, whose sums are at both ends.
+    for number, size in enumerate(((5, 5, 1), (2, 2, 33), (3, 2, 16), (1, 3, 48), (2, 3, 40))):
+        yield _dense_by_columns(420 + number, size, 33, number % 2 > 0, "masks")
+    axes: dict[str, Sequence[Any]] = {
+        "channels": (*WIDTHS, 16, 40, 48, 31, 33),
+        "outputs": (*WIDTHS, 16, 40, 48, 24, 96),
+        "kernel": KERNELS,
+        "stride": STRIDES,
+        "padding": (*PADDINGS, (1, 1, 1, 1)),
+        "places": PLACES,
+    }
+    for number, row in enumerate(spread(16, 41, **axes)):
+        height, width = _image(row, False)
+        chain = Chain((41, number), Ints(height, width, row["channels"], 1))
+        chain.bits()
+        _add_conv(chain, row | {"kind": "threshold"}, (-1, 1)[number % 2])
+        yield chain.case(f"conv by masked columns: {_window_label(row)}", prefer=("masks",))
 
 
 def _add_dense(chain: Chain, outputs: int, kind: str, name: str = "layer") -> None:
@@ -1351,6 +1379,7 @@ def cases() -> tuple[Case, ...]:
         *dense_by_digits(),
         *dense_on_bits(),
         *dense_by_columns(),
+        *masked_layers(),
         *conv_on_ints(),
         *conv_by_tree(),
         *levels_by_tree(),

@@ -25,6 +25,7 @@ NUMBERS = [  # dense layers, and some of the convolutions and of the layers by d
     for number, case in enumerate(cases())
     if (case.prefer == ("columns",) and number % (2 if "dense" in case.label else 24) == 0)
     or (case.prefer == ("digit_columns",) and number % 8 == 0)
+    or (case.prefer == ("masks",) and number % 4 == 0)
 ]
 
 
@@ -372,6 +373,7 @@ def assembly_of(path: Path, adder: str) -> bytes:
         ("dense_columns", "add_columns"),
         ("conv_delta", "add_lists"),
         ("dense_planes", "add_half_lists"),
+        ("dense_masked", "masked_columns"),
     ],
 )
 def test_assembly_is_the_same_in_c_and_cpp(

@@ -23,12 +23,20 @@ from edgebnn.targets import get_target
 from edgebnn.wishes import Wishes
 
 
-def wide(outputs: int = 64) -> bnn.Sequential:
+def wide(outputs: int = 64, inputs: int = 70) -> bnn.Sequential:
     """A hidden layer that goes by columns, if it may."""
     torch.manual_seed(1)
-    first = (bnn.Input((70,), bits=1, zero_point=1), bnn.Sign())
-    layers = (*first, bnn.BinaryLinear(70, outputs), bnn.Sign())
+    first = (bnn.Input((inputs,), bits=1, zero_point=1), bnn.Sign())
+    layers = (*first, bnn.BinaryLinear(inputs, outputs), bnn.Sign())
     return bnn.Sequential(*layers, bnn.BinaryLinear(outputs, 3)).eval()
+
+
+def wide_image() -> bnn.Sequential:
+    """A convolution of as many channels."""
+    torch.manual_seed(2)
+    first = (bnn.Input((5, 4, 6), bits=1, zero_point=1), bnn.Sign())
+    layers = (*first, bnn.BinaryConv2d(5, 40, 3, padding=1), bnn.Sign(), bnn.Flatten())
+    return bnn.Sequential(*layers, bnn.BinaryLinear(40 * 24, 3)).eval()
 
 
 def spread(network: Network, target_name: str, folder: Path, *, constant_time: bool) -> int:
@@ -46,7 +54,7 @@ def spread(network: Network, target_name: str, folder: Path, *, constant_time: b
 def test_all_inputs_take_the_same(target: str, tmp_path: Path) -> None:
     """But for the largest score: two instructions a class at most."""
     models = [random_model(1), random_residual_model(2), random_model(3), random_model(5)]
-    models += [random_levels_model(23), random_levels_model(29), wide()]
+    models += [random_levels_model(23), random_levels_model(29), wide_image(), wide()]
     for number, model in enumerate(models):
         network = lower(model)
         folder = tmp_path / str(number)
@@ -54,6 +62,30 @@ def test_all_inputs_take_the_same(target: str, tmp_path: Path) -> None:
         assert spread(network, target, folder, constant_time=True) <= few
     network = lower(models[-1])
     assert spread(network, target, tmp_path / "fast", constant_time=False) > 100
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "way"),
+    [
+        (225, 23, "rows"),
+        (225, 24, "masks"),
+        (225, 47, "rows"),
+        (225, 48, "masks"),
+        (224, 17, "rows"),
+        (224, 18, "masks"),
+        (224, 35, "rows"),
+        (224, 36, "masks"),
+    ],
+)
+def test_masked_columns_are_taken_where_they_take_fewer(
+    inputs: int, outputs: int, way: str
+) -> None:
+    """Where words are rows of 32 lanes, and no instruction counts bits."""
+    network, wishes = lower(wide(outputs, inputs)), Wishes("constant-time")
+    for name, there in (("cortex-m4", way), ("rv32ec", way), ("avr", "rows"), ("host", "lanes")):
+        step = plan(network, get_target(name), wishes=wishes).steps[1]
+        assert step.kernel.way == there, name
+    assert plan(network, get_target("rv32imc-zbb"), wishes=wishes).steps[1].kernel.way == "rows"
 
 
 def test_no_kernel_that_depends_on_data() -> None:

@@ -236,7 +236,7 @@ def test_commands_say_it(tmp_path: Path) -> None:
     source = (tmp_path / "lib" / "src" / "fashion_mlp.c").read_text()
     assert f" * at most   {most[1]} instructions for any input, with arm-none-eabi-gcc" in source
     assert f" * time      {said[1].strip()} instructions, predicted for sample inputs" in source
-    assert re.search(r"/\* [\d ]+ instructions on sample inputs, [\d ]+ by rows \*/", source)
+    assert re.search(r"/\* [\d ]+ instructions on sample inputs, [\d ]+ by masks \*/", source)
     message = mistake(tmp_path, "info", model, "--ram", "much")
     assert "'much' is no size" in message
     message = mistake(tmp_path, "generate", model, "-o", "lib2", "--ram", "100")

@@ -33,6 +33,7 @@ _SHARED = {
     "differences",
     "filter_tree",
     "lane_heads",
+    "masked",
     "pixels",
     "trips",
     "tree_digits",

@@ -28,13 +28,13 @@ from edgebnn.kernels.base import Trips
 from edgebnn.plan import Plan, plan
 from edgebnn.prices import Prices
 from edgebnn.prices.leveled import leveled
-from edgebnn.prices.networks import Subject, extremes, subject
+from edgebnn.prices.networks import Subject, extremes, masked, subject
 from edgebnn.prices.sizes import FRAMES, Part, parts
 from edgebnn.targets import Target
 
 TARGETS = ("cortex-m4", "cortex-m0", "rv32imc")
-SIGNS, LEVELED = 420, 160
-NETWORKS = SIGNS + LEVELED
+SIGNS, LEVELED, MASKED = 420, 160, 60
+NETWORKS = SIGNS + LEVELED + MASKED
 _FIRST_CHECKED = 100_000  # numbers of networks that no price is fitted on
 _ROUNDS, _UPPER_ROUNDS, _OFF = 8, 30, 0.03  # rows that are off by so much count half
 _NOISE = 0.03  # of a count, that no trip explains
@@ -188,7 +188,17 @@ def fit(target: Target, progress: Callable[[int], None] = lambda _: None) -> str
     """
     signs = measured(target, map(subject, range(SIGNS)), progress)
     levels = measured(target, map(leveled, range(LEVELED)), progress)
-    return prices.text(fitted(levels, fitted(signs)))
+    known = fitted(levels, fitted(signs))
+    return prices.text(fitted(of_masked(target, progress), known))
+
+
+def of_masked(target: Target, progress: Callable[[int], None] = lambda _: None) -> Measured:
+    """What networks have of layers by masked columns, and beside all layers."""
+    found = measured(target, map(masked, range(MASKED)), progress)
+    there = ("conv_masked", "dense_masked")
+    rows = [row for row in found.rows if row.what in there]
+    sizes = [part for part in found.parts if part.what in (*there, "network")]
+    return Measured(rows, sizes, found.compiler)
 
 
 def fitted(found: Measured, known: Prices | None = None) -> Prices:

@@ -59,6 +59,13 @@ def subject(number: int) -> Subject:
     return Builder(number).build()
 
 
+def masked(number: int) -> Subject:
+    """The network of this number whose layers go by masked columns, as far as they can."""
+    builder = Builder(2_000_000 + number)
+    there = builder.build() if number % 2 else builder.single()
+    return replace(there, prefer=("masks",))
+
+
 def layer(number: int) -> Subject:
     """A layer of any shape and ten scores behind it; where it reads bits, signs before it."""
     return Builder(number).single()
