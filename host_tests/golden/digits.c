@@ -120,21 +120,57 @@ struct digits_pair {
 #define DIGITS_SPARE
 #endif
 
+/* Computes a value here rather than where it is used, so that what it is made of needs no registers. */
+#if defined(__GNUC__) && !defined(DIGITS_NO_ASSEMBLY)
+#define DIGITS_NOW(value) __asm__ volatile("" : "+r"(value))
+#else
+#define DIGITS_NOW(value) ((void)(value))
+#endif
+
 /*
  * Two full adders in each lane, one behind the other: *sum and four bits of weight 1 become *sum and
  * two bits of weight 2. A carry is the sum so far where the two new bits differ, else one of them:
  *     a.differ ? *sum : a.bit  ==  half ^ (a.differ | (*sum ^ a.bit))
  *     b.differ ? half : b.bit  ==  half ^ (~b.differ & (half ^ b.bit))
+ * The first pair may be added long before the second one: `first` is all that is kept of it. Where
+ * there is none, that is *sum.
  */
+static DIGITS_SPARE DIGITS_INNER uint32_t digits_add_first(uint32_t *sum, struct digits_pair a)
+{
+    uint32_t first = a.differ | (*sum ^ a.bit);
+
+    *sum ^= a.differ;
+    DIGITS_NOW(first);
+    return first;
+}
+
+static DIGITS_SPARE DIGITS_INNER struct digits_pair digits_add_second(uint32_t *sum, uint32_t first,
+    struct digits_pair b)
+{
+    const uint32_t second = ~b.differ & (*sum ^ b.bit);
+    const struct digits_pair carries = { first ^ second, *sum ^ second };
+
+    *sum ^= b.differ;
+    return carries;
+}
+
 static DIGITS_SPARE DIGITS_INNER struct digits_pair digits_add_pairs(uint32_t *sum,
     struct digits_pair a, struct digits_pair b)
 {
-    const uint32_t half = *sum ^ a.differ;
-    const uint32_t first = a.differ | (*sum ^ a.bit);
-    const uint32_t second = ~b.differ & (half ^ b.bit);
+    return digits_add_second(sum, digits_add_first(sum, a), b);
+}
+
+/* The same of four bits a, b, c and d; ~(c ^ d) & (half ^ c) needs no complement here. */
+static DIGITS_SPARE DIGITS_INNER struct digits_pair digits_add_four(uint32_t *sum, uint32_t a,
+    uint32_t b, uint32_t c, uint32_t d)
+{
+    const uint32_t half = *sum ^ a ^ b;
+    const uint32_t first = (a ^ b) | (*sum ^ a);
+    const uint32_t second = (half ^ c) & (half ^ d);
     const struct digits_pair carries = { first ^ second, half ^ second };
 
-    *sum = half ^ b.differ;
+    *sum = half ^ c ^ d;
+    DIGITS_NOW(*sum);
     return carries;
 }
 
@@ -251,33 +287,23 @@ static __attribute__((naked)) DIGITS_LAYER struct digits_pair *digits_add_half_l
 }
 #else
 
-/* The first two columns of a list. */
-static DIGITS_INNER struct digits_pair digits_two_half_listed(const uint32_t *columns,
-    const digits_half *list)
-{
-    const uint8_t *const bytes = (const uint8_t *)columns;
-    const uint32_t bit = *(const uint32_t *)&bytes[list[0]];
-    const struct digits_pair pair = { bit ^ *(const uint32_t *)&bytes[list[1]], bit };
-
-    return pair;
-}
-
 /* Adds the first four columns of a list to *ones; returns the bits of weight 2. */
 static DIGITS_INNER struct digits_pair digits_four_half_listed(const uint32_t *columns,
     const digits_half *list, uint32_t *ones)
 {
-    return digits_add_pairs(ones, digits_two_half_listed(columns, list),
-        digits_two_half_listed(columns, &list[2]));
+    const uint8_t *const at = (const uint8_t *)columns;
+
+    return digits_add_four(ones, *(const uint32_t *)&at[list[0]], *(const uint32_t *)&at[list[1]],
+        *(const uint32_t *)&at[list[2]], *(const uint32_t *)&at[list[3]]);
 }
 
 /* Adds the first eight columns of a list to *ones and *twos; returns the bits of weight 4. */
 static DIGITS_INNER struct digits_pair digits_eight_half_listed(const uint32_t *columns,
     const digits_half *list, uint32_t *ones, uint32_t *twos)
 {
-    const struct digits_pair a = digits_four_half_listed(columns, list, ones);
-    const struct digits_pair b = digits_four_half_listed(columns, &list[4], ones);
+    const uint32_t first = digits_add_first(twos, digits_four_half_listed(columns, list, ones));
 
-    return digits_add_pairs(twos, a, b);
+    return digits_add_second(twos, first, digits_four_half_listed(columns, &list[4], ones));
 }
 
 static DIGITS_LAYER struct digits_pair *digits_add_half_lists(const uint32_t *columns,
@@ -296,7 +322,7 @@ static DIGITS_LAYER struct digits_pair *digits_add_half_lists(const uint32_t *co
             struct digits_pair a = none;
             struct digits_pair b = none;
             if (((end - list) & 4) != 0) {
-                a = digits_add_pairs(&twos, none, digits_four_half_listed(columns, list, &ones));
+                a = digits_add_second(&twos, twos, digits_four_half_listed(columns, list, &ones));
                 list += 4;
             }
             if (((end - list) & 8) != 0) {
@@ -306,9 +332,10 @@ static DIGITS_LAYER struct digits_pair *digits_add_half_lists(const uint32_t *co
             *last++ = digits_add_pairs(&fours, a, b);
         }
         for (; list != end; list += 16) {
-            const struct digits_pair a = digits_eight_half_listed(columns, list, &ones, &twos);
-            const struct digits_pair b = digits_eight_half_listed(columns, &list[8], &ones, &twos);
-            *last++ = digits_add_pairs(&fours, a, b);
+            const uint32_t first = digits_add_first(&fours, digits_eight_half_listed(columns, list,
+                &ones, &twos));
+            *last++ = digits_add_second(&fours, first, digits_eight_half_listed(columns, &list[8],
+                &ones, &twos));
         }
         if (pass == 0u) {
             lists->borrows = last;
