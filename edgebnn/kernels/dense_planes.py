@@ -179,7 +179,15 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DensePlanes | None:
         start=column_table("start", pack(digits.T.astype(bool), LANES).T),
         even=column_table("even", pack(min_dot % 2 == 0, LANES)),
         places=bit_places() if by_table else None,
-        helpers=("half", "pairs", "half_lists", *counting, "take_bit", "signed_columns"),
+        helpers=(
+            "half",
+            "pairs",
+            "half_list_ends",
+            "half_lists",
+            *counting,
+            "take_bit",
+            "signed_columns",
+        ),
     )
 
 

@@ -393,8 +393,8 @@ static inline uint32_t columns_leading_zeros(uint32_t bits)
 static COLUMNS_LAYER uint32_t *columns_list_columns(uint32_t *list, const uint32_t *row,
     uint32_t words, uint32_t flip, uint32_t tail, uint32_t first)
 {
-    for (uint32_t w = 0u; w < words; w++) {
-        uint32_t bits = (row[w] ^ flip) & ((w + 1u < words) ? 0xffffffffu : tail);
+    for (const uint32_t *const last = &row[words - 1u]; row <= last; row++) {
+        uint32_t bits = (*row ^ flip) & ((row < last) ? 0xffffffffu : tail);
         while (bits != 0u) {
             const uint32_t zeros = columns_leading_zeros(bits);
             *list++ = first + 124u - 4u * zeros;
