@@ -185,7 +185,7 @@ int adder_predict(const uint8_t *input)
 
 
 @pytest.mark.parametrize("assembly", [True, False])
-@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4", "rv32imc"])
+@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4", "rv32ec"])
 def test_the_adder_alone(target_name: str, assembly: bool, tmp_path: Path) -> None:
     """Sums of any list, also an empty one, modulo any number of digits, beside and over a start."""
     rng = np.random.default_rng(0)
@@ -298,7 +298,7 @@ int lists_predict(const uint8_t *input)
     ("kernel", "kind", "entry"),
     [("conv_delta", "", "uint32_t"), ("dense_planes", "half_", "k%d_half")],
 )
-@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4", "rv32imc"])
+@pytest.mark.parametrize("target_name", ["cortex-m0", "cortex-m4", "rv32ec"])
 def test_the_adder_of_lists_alone(
     target_name: str, kernel: str, kind: str, entry: str, assembly: bool, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@
  * flash     116 bytes of weights and thresholds, plus code
  * RAM       208 bytes of scratch, static (not re-entrant)
  * at most   2 710 instructions for any input, with arm-none-eabi-gcc 12.2.1 -O2
- * code      about 1 799 bytes for an inference, and at most 243 bytes of stack
+ * code      about 1 795 bytes for an inference, and at most 242 bytes of stack
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
@@ -400,6 +400,42 @@ static DIGITS_INNER void digits_swap_bits(uint32_t *a, uint32_t *b, uint32_t shi
     *b ^= differ;
 }
 
+/* Ends the lists of digit p. Returns 0 if there is nothing in them. */
+static DIGITS_LAYER uint32_t digits_end_digits(struct digits_digits *digits, uint32_t p,
+    uint32_t zeros)
+{
+    struct digits_half_lists *const lists = &digits->lists;
+    const uint32_t plus = (uint32_t)(lists->added_end - lists->added);
+    const uint32_t minus = (uint32_t)(lists->taken_end - lists->taken);
+
+    digits_end_half_lists(lists, zeros);
+    lists->carries = (struct digits_pair *)lists->added_end;
+    digits->total += (plus - minus) << p;
+    digits->excess += ((minus + 15u) >> 4) << (p + 4u);
+    return plus | minus;
+}
+
+/*
+ * Lanes whose sum, together with that in `start` and the bit in `carry`, is `limit` or more. None has more
+ * than `count` digits, and those of sums are `step` words apart.
+ */
+static DIGITS_LAYER uint32_t digits_sums_reach(const uint32_t *digits, uint32_t step,
+    const uint32_t *start, uint32_t count, uint32_t carry, uint32_t limit)
+{
+    uint32_t below = 0u; /* what the digits before say */
+
+    for (uint32_t i = 0u; i < count; i++) {
+        const uint32_t half = *digits ^ start[i];
+        const uint32_t sum = half ^ carry;
+
+        below = ((limit & 1u) != 0u) ? (below | ~sum) : (below & ~sum);
+        carry = start[i] ^ (half & (start[i] ^ carry));
+        limit >>= 1;
+        digits = &digits[step];
+    }
+    return ~below;
+}
+
 /*
  * Lists the columns of a digit of the inputs. What is left of an input is 2 * h + bit + carry, and
  * `next` has the lowest bit of h. If bit + carry is 1, so is the digit, or -1 where h is odd: then 1 is
@@ -430,21 +466,6 @@ static DIGITS_LAYER uint32_t digits_list_digits(struct digits_half_lists *lists,
     lists->added_end = added;
     lists->taken = taken;
     return w;
-}
-
-/* Ends the lists of digit p. Returns 0 if there is nothing in them. */
-static DIGITS_LAYER uint32_t digits_end_digits(struct digits_digits *digits, uint32_t p,
-    uint32_t zeros)
-{
-    struct digits_half_lists *const lists = &digits->lists;
-    const uint32_t plus = (uint32_t)(lists->added_end - lists->added);
-    const uint32_t minus = (uint32_t)(lists->taken_end - lists->taken);
-
-    digits_end_half_lists(lists, zeros);
-    lists->carries = (struct digits_pair *)lists->added_end;
-    digits->total += (plus - minus) << p;
-    digits->excess += ((minus + 15u) >> 4) << (p + 4u);
-    return plus | minus;
 }
 
 /*
@@ -515,27 +536,6 @@ static DIGITS_LAYER void digits_add_digits(const uint32_t *columns, struct digit
         *digits = digit ^ carry;
         carry &= digit;
     }
-}
-
-/*
- * Lanes whose sum, together with that in `start` and the bit in `carry`, is `limit` or more. None has more
- * than `count` digits, and those of sums are `step` words apart.
- */
-static DIGITS_LAYER uint32_t digits_sums_reach(const uint32_t *digits, uint32_t step,
-    const uint32_t *start, uint32_t count, uint32_t carry, uint32_t limit)
-{
-    uint32_t below = 0u; /* what the digits before say */
-
-    for (uint32_t i = 0u; i < count; i++) {
-        const uint32_t half = *digits ^ start[i];
-        const uint32_t sum = half ^ carry;
-
-        below = ((limit & 1u) != 0u) ? (below | ~sum) : (below & ~sum);
-        carry = start[i] ^ (half & (start[i] ^ carry));
-        limit >>= 1;
-        digits = &digits[step];
-    }
-    return ~below;
 }
 
 /* Set bits of each byte of v, side by side. */
