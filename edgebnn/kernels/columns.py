@@ -60,16 +60,35 @@ def lane_digits(numbers: NDArray[np.int64], slices: int) -> NDArray[np.unsignedi
     return pack(digits, LANES).swapaxes(-1, -2)
 
 
+def words_at_once(outputs: int, cpu: Cpu) -> int:
+    """Words of outputs that are computed at once: two, where there are registers for them.
+
+    An odd number of words is computed one by one.
+    """
+    return 2 if "two" in cpu.features and words(outputs, LANES) % 2 == 0 else 1
+
+
+def two_words(at_once: int) -> tuple[str, ...]:
+    """The helpers of two words at once."""
+    return ("two_words",) if at_once == 2 else ()
+
+
+def side_by_side(values: NDArray[np.unsignedinteger], at_once: int) -> NDArray[np.unsignedinteger]:
+    """(words, n) -> (words / at_once, n * at_once): rows of words at once have these in turn."""
+    rows = values.reshape(-1, at_once, values.shape[-1]).swapaxes(1, 2)
+    return rows.reshape(len(rows), -1)
+
+
 def column_table(suffix: str, values: NDArray[np.unsignedinteger]) -> Table:
     """Words of 32 lanes."""
     return Table(suffix, "uint32_t", np.ascontiguousarray(values), words=True)
 
 
-def bit_places() -> Table:
-    """Four times the place of a bit, where the top five bits of its product by the sequence say."""
+def bit_places(at_once: int = 1) -> Table:
+    """The offset of a bit's column, where the top five bits of its product by the sequence say."""
     places = np.zeros(LANES, np.int32)
     for place in range(LANES):
-        places[(_DE_BRUIJN << place) % 2**32 >> 27] = COLUMN_BYTES * place
+        places[(_DE_BRUIJN << place) % 2**32 >> 27] = COLUMN_BYTES * at_once * place
     return Table("places", "uint8_t", places)
 
 
@@ -79,7 +98,8 @@ class Strips:
 
     ``rows`` times ``columns`` windows are computed, without those that a pool of ``pool_height``
     times ``pool_width`` behind it drops. Windows of one pool are next to each other. A pixel of the
-    result is ``out``; its outputs are computed in ``out_words`` words of the CPU's.
+    result is ``out``; its outputs are computed in ``out_words`` words of the CPU's, ``at_once`` of
+    them in turn.
     """
 
     window: Window
@@ -91,6 +111,17 @@ class Strips:
     pool_width: int
     rows: int
     columns: int
+    at_once: int = 1
+
+    @property
+    def two(self) -> str:
+        """The end of names of helpers for as many words at once."""
+        return "_two" if self.at_once == 2 else ""
+
+    @property
+    def column_bytes(self) -> int:
+        """From the column of an input to that of the next."""
+        return COLUMN_BYTES * self.at_once
 
     @property
     def pooled(self) -> bool:
@@ -130,7 +161,7 @@ class Strips:
     @property
     def pixel_bytes(self) -> int:
         """From the first column of a pixel to that of the next."""
-        return COLUMN_BYTES * self.channels
+        return self.column_bytes * self.channels
 
     @property
     def row_bytes(self) -> int:

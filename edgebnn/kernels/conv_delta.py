@@ -19,7 +19,7 @@ A max-pool behind it is an OR of what its windows give. In channels that take th
 are inverted before, which is one of weights and thresholds here, and after it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,7 +36,10 @@ from edgebnn.kernels.columns import (
     lane_digits,
     lane_limits,
     result_trips,
+    side_by_side,
     strips_conv,
+    two_words,
+    words_at_once,
 )
 from edgebnn.kernels.differences import (
     Differences,
@@ -57,10 +60,11 @@ _LEAST_OUTPUTS = 12
 class ConvDelta(Differences):
     """What ``conv_delta.c.j2`` prints.
 
-    ``columns`` has a row a word of outputs: a column an input of the window, then one of zeros at
-    the offset ``zeros``, and the word ``odd``. ``start`` is what counters begin with and what that
-    gives, inverted. ``least`` is what counters have to reach, in ``slices`` digits, if no bit is
-    set; in lanes without a bit in ``odd`` it is one more if their number is odd.
+    ``columns`` has a row a word of outputs, or as many as there are at once, side by side: a column
+    an input of the window, then one of zeros at the offset ``zeros``, and the word ``odd``.
+    ``start`` is what counters begin with and what that gives, inverted. ``least`` is what counters
+    have to reach, in ``slices`` digits, if no bit is set; in lanes without a bit in ``odd`` it is
+    one more if their number is odd.
     """
 
     least: int
@@ -69,13 +73,15 @@ class ConvDelta(Differences):
 
     @property
     def helpers(self) -> tuple[str, ...]:
-        listing = ("leading_zeros", "take_bit", f"list_changes{self.strips.own}")
-        return ("pairs", "lists", *listing, "changes", "begin_counters")
+        s = self.strips
+        adding = ("pairs", *two_words(s.at_once), "list_ends", f"lists{s.two}")
+        listing = ("leading_zeros", f"take_bit{s.two}", f"list_changes{s.own}{s.two}")
+        return (*adding, *listing, "changes", "begin_counters")
 
     @property
     def odd(self) -> int:
-        """The place of a word behind the columns."""
-        return self.inputs + 1
+        """The place of a word behind the columns, or of those of words at once."""
+        return self.strips.at_once * (self.inputs + 1)
 
     @property
     def weights(self) -> tuple[int, ...]:
@@ -95,7 +101,8 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     conv = strips_conv(ops, inputs, cpu)
     if conv is None or not conv.signs or not goes_down(conv.strips):
         return None
-    strips, w = conv.strips, conv.strips.window
+    at_once = words_at_once(len(conv.rows), cpu)
+    strips, w = replace(conv.strips, at_once=at_once), conv.strips.window
     count = conv.rows.shape[1]
     weights, min_dot = in_lanes(conv.rows, conv.min_dot)
     limits = lane_limits(weights, min_dot)
@@ -109,13 +116,13 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool), odd[None]])
     digits = np.concatenate([lane_digits(start, slices), pack(given, LANES)[:, None]], axis=1)
     tables = [
-        column_table("columns", pack(columns, LANES).T),
-        column_table("start", ~digits),
+        column_table("columns", side_by_side(pack(columns, LANES).T, at_once)),
+        column_table("start", side_by_side(~digits, at_once)),
         outside(strips, ones > 0, cpu),
     ]
     places = "clz" not in cpu.features and "mul" in cpu.features
     if places:
-        tables.append(bit_places())
+        tables.append(bit_places(at_once))
     inverted = all_set_tables(conv, cpu)
     tables += inverted
     return ConvDelta(
@@ -169,14 +176,15 @@ def _window_trips(view: ConvDelta, added: Counts, taken: Counts, number: Counts)
     moves = (added > 0) | (taken > 0)
     moved = words * parts.per_input(moves)
     below = parts.below(view.least + (number >> 1), view.slices)
+    found = {
+        "conv_delta.move": moved,
+        f"conv_delta.move[{view.slices}]": moved,
+        "conv_delta.move.digit": moved * view.slices,
+        "conv_delta.move.limit": words * parts.per_input(below * moves),
+        "add_lists": moved,
+    }
     return parts.total(
-        {
-            "conv_delta.move": moved,
-            f"conv_delta.move[{view.slices}]": moved,
-            "conv_delta.move.digit": moved * view.slices,
-            "conv_delta.move.limit": words * parts.per_input(below * moves),
-            "add_lists": moved,
-        },
+        parts.at_once(found, view.strips.at_once),
         added_up(view, added, "conv_delta.carry"),
         added_up(view, taken, "conv_delta.borrow"),
     )

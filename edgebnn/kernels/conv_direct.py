@@ -12,7 +12,7 @@ with a dot over the taps inside only, dot[o] >= t[o] - pad_value * (2 * p[o] - k
 outside p[o] have the weight +1.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,10 @@ from edgebnn.kernels.columns import (
     lane_digits,
     lane_limits,
     result_trips,
+    side_by_side,
     strips_conv,
+    two_words,
+    words_at_once,
 )
 from edgebnn.kernels.trips import Counts
 from edgebnn.kernels.window_lists import WindowLists, bits_inside, listed, whole_blocks
@@ -58,20 +61,29 @@ class ConvDirect(WindowLists):
 
     @property
     def helpers(self) -> tuple[str, ...]:
-        listing = ("leading_zeros", f"list_columns{self.strips.own}")
-        return ("popcount", "pairs", "columns", "columns_reach", *listing)
+        s = self.strips
+        listing = ("leading_zeros", f"list_columns{s.own}{s.two}")
+        adding = (f"columns{s.two}", f"columns_reach{s.two}")
+        return ("popcount", "pairs", *two_words(s.at_once), *adding, *listing)
 
     @property
     def start_row(self) -> str:
-        """C: the row of ``start`` for a word of outputs."""
+        """C: the row of ``start`` for a word of outputs, or for those at once."""
+        rows = self.strips.out_words // self.strips.at_once
+        w = "w" if self.strips.at_once == 1 else "(first >> 1)"
         if self.kinds == 1:
-            return "w"
-        return "kind" if self.strips.out_words == 1 else f"kind * {self.strips.out_words}u + w"
+            return w
+        return "kind" if rows == 1 else f"kind * {rows}u + {w}"
+
+    @property
+    def even(self) -> int:
+        """The offset of the column beside an even number of bits, in windows of the first kind."""
+        return self.zeros + self.strips.column_bytes
 
     @property
     def list_place(self) -> int:
         """Where the list begins in scratch memory: behind the sums and their carries."""
-        return self.slices + self.carry_words
+        return self.strips.at_once * (self.slices + self.carry_words)
 
     @property
     def scratch_words(self) -> int:
@@ -82,7 +94,8 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDirect | None:
     conv = strips_conv(ops, inputs, cpu)
     if conv is None or not conv.signs:
         return None
-    strips, w = conv.strips, conv.strips.window
+    at_once = words_at_once(len(conv.rows), cpu)
+    strips, w = replace(conv.strips, at_once=at_once), conv.strips.window
     down, across = _inside(w, strips)
     rows, row_kinds = np.unique(down, axis=0, return_inverse=True)
     lines, line_kinds = np.unique(across, axis=0, return_inverse=True)
@@ -99,8 +112,10 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDirect | None:
     weights, _ = in_lanes(conv.rows, conv.min_dot)
     columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool), limits % 2 == 0])
     tables = [
-        column_table("columns", pack(columns, LANES).T),
-        column_table("start", lane_digits(start, slices).reshape(-1, slices)),
+        column_table("columns", side_by_side(pack(columns, LANES).T, at_once)),
+        column_table(
+            "start", side_by_side(lane_digits(start, slices).reshape(-1, slices), at_once)
+        ),
     ]
     if kinds > 1:
         tables.append(_bytes("row_kinds", row_kinds.reshape(-1) * len(lines)))
@@ -178,7 +193,7 @@ def _window_trips(view: ConvDirect, listed: Counts) -> Trips:
     return {
         "conv_direct.even": parts.per_input(listed % 2 == 0),
         "conv_direct.pad": parts.per_input(whole - odd),
-        **parts.times(reach, view.strips.out_words),
+        **parts.times(parts.at_once(reach, view.strips.at_once), view.strips.out_words),
     }
 
 

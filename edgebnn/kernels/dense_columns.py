@@ -31,6 +31,9 @@ from edgebnn.kernels.columns import (
     in_lanes,
     lane_digits,
     lane_limits,
+    side_by_side,
+    two_words,
+    words_at_once,
 )
 from edgebnn.kernels.pixels import BitPixel, bit_pixel
 from edgebnn.kernels.trips import Counts
@@ -47,7 +50,8 @@ class DenseColumns:
     ``zeros``, and those beside an even number of set and of clear bits. ``start`` is what lanes
     begin with where set bits are listed, then where clear ones are. ``least`` is what sums have to
     reach, in ``slices`` digits, if no bit is listed. Inputs are the bits of
-    ``pixels`` rows, in ``in_words`` words of the CPU's.
+    ``pixels`` rows, in ``in_words`` words of the CPU's. Words of outputs that are computed
+    ``at_once`` have their columns and digits side by side.
     """
 
     inputs: int
@@ -58,13 +62,25 @@ class DenseColumns:
     out_words: int
     slices: int
     least: int
+    at_once: int
     columns: Table
     start: Table
 
     @property
     def helpers(self) -> tuple[str, ...]:
-        listing = ("leading_zeros", f"list_columns{self.own}")
-        return ("popcount", "pairs", "columns", "columns_reach", *listing)
+        listing = ("leading_zeros", f"list_columns{self.own}{self.two}")
+        adding = (f"columns{self.two}", f"columns_reach{self.two}")
+        return ("popcount", "pairs", *two_words(self.at_once), *adding, *listing)
+
+    @property
+    def two(self) -> str:
+        """The end of names of helpers for as many words at once."""
+        return "_two" if self.at_once == 2 else ""
+
+    @property
+    def column_bytes(self) -> int:
+        """From the column of an input to that of the next."""
+        return COLUMN_BYTES * self.at_once
 
     @property
     def own(self) -> str:
@@ -78,17 +94,17 @@ class DenseColumns:
     @property
     def zeros(self) -> int:
         """Bytes from the first column to the one of zeros."""
-        return COLUMN_BYTES * self.inputs
+        return self.column_bytes * self.inputs
 
     @property
     def even_set(self) -> int:
         """The offset of the column that is listed beside an even number of set bits."""
-        return self.zeros + COLUMN_BYTES
+        return self.zeros + self.column_bytes
 
     @property
     def even_clear(self) -> int:
         """And of the one beside an even number of clear bits."""
-        return self.even_set + COLUMN_BYTES
+        return self.even_set + self.column_bytes
 
     @property
     def half(self) -> int:
@@ -113,7 +129,7 @@ class DenseColumns:
     @property
     def list_place(self) -> int:
         """Where the list begins in scratch memory: behind the sums and their carries."""
-        return self.slices + self.carry_words
+        return self.at_once * (self.slices + self.carry_words)
 
     @property
     def scratch_words(self) -> int:
@@ -141,6 +157,8 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
     image = bit_pixel(source, cpu)
     row = Bits(1, 1, count)  # as which an image is read where no pixel has a tail
     pixels = source.height * source.width if image.tail else 1
+    at_once = words_at_once(len(op.weights), cpu)
+    digits = lane_digits(start, slices).reshape(2, -1, slices)
     return DenseColumns(
         inputs=count,
         outputs=len(op.weights),
@@ -150,8 +168,9 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
         out_words=columns.shape[1],
         slices=slices,
         least=least,
-        columns=column_table("columns", columns.T),
-        start=column_table("start", lane_digits(start, slices).reshape(-1, slices)),
+        at_once=at_once,
+        columns=column_table("columns", side_by_side(columns.T, at_once)),
+        start=column_table("start", side_by_side(digits.reshape(-1, slices), at_once)),
     )
 
 
@@ -179,6 +198,7 @@ def _listed_trips(view: DenseColumns, listed: Counts, steps: Counts, cpu: Cpu) -
     columns = listed + (listed % 2 == 0)
     whole = columns + -columns % _BLOCK
     several = view.pixels > 1
+    added = parts.columns_reach(whole[:, None], view.slices, view.least + listed[:, None] // 2)
     return parts.total(
         {
             "dense_columns": 1,
@@ -189,10 +209,7 @@ def _listed_trips(view: DenseColumns, listed: Counts, steps: Counts, cpu: Cpu) -
             "dense_columns.word": view.out_words * (view.out_words > 1),
         },
         parts.list_columns(view.pixels, view.pixels * view.pixel.words, listed, steps, cpu),
-        parts.times(
-            parts.columns_reach(whole[:, None], view.slices, view.least + listed[:, None] // 2),
-            view.out_words,
-        ),
+        parts.times(parts.at_once(added, view.at_once), view.out_words),
     )
 
 

@@ -33,6 +33,9 @@ from edgebnn.kernels.columns import (
     OFFSETS,
     bit_places,
     column_table,
+    side_by_side,
+    two_words,
+    words_at_once,
 )
 from edgebnn.kernels.trips import Counts
 from edgebnn.targets.base import Cpu
@@ -43,7 +46,9 @@ _LISTED = 104
 #: Entries of two bytes that have to be free before a word of inputs is listed, beside a quarter of
 #: all: its columns, zeros at both ends, and three pairs of carries. Each 16 columns have one
 #: pair of 8 bytes, the quarter; both lists may have begun one, and one lies behind the last.
+#: With two words at once carries are twice as many: three eighths of all are kept for them.
 _SPARE = LANES + 2 * FILLED + 3 * 4
+_SPARE_TWO = _SPARE + 3 * 4
 
 #: What differs between inputs, by the names of trips.
 _GO = (
@@ -57,10 +62,11 @@ _GO = (
 class DensePlanes:
     """What ``dense_planes.c.j2`` prints.
 
-    ``columns`` has a row a word of outputs: a column an input, and one of zeros at the offset
-    ``zeros``. ``start`` is what is added to sums before they are compared with ``least`` and half
-    of the total; in lanes of ``even`` it is one more if the total is even. ``places`` say where a
-    bit is, on CPUs that do not count zeros. Sums have ``height`` digits from the listed one on.
+    ``columns`` has a row a word of outputs, or as many as there are ``at_once``, side by side: a
+    column an input, and one of zeros at the offset ``zeros``. ``start`` is what is added to sums
+    before they are compared with ``least`` and half of the total; in lanes of ``even`` it is one
+    more if the total is even. ``places`` say where a bit is, on CPUs that do not count zeros. Sums
+    have ``height`` digits from the listed one on.
     """
 
     inputs: int
@@ -76,7 +82,17 @@ class DensePlanes:
     even: Table
     places: Table | None
     helpers: tuple[str, ...]
-    spare: int = _SPARE
+    at_once: int
+
+    @property
+    def two(self) -> str:
+        """The end of names of helpers for as many words at once."""
+        return "_two" if self.at_once == 2 else ""
+
+    @property
+    def spare(self) -> int:
+        """Entries that have to be free before a word is listed, beside a part of all."""
+        return _SPARE if self.at_once == 1 else _SPARE_TWO
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -118,7 +134,7 @@ class DensePlanes:
     @property
     def zeros(self) -> int:
         """Bytes from the first column to the one of zeros."""
-        return COLUMN_BYTES * self.inputs
+        return COLUMN_BYTES * self.at_once * self.inputs
 
     @property
     def digit_words(self) -> int:
@@ -149,6 +165,8 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DensePlanes | None:
     last = COLUMN_BYTES * count
     if not isinstance(op.head, Threshold) or cpu.word_bits != LANES or last >= OFFSETS:
         return None
+    at_once = words_at_once(len(op.weights), cpu) if 2 * last < OFFSETS else 1
+    two = "_two" if at_once == 2 else ""
     row_words, out_words = words(count, LANES), words(len(op.weights), LANES)
     # Those without an output have no weights, and a threshold that no dot reaches.
     weights = np.zeros((count + 1, LANES * out_words), bool)
@@ -160,7 +178,10 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DensePlanes | None:
     least = max(int(needed.max()), 0)
     start = least - needed
     height = _height(count, source.bits, int(start.max()))
-    room = words(-(-4 * (_listed(count) + _SPARE) // 3), 2)  # of which a quarter is spare
+    # Of which a quarter is spare, or three eighths.
+    room = words(-(-4 * (_listed(count) + _SPARE) // 3), 2)
+    if at_once == 2:
+        room = words(-(-8 * (_listed(count) + _SPARE_TWO) // 5), 2)
     digits = start[:, None] >> np.arange(source.bits + height) & 1
     by_table = "clz" not in cpu.features and "mul" in cpu.features
     counting = ("leading_zeros",) if "clz" in cpu.features else ()
@@ -175,11 +196,16 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DensePlanes | None:
         planes_at=max(
             out_words * (p + height) + room - row_words * p for p in range(source.bits + 1)
         ),
-        columns=column_table("columns", pack(weights, LANES).T),
+        columns=column_table("columns", side_by_side(pack(weights, LANES).T, at_once)),
         start=column_table("start", pack(digits.T.astype(bool), LANES).T),
         even=column_table("even", pack(min_dot % 2 == 0, LANES)),
-        places=bit_places() if by_table else None,
-        helpers=("half", "pairs", "half_lists", *counting, "take_bit", "signed_columns"),
+        places=bit_places(at_once) if by_table else None,
+        helpers=(
+            *("half", "pairs", *two_words(at_once), "half_list_ends", f"half_lists{two}"),
+            *(*counting, f"take_bit{two}", "signed_columns"),
+            *(f"list_digits{two}", f"add_digits{two}"),
+        ),
+        at_once=at_once,
     )
 
 
@@ -218,7 +244,13 @@ def trips(view: DensePlanes, values: tuple[Values, ...], cpu: Cpu) -> Trips:
     weights = _weights(view)
     each = [_input_trips(view, weights, row) for row in rows]
     found: Trips = {name: np.array([one[name] for one in each]) for name in each[0]}
-    return parts.total(found, _fixed_trips(view))
+    return parts.total(_at_once(view, found), _fixed_trips(view))
+
+
+def _at_once(view: DensePlanes, found: Trips) -> Trips:
+    """With what adding takes less where two words are added at once."""
+    adding = {name: count for name, count in found.items() if name.startswith(("add_", "join_"))}
+    return found | parts.at_once(adding, view.at_once)
 
 
 def _fixed_trips(view: DensePlanes) -> Trips:
@@ -241,7 +273,8 @@ def _fixed_trips(view: DensePlanes) -> Trips:
 
 def _weights(view: DensePlanes) -> NDArray[np.float32]:
     """(lanes, inputs of whole words): 1 for +1. The largest sums are exact."""
-    columns = np.asarray(view.columns.values)[:, : view.inputs]
+    table = np.asarray(view.columns.values).reshape(-1, view.inputs + 1, view.at_once)
+    columns = table.swapaxes(1, 2).reshape(view.out_words, -1)[:, : view.inputs]
     lanes = (columns[:, None, :] >> np.arange(LANES, dtype=np.uint32)[:, None] & 1).astype(bool)
     weights = np.zeros((LANES * view.out_words, LANES * view.row_words), np.float32)
     weights[:, : view.inputs] = lanes.reshape(-1, view.inputs)
@@ -280,7 +313,7 @@ def _input_trips(
 def _room(view: DensePlanes, p: int) -> tuple[int, int]:
     """Entries between sums and planes at digit p, and those that are free when a word is listed."""
     room = 2 * (view.planes_at + p * view.row_words - p * view.out_words - view.digit_words)
-    return room, view.spare + room // 4
+    return room, view.spare + (room // 4 if view.at_once == 1 else room // 2 * 3 // 4)
 
 
 def _go(
@@ -338,7 +371,7 @@ def _digit_most(view: DensePlanes, p: int, price: Price) -> NDArray[np.float64]:
     listed = np.arange(longest + 1)[:, None]
     few = np.arange(BLOCK if p < view.bits else 1)  # the highest digit is never -1
     ends = np.concatenate([np.minimum(few, listed), np.maximum(listed - few, 0)], axis=1)
-    each = price(_go_trips(view, ends.ravel(), (listed - ends).ravel()))
+    each = price(_at_once(view, _go_trips(view, ends.ravel(), (listed - ends).ravel())))
     go = each.reshape(ends.shape).max(axis=1)
     found = np.zeros(view.inputs + 1)
     found[: min(full, longest + 1)] = go[:full]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgebnn.bits import pack
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Price, Table, Trips, Window
-from edgebnn.kernels.columns import BLOCK, COLUMN_BYTES, FILLED, Strips, in_strips
+from edgebnn.kernels.columns import BLOCK, FILLED, Strips, in_strips
 from edgebnn.kernels.pixels import own_table
 from edgebnn.kernels.trips import Counts
 from edgebnn.targets.base import Cpu
@@ -42,7 +42,7 @@ class Differences:
     @property
     def zeros(self) -> int:
         """Bytes from the first column to the one of zeros."""
-        return COLUMN_BYTES * self.inputs
+        return self.strips.column_bytes * self.inputs
 
     @property
     def kept(self) -> int:
@@ -70,8 +70,8 @@ class Differences:
 
     @property
     def carry_words(self) -> int:
-        """Two bits of a block each, and as much of what is left in each list."""
-        return 2 * (self.capacity // BLOCK + 2)
+        """Two bits of a block each, in words at once, and as much of what is left in each list."""
+        return 2 * self.strips.at_once * (self.capacity // BLOCK + 2)
 
 
 def goes_down(strips: Strips) -> bool:
@@ -167,7 +167,7 @@ def added_up(view: Differences, lists: Counts, pair: str) -> Trips:
     for columns in (16, 12, 8, 4):
         blocks = whole // 16 if columns == 16 else whole % 16 == columns
         found[f"add_lists.block{columns}"] = words * parts.per_input(blocks)
-    return found
+    return parts.at_once(found, view.strips.at_once)
 
 
 # --- the most -------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def steps(words: NDArray[np.bool_], cpu: Cpu) -> Counts:
 
     One that counts no zeros looks at some bits at a time, up to the highest set one.
     """
-    size = _step(cpu)
+    size = _step(cpu, words.shape[-1])
     there = words.reshape(*words.shape[:-1], -1, size).any(axis=-1)
     places = np.arange(1, there.shape[-1] + 1)
     return np.asarray((there * places).max(axis=-1).sum(axis=-1))
@@ -65,14 +65,16 @@ def most_steps(bits: int, width: int, rows: int, cpu: Cpu) -> Counts:
     A word takes all of its own where its last bit is set.
     """
     words = [width] * (bits // width) + [bits % width] * (bits % width > 0)
-    each = np.sort([-(-word // _step(cpu)) for word in words * rows])[::-1]
+    each = np.sort([-(-word // _step(cpu, width)) for word in words * rows])[::-1]
     found = np.concatenate([[0], np.cumsum(each)])
     return np.asarray(found[np.minimum(np.arange(rows * bits + 1), len(each))])
 
 
-def _step(cpu: Cpu) -> int:
-    """Bits that ``list_columns.c.j2`` looks at in a step."""
-    return 4 if "thumb1" in cpu.features else 8
+def _step(cpu: Cpu, width: int) -> int:
+    """Bits of a word of ``width`` that ``list_columns.c.j2`` looks at in a step."""
+    if "thumb1" in cpu.features:
+        return 4
+    return min(width, 16 if "mul" in cpu.features else 8)
 
 
 def per_input(counts: Counts) -> Counts:
@@ -128,6 +130,17 @@ def columns_reach(columns: Counts, digits: int, limits: Counts) -> Trips:
         "columns_reach.digit": columns[0].size * digits,
         "columns_reach.limit": per_input(below(limits, digits)),
     }
+
+
+def at_once(adding: Trips, words: int) -> Trips:
+    """Trips of adding a word of outputs, where so many words are computed at once.
+
+    What that saves is beside the usual: a part of its own.
+    """
+    if words == 1:
+        return adding
+    saved = {name.replace(".", "[two].", 1): count for name, count in adding.items() if "." in name}
+    return adding | saved | {f"{name}[two]": adding[name] for name in adding if "." not in name}
 
 
 def mismatches(row_words: int, kind: str = "") -> Trips:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Trips, Window
-from edgebnn.kernels.columns import COLUMN_BYTES, Strips, in_strips
+from edgebnn.kernels.columns import Strips, in_strips
 from edgebnn.kernels.trips import Counts
 from edgebnn.targets.base import Cpu
 
@@ -33,7 +33,7 @@ class WindowLists:
     @property
     def zeros(self) -> int:
         """Bytes from the first column to the one of zeros."""
-        return COLUMN_BYTES * self.inputs
+        return self.strips.column_bytes * self.inputs
 
     @property
     def overlap(self) -> int:

@@ -56,7 +56,12 @@ def _core(extensions: str, zig: str, *, unicorn: bool, **qemu: bool) -> Target:
     properties = "".join(f",{key}={'on' if value else 'off'}" for key, value in qemu.items())
     options = ("-cpu", f"rv32{properties}", "-bios", "none")
     abi = _ILP32E if embedded else _ILP32
-    features = {"mul": not embedded, "clz": "zbb" in extensions, "popcount": "zbb" in extensions}
+    features = {
+        "mul": not embedded,
+        "two": not embedded,
+        "clz": "zbb" in extensions,
+        "popcount": "zbb" in extensions,
+    }
     measured = (Unicorn("UC_CPU_RISCV32_SIFIVE_E31", abi, _VIRT),) if unicorn else ()
     return Target(
         name=name,

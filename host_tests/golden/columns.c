@@ -142,21 +142,57 @@ struct columns_pair {
 #define COLUMNS_SPARE
 #endif
 
+/* Computes a value here rather than where it is used, so that what it is made of needs no registers. */
+#if defined(__GNUC__) && !defined(COLUMNS_NO_ASSEMBLY)
+#define COLUMNS_NOW(value) __asm__ volatile("" : "+r"(value))
+#else
+#define COLUMNS_NOW(value) ((void)(value))
+#endif
+
 /*
  * Two full adders in each lane, one behind the other: *sum and four bits of weight 1 become *sum and
  * two bits of weight 2. A carry is the sum so far where the two new bits differ, else one of them:
  *     a.differ ? *sum : a.bit  ==  half ^ (a.differ | (*sum ^ a.bit))
  *     b.differ ? half : b.bit  ==  half ^ (~b.differ & (half ^ b.bit))
+ * The first pair may be added long before the second one: `first` is all that is kept of it. Where
+ * there is none, that is *sum.
  */
+static COLUMNS_SPARE COLUMNS_INNER uint32_t columns_add_first(uint32_t *sum, struct columns_pair a)
+{
+    uint32_t first = a.differ | (*sum ^ a.bit);
+
+    *sum ^= a.differ;
+    COLUMNS_NOW(first);
+    return first;
+}
+
+static COLUMNS_SPARE COLUMNS_INNER struct columns_pair columns_add_second(uint32_t *sum,
+    uint32_t first, struct columns_pair b)
+{
+    const uint32_t second = ~b.differ & (*sum ^ b.bit);
+    const struct columns_pair carries = { first ^ second, *sum ^ second };
+
+    *sum ^= b.differ;
+    return carries;
+}
+
 static COLUMNS_SPARE COLUMNS_INNER struct columns_pair columns_add_pairs(uint32_t *sum,
     struct columns_pair a, struct columns_pair b)
 {
-    const uint32_t half = *sum ^ a.differ;
-    const uint32_t first = a.differ | (*sum ^ a.bit);
-    const uint32_t second = ~b.differ & (half ^ b.bit);
+    return columns_add_second(sum, columns_add_first(sum, a), b);
+}
+
+/* The same of four bits a, b, c and d; ~(c ^ d) & (half ^ c) needs no complement here. */
+static COLUMNS_SPARE COLUMNS_INNER struct columns_pair columns_add_four(uint32_t *sum, uint32_t a,
+    uint32_t b, uint32_t c, uint32_t d)
+{
+    const uint32_t half = *sum ^ a ^ b;
+    const uint32_t first = (a ^ b) | (*sum ^ a);
+    const uint32_t second = (half ^ c) & (half ^ d);
     const struct columns_pair carries = { first ^ second, half ^ second };
 
-    *sum = half ^ b.differ;
+    *sum = half ^ c ^ d;
+    COLUMNS_NOW(*sum);
     return carries;
 }
 
@@ -263,31 +299,25 @@ static inline uint32_t columns_column(const uint32_t *columns, uint32_t offset)
     return *(const uint32_t *)&((const uint8_t *)columns)[offset];
 }
 
-/* The same for the first four columns of a list; ~(c ^ d) & (half ^ c) needs no complement here. */
+/* Adds the first four columns of a list to *ones; returns the bits of weight 2. */
 static COLUMNS_INNER struct columns_pair columns_four_columns(const uint32_t *columns,
-    const uint32_t *list, uint32_t *sum)
+    const uint32_t *list, uint32_t *ones)
 {
     const uint32_t a = columns_column(columns, list[0]);
     const uint32_t b = columns_column(columns, list[1]);
     const uint32_t c = columns_column(columns, list[2]);
     const uint32_t d = columns_column(columns, list[3]);
-    const uint32_t half = *sum ^ a ^ b;
-    const uint32_t first = (a ^ b) | (*sum ^ a);
-    const uint32_t second = (half ^ c) & (half ^ d);
-    const struct columns_pair carries = { first ^ second, half ^ second };
 
-    *sum = half ^ c ^ d;
-    return carries;
+    return columns_add_four(ones, a, b, c, d);
 }
 
 /* Adds the first eight columns of a list to *ones and *twos; returns the bits of weight 4. */
 static COLUMNS_INNER struct columns_pair columns_eight_columns(const uint32_t *columns,
     const uint32_t *list, uint32_t *ones, uint32_t *twos)
 {
-    const struct columns_pair a = columns_four_columns(columns, list, ones);
-    const struct columns_pair b = columns_four_columns(columns, &list[4], ones);
+    const uint32_t first = columns_add_first(twos, columns_four_columns(columns, list, ones));
 
-    return columns_add_pairs(twos, a, b);
+    return columns_add_second(twos, first, columns_four_columns(columns, &list[4], ones));
 }
 
 static COLUMNS_INNER void columns_add_columns(const uint32_t *columns, const uint32_t *list,
@@ -300,14 +330,15 @@ static COLUMNS_INNER void columns_add_columns(const uint32_t *columns, const uin
     uint32_t fours = start[2];
 
     if (((end - list) & 8) != 0) {
-        const struct columns_pair a = columns_eight_columns(columns, list, &ones, &twos);
-        *last++ = columns_add_pairs(&fours, none, a);
+        *last++ = columns_add_second(&fours, fours, columns_eight_columns(columns, list, &ones,
+            &twos));
         list += 8;
     }
     for (; list != end; list += 16) {
-        const struct columns_pair a = columns_eight_columns(columns, list, &ones, &twos);
-        const struct columns_pair b = columns_eight_columns(columns, &list[8], &ones, &twos);
-        *last++ = columns_add_pairs(&fours, a, b);
+        const uint32_t first = columns_add_first(&fours, columns_eight_columns(columns, list, &ones,
+            &twos));
+        *last++ = columns_add_second(&fours, first, columns_eight_columns(columns, &list[8], &ones,
+            &twos));
     }
     sums[0] = ones;
     sums[1] = twos;
@@ -362,8 +393,8 @@ static inline uint32_t columns_leading_zeros(uint32_t bits)
 static COLUMNS_LAYER uint32_t *columns_list_columns(uint32_t *list, const uint32_t *row,
     uint32_t words, uint32_t flip, uint32_t tail, uint32_t first)
 {
-    for (uint32_t w = 0u; w < words; w++) {
-        uint32_t bits = (row[w] ^ flip) & ((w + 1u < words) ? 0xffffffffu : tail);
+    for (const uint32_t *const last = &row[words - 1u]; row <= last; row++) {
+        uint32_t bits = (*row ^ flip) & ((row < last) ? 0xffffffffu : tail);
         while (bits != 0u) {
             const uint32_t zeros = columns_leading_zeros(bits);
             *list++ = first + 124u - 4u * zeros;

@@ -7,7 +7,7 @@
  * flash     116 bytes of weights and thresholds, plus code
  * RAM       208 bytes of scratch, static (not re-entrant)
  * at most   2 710 instructions for any input, with arm-none-eabi-gcc 12.2.1 -O2
- * code      about 1 799 bytes for an inference, and at most 243 bytes of stack
+ * code      about 1 795 bytes for an inference, and at most 242 bytes of stack
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
@@ -120,21 +120,57 @@ struct digits_pair {
 #define DIGITS_SPARE
 #endif
 
+/* Computes a value here rather than where it is used, so that what it is made of needs no registers. */
+#if defined(__GNUC__) && !defined(DIGITS_NO_ASSEMBLY)
+#define DIGITS_NOW(value) __asm__ volatile("" : "+r"(value))
+#else
+#define DIGITS_NOW(value) ((void)(value))
+#endif
+
 /*
  * Two full adders in each lane, one behind the other: *sum and four bits of weight 1 become *sum and
  * two bits of weight 2. A carry is the sum so far where the two new bits differ, else one of them:
  *     a.differ ? *sum : a.bit  ==  half ^ (a.differ | (*sum ^ a.bit))
  *     b.differ ? half : b.bit  ==  half ^ (~b.differ & (half ^ b.bit))
+ * The first pair may be added long before the second one: `first` is all that is kept of it. Where
+ * there is none, that is *sum.
  */
+static DIGITS_SPARE DIGITS_INNER uint32_t digits_add_first(uint32_t *sum, struct digits_pair a)
+{
+    uint32_t first = a.differ | (*sum ^ a.bit);
+
+    *sum ^= a.differ;
+    DIGITS_NOW(first);
+    return first;
+}
+
+static DIGITS_SPARE DIGITS_INNER struct digits_pair digits_add_second(uint32_t *sum, uint32_t first,
+    struct digits_pair b)
+{
+    const uint32_t second = ~b.differ & (*sum ^ b.bit);
+    const struct digits_pair carries = { first ^ second, *sum ^ second };
+
+    *sum ^= b.differ;
+    return carries;
+}
+
 static DIGITS_SPARE DIGITS_INNER struct digits_pair digits_add_pairs(uint32_t *sum,
     struct digits_pair a, struct digits_pair b)
 {
-    const uint32_t half = *sum ^ a.differ;
-    const uint32_t first = a.differ | (*sum ^ a.bit);
-    const uint32_t second = ~b.differ & (half ^ b.bit);
+    return digits_add_second(sum, digits_add_first(sum, a), b);
+}
+
+/* The same of four bits a, b, c and d; ~(c ^ d) & (half ^ c) needs no complement here. */
+static DIGITS_SPARE DIGITS_INNER struct digits_pair digits_add_four(uint32_t *sum, uint32_t a,
+    uint32_t b, uint32_t c, uint32_t d)
+{
+    const uint32_t half = *sum ^ a ^ b;
+    const uint32_t first = (a ^ b) | (*sum ^ a);
+    const uint32_t second = (half ^ c) & (half ^ d);
     const struct digits_pair carries = { first ^ second, half ^ second };
 
-    *sum = half ^ b.differ;
+    *sum = half ^ c ^ d;
+    DIGITS_NOW(*sum);
     return carries;
 }
 
@@ -251,33 +287,23 @@ static __attribute__((naked)) DIGITS_LAYER struct digits_pair *digits_add_half_l
 }
 #else
 
-/* The first two columns of a list. */
-static DIGITS_INNER struct digits_pair digits_two_half_listed(const uint32_t *columns,
-    const digits_half *list)
-{
-    const uint8_t *const bytes = (const uint8_t *)columns;
-    const uint32_t bit = *(const uint32_t *)&bytes[list[0]];
-    const struct digits_pair pair = { bit ^ *(const uint32_t *)&bytes[list[1]], bit };
-
-    return pair;
-}
-
 /* Adds the first four columns of a list to *ones; returns the bits of weight 2. */
 static DIGITS_INNER struct digits_pair digits_four_half_listed(const uint32_t *columns,
     const digits_half *list, uint32_t *ones)
 {
-    return digits_add_pairs(ones, digits_two_half_listed(columns, list),
-        digits_two_half_listed(columns, &list[2]));
+    const uint8_t *const at = (const uint8_t *)columns;
+
+    return digits_add_four(ones, *(const uint32_t *)&at[list[0]], *(const uint32_t *)&at[list[1]],
+        *(const uint32_t *)&at[list[2]], *(const uint32_t *)&at[list[3]]);
 }
 
 /* Adds the first eight columns of a list to *ones and *twos; returns the bits of weight 4. */
 static DIGITS_INNER struct digits_pair digits_eight_half_listed(const uint32_t *columns,
     const digits_half *list, uint32_t *ones, uint32_t *twos)
 {
-    const struct digits_pair a = digits_four_half_listed(columns, list, ones);
-    const struct digits_pair b = digits_four_half_listed(columns, &list[4], ones);
+    const uint32_t first = digits_add_first(twos, digits_four_half_listed(columns, list, ones));
 
-    return digits_add_pairs(twos, a, b);
+    return digits_add_second(twos, first, digits_four_half_listed(columns, &list[4], ones));
 }
 
 static DIGITS_LAYER struct digits_pair *digits_add_half_lists(const uint32_t *columns,
@@ -296,7 +322,7 @@ static DIGITS_LAYER struct digits_pair *digits_add_half_lists(const uint32_t *co
             struct digits_pair a = none;
             struct digits_pair b = none;
             if (((end - list) & 4) != 0) {
-                a = digits_add_pairs(&twos, none, digits_four_half_listed(columns, list, &ones));
+                a = digits_add_second(&twos, twos, digits_four_half_listed(columns, list, &ones));
                 list += 4;
             }
             if (((end - list) & 8) != 0) {
@@ -306,9 +332,10 @@ static DIGITS_LAYER struct digits_pair *digits_add_half_lists(const uint32_t *co
             *last++ = digits_add_pairs(&fours, a, b);
         }
         for (; list != end; list += 16) {
-            const struct digits_pair a = digits_eight_half_listed(columns, list, &ones, &twos);
-            const struct digits_pair b = digits_eight_half_listed(columns, &list[8], &ones, &twos);
-            *last++ = digits_add_pairs(&fours, a, b);
+            const uint32_t first = digits_add_first(&fours, digits_eight_half_listed(columns, list,
+                &ones, &twos));
+            *last++ = digits_add_second(&fours, first, digits_eight_half_listed(columns, &list[8],
+                &ones, &twos));
         }
         if (pass == 0u) {
             lists->borrows = last;
@@ -373,6 +400,42 @@ static DIGITS_INNER void digits_swap_bits(uint32_t *a, uint32_t *b, uint32_t shi
     *b ^= differ;
 }
 
+/* Ends the lists of digit p. Returns 0 if there is nothing in them. */
+static DIGITS_LAYER uint32_t digits_end_digits(struct digits_digits *digits, uint32_t p,
+    uint32_t zeros)
+{
+    struct digits_half_lists *const lists = &digits->lists;
+    const uint32_t plus = (uint32_t)(lists->added_end - lists->added);
+    const uint32_t minus = (uint32_t)(lists->taken_end - lists->taken);
+
+    digits_end_half_lists(lists, zeros);
+    lists->carries = (struct digits_pair *)lists->added_end;
+    digits->total += (plus - minus) << p;
+    digits->excess += ((minus + 15u) >> 4) << (p + 4u);
+    return plus | minus;
+}
+
+/*
+ * Lanes whose sum, together with that in `start` and the bit in `carry`, is `limit` or more. None has more
+ * than `count` digits, and those of sums are `step` words apart.
+ */
+static DIGITS_LAYER uint32_t digits_sums_reach(const uint32_t *digits, uint32_t step,
+    const uint32_t *start, uint32_t count, uint32_t carry, uint32_t limit)
+{
+    uint32_t below = 0u; /* what the digits before say */
+
+    for (uint32_t i = 0u; i < count; i++) {
+        const uint32_t half = *digits ^ start[i];
+        const uint32_t sum = half ^ carry;
+
+        below = ((limit & 1u) != 0u) ? (below | ~sum) : (below & ~sum);
+        carry = start[i] ^ (half & (start[i] ^ carry));
+        limit >>= 1;
+        digits = &digits[step];
+    }
+    return ~below;
+}
+
 /*
  * Lists the columns of a digit of the inputs. What is left of an input is 2 * h + bit + carry, and
  * `next` has the lowest bit of h. If bit + carry is 1, so is the digit, or -1 where h is odd: then 1 is
@@ -403,21 +466,6 @@ static DIGITS_LAYER uint32_t digits_list_digits(struct digits_half_lists *lists,
     lists->added_end = added;
     lists->taken = taken;
     return w;
-}
-
-/* Ends the lists of digit p. Returns 0 if there is nothing in them. */
-static DIGITS_LAYER uint32_t digits_end_digits(struct digits_digits *digits, uint32_t p,
-    uint32_t zeros)
-{
-    struct digits_half_lists *const lists = &digits->lists;
-    const uint32_t plus = (uint32_t)(lists->added_end - lists->added);
-    const uint32_t minus = (uint32_t)(lists->taken_end - lists->taken);
-
-    digits_end_half_lists(lists, zeros);
-    lists->carries = (struct digits_pair *)lists->added_end;
-    digits->total += (plus - minus) << p;
-    digits->excess += ((minus + 15u) >> 4) << (p + 4u);
-    return plus | minus;
 }
 
 /*
@@ -488,27 +536,6 @@ static DIGITS_LAYER void digits_add_digits(const uint32_t *columns, struct digit
         *digits = digit ^ carry;
         carry &= digit;
     }
-}
-
-/*
- * Lanes whose sum, together with that in `start` and the bit in `carry`, is `limit` or more. None has more
- * than `count` digits, and those of sums are `step` words apart.
- */
-static DIGITS_LAYER uint32_t digits_sums_reach(const uint32_t *digits, uint32_t step,
-    const uint32_t *start, uint32_t count, uint32_t carry, uint32_t limit)
-{
-    uint32_t below = 0u; /* what the digits before say */
-
-    for (uint32_t i = 0u; i < count; i++) {
-        const uint32_t half = *digits ^ start[i];
-        const uint32_t sum = half ^ carry;
-
-        below = ((limit & 1u) != 0u) ? (below | ~sum) : (below & ~sum);
-        carry = start[i] ^ (half & (start[i] ^ carry));
-        limit >>= 1;
-        digits = &digits[step];
-    }
-    return ~below;
 }
 
 /* Set bits of each byte of v, side by side. */
