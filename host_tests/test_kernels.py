@@ -717,10 +717,10 @@ def test_every_branch_of_every_template() -> None:
         for target in HOSTS:
             for number in enumeration.meant_for(target):
                 printed |= marked(enumeration.case_library(number, target))
-        # CPUs that find set bits by an instruction, by a product, and by neither.
+        # CPUs that find set bits by an instruction, by a product, and by neither; and with vectors.
         for number, case in enumerate(cases()):
             if {"columns", "digit_columns"} & set(case.prefer):
-                for name in ("cortex-m4", "cortex-m0", "rv32ec"):
+                for name in ("cortex-m4", "cortex-m0", "rv32ec", "cortex-m55"):
                     printed |= marked(enumeration.case_library(number, get_target(name)))
             if case.prefer == ("rows",):
                 zbb = get_target("rv32imc-zbb")

@@ -33,6 +33,7 @@ BLOCK = 16
 """Columns of a list that leave a pair of carries."""
 FILLED = 3
 """Columns of zeros, at most, that a list ends in."""
+_VECTOR = 4  # words, where a CPU has "helium"
 _DE_BRUIJN = 0x077CB531  # all its 32 runs of five bits differ
 
 
@@ -60,6 +61,73 @@ def lane_digits(numbers: NDArray[np.int64], slices: int) -> NDArray[np.unsignedi
     return pack(digits, LANES).swapaxes(-1, -2)
 
 
+@dataclass(frozen=True, slots=True)
+class Abreast:
+    """How words of outputs are added up: ``words`` at once, in each of ``groups``.
+
+    Two to four words go abreast where a CPU has vectors of words: an input has their columns side
+    by side, for one load, and counters have a vector a digit. What stands behind the columns is
+    loaded with them, into lanes that nobody reads. Lists are those of columns of one word, and the
+    adder multiplies their offsets.
+    """
+
+    words: int
+    groups: int
+
+    @property
+    def wide(self) -> bool:
+        return self.words > 1
+
+    @property
+    def size(self) -> int:
+        """Words that a digit of counters takes."""
+        return _VECTOR if self.wide else 1
+
+    @property
+    def lanes(self) -> int:
+        return LANES * self.words
+
+    @property
+    def _behind(self) -> int:
+        """Inputs without weights behind the others, for the load of the last one."""
+        return int(1 < self.words < _VECTOR)
+
+    def columns(self, weights: BoolArray) -> Table:
+        """(inputs, lanes) in columns: a row a word of outputs, or where it is wide a row an input.
+
+        Then each group has all inputs, and those behind.
+        """
+        columns = pack(weights, LANES)
+        if not self.wide:
+            return column_table("columns", columns.T)
+        groups = columns.reshape(len(weights), self.groups, self.words).swapaxes(0, 1)
+        padded = np.pad(groups, ((0, 0), (0, self._behind), (0, 0)))
+        return column_table("columns", padded.reshape(-1, self.words))
+
+    def group_rows(self, table: Table) -> int:
+        """From the first row of a group to that of the next."""
+        return len(table.values) // self.groups
+
+    def start(self, digits: NDArray[np.unsignedinteger]) -> Table:
+        """(..., words, slices) of what lanes begin with: a row a word, or where it is wide a digit.
+
+        Then rows are vectors, and each group has all of its digits.
+        """
+        slices = digits.shape[-1]
+        if not self.wide:
+            return column_table("start", digits.reshape(-1, slices))
+        groups = digits.reshape(-1, self.words, slices).swapaxes(1, 2)
+        padded = np.pad(groups, ((0, 0), (0, 0), (0, self.size - self.words)))
+        return column_table("start", padded.reshape(-1, self.size))
+
+
+def abreast(out_words: int, cpu: Cpu) -> Abreast:
+    """How so many words of outputs are added up; 5 or 7 have no groups that are alike."""
+    most = _VECTOR if "helium" in cpu.features else 1
+    words = next(words for words in range(most, 0, -1) if out_words % words == 0)
+    return Abreast(words, out_words // words)
+
+
 def column_table(suffix: str, values: NDArray[np.unsignedinteger]) -> Table:
     """Words of 32 lanes."""
     return Table(suffix, "uint32_t", np.ascontiguousarray(values), words=True)
@@ -79,7 +147,7 @@ class Strips:
 
     ``rows`` times ``columns`` windows are computed, without those that a pool of ``pool_height``
     times ``pool_width`` behind it drops. Windows of one pool are next to each other. A pixel of the
-    result is ``out``; its outputs are computed in ``out_words`` words of the CPU's.
+    result is ``out``; its outputs are computed in ``out_words`` words of the CPU's, ``abreast``.
     """
 
     window: Window
@@ -87,6 +155,7 @@ class Strips:
     channels: int
     out: BitPixel
     out_words: int
+    abreast: Abreast
     pool_height: int
     pool_width: int
     rows: int
@@ -242,12 +311,15 @@ def strips_conv(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> StripsConv | N
     assert isinstance(made, Bits | Sums)
     dots = dot_limits(op.head)
     min_dots = np.zeros((0, len(op.weights)), np.int32) if dots is None else np.atleast_2d(dots)
+    signs = source.planes == 1 and len(min_dots) == 1
+    out_words = words(len(op.weights), LANES)
     strips = Strips(
         window=w,
         pixel=bit_pixel(source, cpu),
         channels=source.channels,
         out=_pixel(made, cpu),
-        out_words=words(len(op.weights), LANES),
+        out_words=out_words,
+        abreast=abreast(out_words, cpu) if signs else Abreast(1, out_words),
         pool_height=pool[0],
         pool_width=pool[1],
         rows=rows,

@@ -31,7 +31,6 @@ from edgebnn.kernels.columns import (
     LANES,
     all_set_tables,
     bit_places,
-    column_table,
     in_lanes,
     lane_digits,
     lane_limits,
@@ -58,9 +57,10 @@ class ConvDelta(Differences):
     """What ``conv_delta.c.j2`` prints.
 
     ``columns`` has a row a word of outputs: a column an input of the window, then one of zeros at
-    the offset ``zeros``, and the word ``odd``. ``start`` is what counters begin with and what that
-    gives, inverted. ``least`` is what counters have to reach, in ``slices`` digits, if no bit is
-    set; in lanes without a bit in ``odd`` it is one more if their number is odd.
+    the offset ``zeros``, and the word ``odd``; or these are its rows, ``group_rows`` in each group
+    of words that go abreast. ``start`` is what counters begin with and what that gives, inverted.
+    ``least`` is what counters have to reach, in ``slices`` digits, if no bit is set; in lanes
+    without a bit in ``odd`` it is one more if their number is odd.
     """
 
     least: int
@@ -70,7 +70,9 @@ class ConvDelta(Differences):
     @property
     def helpers(self) -> tuple[str, ...]:
         listing = ("leading_zeros", "take_bit", f"list_changes{self.strips.own}")
-        return ("pairs", "lists", *listing, "changes", "begin_counters")
+        if self.strips.abreast.wide:
+            return ("wide", "lists", "wide_lists", *listing, "changes")
+        return ("pairs", "lists", "add_lists", *listing, "changes", "begin_counters")
 
     @property
     def odd(self) -> int:
@@ -78,13 +80,22 @@ class ConvDelta(Differences):
         return self.inputs + 1
 
     @property
+    def group_rows(self) -> int:
+        return self.strips.abreast.group_rows(self.tables[0])
+
+    @property
     def weights(self) -> tuple[int, ...]:
         """What a digit of counters counts, the lowest first."""
         return tuple(1 << slice_ for slice_ in range(self.slices))
 
     @property
+    def counter_rows(self) -> int:
+        """Digits of the counters of all outputs, and what each of these says."""
+        return self.strips.abreast.groups * (self.slices + 1)
+
+    @property
     def counter_words(self) -> int:
-        return self.strips.out_words * (self.slices + 1)
+        return self.counter_rows * self.strips.abreast.size
 
     @property
     def scratch_words(self) -> int:
@@ -109,8 +120,8 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool), odd[None]])
     digits = np.concatenate([lane_digits(start, slices), pack(given, LANES)[:, None]], axis=1)
     tables = [
-        column_table("columns", pack(columns, LANES).T),
-        column_table("start", ~digits),
+        strips.abreast.columns(columns),
+        strips.abreast.start(~digits),
         outside(strips, ones > 0, cpu),
     ]
     places = "clz" not in cpu.features and "mul" in cpu.features

@@ -17,16 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.bits import Layout, pack
+from edgebnn.bits import Layout
 from edgebnn.ir import Conv, MaxPool, Op
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Inputs, Kernel, Price, Table, Trips, Values, Window
 from edgebnn.kernels.columns import (
-    LANES,
     Strips,
     StripsConv,
     all_set_tables,
-    column_table,
     in_lanes,
     lane_digits,
     lane_limits,
@@ -45,10 +43,11 @@ class ConvDirect(WindowLists):
     """What ``conv_direct.c.j2`` prints.
 
     ``columns`` has a row a word of outputs: a column an input of the window, one of zeros at the
-    offset ``zeros``, and for each of ``kinds`` of windows the one beside an even number of bits.
-    ``start`` is what lanes begin with, by kinds, and ``least`` what sums have to reach, in
-    ``slices`` digits, if no bit is set. Where there are kinds, those of rows and of columns of
-    windows add up to that of a window.
+    offset ``zeros``, and for each of ``kinds`` of windows the one beside an even number of bits; or
+    these are its rows, ``group_rows`` in each group of words that go abreast. ``start`` is what
+    lanes begin with, by kinds, and ``least`` what sums have to reach, in ``slices`` digits, if no
+    bit is set. Where there are kinds, those of rows and of columns of windows add up to that of a
+    window.
     """
 
     least: int
@@ -59,19 +58,30 @@ class ConvDirect(WindowLists):
     @property
     def helpers(self) -> tuple[str, ...]:
         listing = ("leading_zeros", f"list_columns{self.strips.own}")
+        if self.strips.abreast.wide:
+            return ("popcount", "wide", "wide_reach", *listing)
         return ("popcount", "pairs", "columns", "columns_reach", *listing)
 
     @property
     def start_row(self) -> str:
-        """C: the row of ``start`` for a word of outputs."""
+        """C: the row of ``start`` for a word of outputs, or for the words of a group."""
+        groups = self.strips.abreast.groups
+        if self.strips.abreast.wide:  # each has a row a digit
+            terms = [f"kind * {groups * self.slices}u"] if self.kinds > 1 else []
+            terms += [f"g * {self.slices}u"] if groups > 1 else []
+            return " + ".join(terms) or "0"
         if self.kinds == 1:
             return "w"
-        return "kind" if self.strips.out_words == 1 else f"kind * {self.strips.out_words}u + w"
+        return "kind" if groups == 1 else f"kind * {groups}u + w"
+
+    @property
+    def group_rows(self) -> int:
+        return self.strips.abreast.group_rows(self.tables[0])
 
     @property
     def list_place(self) -> int:
         """Where the list begins in scratch memory: behind the sums and their carries."""
-        return self.slices + self.carry_words
+        return self.slices * self.strips.abreast.size + self.carry_words
 
     @property
     def scratch_words(self) -> int:
@@ -99,8 +109,8 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDirect | None:
     weights, _ = in_lanes(conv.rows, conv.min_dot)
     columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool), limits % 2 == 0])
     tables = [
-        column_table("columns", pack(columns, LANES).T),
-        column_table("start", lane_digits(start, slices).reshape(-1, slices)),
+        strips.abreast.columns(columns),
+        strips.abreast.start(lane_digits(start, slices)),
     ]
     if kinds > 1:
         tables.append(_bytes("row_kinds", row_kinds.reshape(-1) * len(lines)))

@@ -51,7 +51,15 @@ class ConvLevelDelta(Differences):
     @property
     def helpers(self) -> tuple[str, ...]:
         listing = ("leading_zeros", "take_bit", f"list_changes{self.strips.own}")
-        return ("pairs", "lists", *listing, "changes", "clear_words", *self.head.helpers)
+        return (
+            "pairs",
+            "lists",
+            "add_lists",
+            *listing,
+            "changes",
+            "clear_words",
+            *self.head.helpers,
+        )
 
     @property
     def stack_bytes(self) -> int:

@@ -20,14 +20,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgebnn.bits import Layout, image_words, pack, words
+from edgebnn.bits import Layout, image_words, words
 from edgebnn.ir import Bits, Dense, Op, Threshold, fan_in
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Inputs, Kernel, Price, Reading, Table, Trips, Values
 from edgebnn.kernels.columns import (
     COLUMN_BYTES,
     LANES,
-    column_table,
+    Abreast,
+    abreast,
     in_lanes,
     lane_digits,
     lane_limits,
@@ -44,7 +45,8 @@ class DenseColumns:
     """What ``dense_columns.c.j2`` prints.
 
     ``columns`` has a row a word of outputs: a column an input, one of zeros at the offset
-    ``zeros``, and those beside an even number of set and of clear bits. ``start`` is what lanes
+    ``zeros``, and those beside an even number of set and of clear bits; or these are its rows,
+    ``group_rows`` in each group of words that go abreast. ``start`` is what lanes
     begin with where set bits are listed, then where clear ones are. ``least`` is what sums have to
     reach, in ``slices`` digits, if no bit is listed. Inputs are the bits of
     ``pixels`` rows, in ``in_words`` words of the CPU's.
@@ -56,6 +58,7 @@ class DenseColumns:
     pixel: BitPixel
     in_words: int
     out_words: int
+    abreast: Abreast
     slices: int
     least: int
     columns: Table
@@ -64,6 +67,8 @@ class DenseColumns:
     @property
     def helpers(self) -> tuple[str, ...]:
         listing = ("leading_zeros", f"list_columns{self.own}")
+        if self.abreast.wide:
+            return ("popcount", "wide", "wide_reach", *listing)
         return ("popcount", "pairs", "columns", "columns_reach", *listing)
 
     @property
@@ -74,6 +79,10 @@ class DenseColumns:
     @property
     def tables(self) -> tuple[Table, ...]:
         return (self.columns, self.start)
+
+    @property
+    def group_rows(self) -> int:
+        return self.abreast.group_rows(self.columns)
 
     @property
     def zeros(self) -> int:
@@ -108,12 +117,12 @@ class DenseColumns:
     @property
     def carry_words(self) -> int:
         """Two bits of 16 columns each, and as much behind the last."""
-        return 2 * (words(self.most, 16) + 1)
+        return 2 * (words(self.most, 16) + 1) * self.abreast.size
 
     @property
     def list_place(self) -> int:
         """Where the list begins in scratch memory: behind the sums and their carries."""
-        return self.slices + self.carry_words
+        return self.slices * self.abreast.size + self.carry_words
 
     @property
     def scratch_words(self) -> int:
@@ -137,7 +146,9 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
     start = least - needed
     slices = max(3, int(start.max() + 2 * most + 1).bit_length())
     even = [limit % 2 == 0 for limit in limits]
-    columns = pack(np.concatenate([weights.T, np.zeros((1, len(weights)), bool), even]), LANES)
+    columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool), even])
+    out_words = words(len(op.weights), LANES)
+    side = abreast(out_words, cpu)
     image = bit_pixel(source, cpu)
     row = Bits(1, 1, count)  # as which an image is read where no pixel has a tail
     pixels = source.height * source.width if image.tail else 1
@@ -147,11 +158,12 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
         pixels=pixels,
         pixel=image if pixels > 1 else bit_pixel(row, cpu),
         in_words=image_words(source, cpu.word_bits),
-        out_words=columns.shape[1],
+        out_words=out_words,
+        abreast=side,
         slices=slices,
         least=least,
-        columns=column_table("columns", columns.T),
-        start=column_table("start", lane_digits(start, slices).reshape(-1, slices)),
+        columns=side.columns(columns),
+        start=side.start(lane_digits(start, slices)),
     )
 
 

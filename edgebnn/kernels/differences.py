@@ -71,7 +71,7 @@ class Differences:
     @property
     def carry_words(self) -> int:
         """Two bits of a block each, and as much of what is left in each list."""
-        return 2 * (self.capacity // BLOCK + 2)
+        return 2 * (self.capacity // BLOCK + 2) * self.strips.abreast.size
 
 
 def goes_down(strips: Strips) -> bool:

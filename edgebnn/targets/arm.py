@@ -85,6 +85,7 @@ def _core(
     """
     name = f"cortex-{core}"
     known_as = f"Cortex-{core.upper()}".replace("PLUS", "+")
+    registers = "hard" if "helium" in features else "soft"  # vectors lie in those of floats
     emulators: tuple[Unicorn | Qemu, ...] = ()
     if measured is not None:
         model = "M0" if core == "m0plus" else core.upper()  # both are Armv6-M
@@ -100,7 +101,7 @@ def _core(
             gcc="arm-none-eabi-gcc",
             gcc_package="gcc-arm-none-eabi",
             gcc_wheel="gcc_arm_none_eabi",
-            gcc_flags=(f"-mcpu={name}", "-mthumb", "-mfloat-abi=soft"),
+            gcc_flags=(f"-mcpu={name}", "-mthumb", f"-mfloat-abi={registers}"),
             zig_flags=("-target", "thumb-freestanding-eabi", f"-mcpu=cortex_{core}"),
         ),
         emulators=emulators,
@@ -115,5 +116,5 @@ TARGETS = (
     _core("m4", _MPS2_AN386, "clz", "thumb2", "dsp", measured=_MPS2_AN386),
     _core("m7", _MPS2_AN500, "clz", "thumb2", "dsp", measured=_MPS2_AN500),
     _core("m33", _MPS2_AN505, "clz", "thumb2", "dsp", measured=_ROOMY),
-    _core("m55", _MPS3_AN547, "clz", "thumb2", "dsp"),
+    _core("m55", _MPS3_AN547, "clz", "thumb2", "dsp", "helium"),
 )
