@@ -85,7 +85,9 @@ def _core(
     """
     name = f"cortex-{core}"
     known_as = f"Cortex-{core.upper()}".replace("PLUS", "+")
-    registers = "hard" if "helium" in features else "soft"  # vectors lie in those of floats
+    # Vectors lie in the registers of floats, and zig has to be told of them.
+    helium = "helium" in features
+    registers, eabi, more = ("hard", "eabihf", "+mve_fp") if helium else ("soft", "eabi", "")
     emulators: tuple[Unicorn | Qemu, ...] = ()
     if measured is not None:
         model = "M0" if core == "m0plus" else core.upper()  # both are Armv6-M
@@ -102,7 +104,7 @@ def _core(
             gcc_package="gcc-arm-none-eabi",
             gcc_wheel="gcc_arm_none_eabi",
             gcc_flags=(f"-mcpu={name}", "-mthumb", f"-mfloat-abi={registers}"),
-            zig_flags=("-target", "thumb-freestanding-eabi", f"-mcpu=cortex_{core}"),
+            zig_flags=("-target", f"thumb-freestanding-{eabi}", f"-mcpu=cortex_{core}{more}"),
         ),
         emulators=emulators,
         alike="cortex-m0" if "thumb1" in features else "cortex-m4",
