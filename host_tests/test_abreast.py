@@ -16,7 +16,8 @@ from kernel_cases import cases
 
 from edgebnn.codegen.library import Library, source_path
 from edgebnn.device import build, elf, host, qemu, toolchain
-from edgebnn.kernels.columns import Abreast
+from edgebnn.ir import Conv, Dense
+from edgebnn.kernels.columns import LANES, Abreast
 from edgebnn.plan import Step
 from edgebnn.targets import Target, get_target
 
@@ -30,6 +31,12 @@ def layer(number: int, target: Target) -> Step:
     return next(step for step in steps if step.op.name == "layer")
 
 
+def outputs(number: int) -> int:
+    (op,) = (op for op in cases()[number].network.ops if op.name == "layer")
+    assert isinstance(op, Dense | Conv)
+    return len(op.weights)
+
+
 def abreast(step: Step) -> Abreast:
     view = step.view
     return view.abreast if step.kernel.name == "dense_columns" else view.strips.abreast
@@ -39,7 +46,7 @@ def abreast(step: Step) -> Abreast:
 def numbers() -> tuple[int, ...]:
     """Every second of the cases whose layer has vectors, and all with several groups of them."""
     by_columns = [n for n, case in enumerate(cases()) if case.prefer == ("columns",)]
-    layers = {number: layer(number, M55) for number in by_columns}
+    layers = {n: layer(n, M55) for n in by_columns if outputs(n) > LANES}
     wide = {
         number: abreast(step)
         for number, step in layers.items()
