@@ -736,6 +736,11 @@ def conv_by_columns() -> Iterator[Case]:
     for number, (one, pad) in enumerate(product((False, True), (-1, 0)), 200):
         row = {"channels": 32, "outputs": 33, "places": (6, 3), **plain, **pooled, "pad": pad}
         yield _conv_by_columns(number, row, one)
+    # More words of outputs than are added up at once.
+    many = ((170, -1, (1, 1)), (250, 1, (1, 1)), (256, 0, (1, 1)), (192, -1, (3, 1)))
+    for number, (outputs, pad, stride) in enumerate(many, 400):
+        row = {"channels": 5, "outputs": outputs, "places": (3, 2), **plain, **pooled, "pad": pad}
+        yield _conv_by_columns(number, row | {"stride": stride, "mask": MASKS[number % 3]})
 
 
 def _conv_by_columns(number: int, row: dict[str, Any], only: bool | None = None) -> Case:

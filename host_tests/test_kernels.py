@@ -713,7 +713,8 @@ def various_libraries() -> Iterator[Library]:
     # Preprocessing; weights of means are products, on a CPU that has none of a function.
     for target, image in (("host", (1, 8, 8)), ("host", (1, 7, 6)), ("rv32ec", (1, 7, 6))):
         yield prepared_library(*prepare_case(image, "resize 4", "gcn", shift=4), target)
-    # CPUs that find set bits by an instruction, by a product, and by neither; that count them.
+    # CPUs that find set bits by an instruction, by a product, and by neither; that count them; and
+    # with vectors.
     for start in range(STRIDE):
         for target in HOSTS:
             for number in enumeration.meant_for(target)[start::STRIDE]:
@@ -722,7 +723,7 @@ def various_libraries() -> Iterator[Library]:
             prefer = cases()[number].prefer
             names = ("rv32imc-zbb",) if prefer == ("rows",) else ()
             if {"columns", "digit_columns", "masks"} & set(prefer):
-                names = ("cortex-m4", "cortex-m0", "rv32ec", "rv32imc-zbb")
+                names = ("cortex-m4", "cortex-m0", "cortex-m55", "rv32ec", "rv32imc-zbb")
             for name in names:
                 yield enumeration.case_library(number, get_target(name))
 

@@ -33,6 +33,7 @@ BLOCK = 16
 """Columns of a list that leave a pair of carries."""
 FILLED = 3
 """Columns of zeros, at most, that a list ends in."""
+_VECTOR = 4  # words, where a CPU has "helium"
 _DE_BRUIJN = 0x077CB531  # all its 32 runs of five bits differ
 
 
@@ -79,6 +80,88 @@ def side_by_side(values: NDArray[np.unsignedinteger], at_once: int) -> NDArray[n
     return rows.reshape(len(rows), -1)
 
 
+@dataclass(frozen=True, slots=True)
+class Abreast:
+    """How words of outputs are added up: ``words`` at once, in each of ``groups``.
+
+    An input has their columns side by side. Where a CPU has registers for the counters of two words
+    there are two; where it has vectors of words, up to four are ``wide``: counters have a vector a
+    digit, and what stands behind the columns is loaded with them, into lanes that nobody reads.
+    Then lists are those of columns of one word, and the adder multiplies their offsets.
+    """
+
+    words: int
+    groups: int
+    wide: bool = False
+
+    @property
+    def at_once(self) -> int:
+        """Words from the column of an input to that of the next, as lists have it."""
+        return 1 if self.wide else self.words
+
+    @property
+    def two(self) -> str:
+        """The end of names of helpers for as many words at once."""
+        return "_two" if self.at_once == 2 else ""
+
+    @property
+    def column_bytes(self) -> int:
+        """From the column of an input to that of the next, as lists have it."""
+        return COLUMN_BYTES * self.at_once
+
+    @property
+    def size(self) -> int:
+        """Words that a digit of counters takes."""
+        return _VECTOR if self.wide else self.words
+
+    @property
+    def lanes(self) -> int:
+        return LANES * self.words
+
+    @property
+    def _behind(self) -> int:
+        """Inputs without weights behind the others, for the load of the last one."""
+        return int(self.wide and self.words < _VECTOR)
+
+    def columns(self, weights: BoolArray) -> Table:
+        """(inputs, lanes) in columns: a row a group of words; where these are wide, a row an input.
+
+        Then each group has all inputs, and those behind.
+        """
+        columns = pack(weights, LANES)
+        if not self.wide:
+            return column_table("columns", side_by_side(columns.T, self.words))
+        groups = columns.reshape(len(weights), self.groups, self.words).swapaxes(0, 1)
+        padded = np.pad(groups, ((0, 0), (0, self._behind), (0, 0)))
+        return column_table("columns", padded.reshape(-1, self.words))
+
+    def group_rows(self, table: Table) -> int:
+        """From the first row of a group to that of the next, in columns."""
+        return len(table.values) // self.groups
+
+    def start(self, digits: NDArray[np.unsignedinteger]) -> Table:
+        """(..., words, slices) of what lanes begin with: a row a group; where it is wide, a digit.
+
+        Then rows are vectors, and each group has all of its digits.
+        """
+        slices = digits.shape[-1]
+        if not self.wide:
+            return column_table("start", side_by_side(digits.reshape(-1, slices), self.words))
+        groups = digits.reshape(-1, self.words, slices).swapaxes(1, 2)
+        padded = np.pad(groups, ((0, 0), (0, 0), (0, self.size - self.words)))
+        return column_table("start", padded.reshape(-1, self.size))
+
+
+def abreast(outputs: int, cpu: Cpu) -> Abreast:
+    """How so many outputs are added up; 5 or 7 words have no groups that are alike."""
+    count = words(outputs, LANES)
+    if "helium" not in cpu.features:
+        at_once = words_at_once(outputs, cpu)
+        return Abreast(at_once, count // at_once)
+    most = next(most for most in range(_VECTOR, 0, -1) if count % most == 0)
+    return Abreast(most, count // most, wide=most > 1)
+
+
 def column_table(suffix: str, values: NDArray[np.unsignedinteger]) -> Table:
     """Words of 32 lanes."""
     return Table(suffix, "uint32_t", np.ascontiguousarray(values), words=True)
@@ -98,8 +181,7 @@ class Strips:
 
     ``rows`` times ``columns`` windows are computed, without those that a pool of ``pool_height``
     times ``pool_width`` behind it drops. Windows of one pool are next to each other. A pixel of the
-    result is ``out``; its outputs are computed in ``out_words`` words of the CPU's, ``at_once`` of
-    them in turn.
+    result is ``out``; its outputs are computed in ``out_words`` words of the CPU's, ``abreast``.
     """
 
     window: Window
@@ -107,21 +189,23 @@ class Strips:
     channels: int
     out: BitPixel
     out_words: int
+    abreast: Abreast
     pool_height: int
     pool_width: int
     rows: int
     columns: int
-    at_once: int = 1
+
+    @property
+    def at_once(self) -> int:
+        return self.abreast.at_once
 
     @property
     def two(self) -> str:
-        """The end of names of helpers for as many words at once."""
-        return "_two" if self.at_once == 2 else ""
+        return self.abreast.two
 
     @property
     def column_bytes(self) -> int:
-        """From the column of an input to that of the next."""
-        return COLUMN_BYTES * self.at_once
+        return self.abreast.column_bytes
 
     @property
     def pooled(self) -> bool:
@@ -273,12 +357,15 @@ def strips_conv(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> StripsConv | N
     assert isinstance(made, Bits | Sums)
     dots = dot_limits(op.head)
     min_dots = np.zeros((0, len(op.weights)), np.int32) if dots is None else np.atleast_2d(dots)
+    signs = source.planes == 1 and len(min_dots) == 1
+    out_words = words(len(op.weights), LANES)
     strips = Strips(
         window=w,
         pixel=bit_pixel(source, cpu),
         channels=source.channels,
         out=_pixel(made, cpu),
-        out_words=words(len(op.weights), LANES),
+        out_words=out_words,
+        abreast=abreast(len(op.weights), cpu) if signs else Abreast(1, out_words),
         pool_height=pool[0],
         pool_width=pool[1],
         rows=rows,

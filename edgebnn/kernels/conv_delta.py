@@ -19,7 +19,7 @@ A max-pool behind it is an OR of what its windows give. In channels that take th
 are inverted before, which is one of weights and thresholds here, and after it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,15 +31,12 @@ from edgebnn.kernels.columns import (
     LANES,
     all_set_tables,
     bit_places,
-    column_table,
     in_lanes,
     lane_digits,
     lane_limits,
     result_trips,
-    side_by_side,
     strips_conv,
     two_words,
-    words_at_once,
 )
 from edgebnn.kernels.differences import (
     Differences,
@@ -60,11 +57,11 @@ _LEAST_OUTPUTS = 12
 class ConvDelta(Differences):
     """What ``conv_delta.c.j2`` prints.
 
-    ``columns`` has a row a word of outputs, or as many as there are at once, side by side: a column
-    an input of the window, then one of zeros at the offset ``zeros``, and the word ``odd``.
-    ``start`` is what counters begin with and what that gives, inverted. ``least`` is what counters
-    have to reach, in ``slices`` digits, if no bit is set; in lanes without a bit in ``odd`` it is
-    one more if their number is odd.
+    ``columns`` has a row a group of words that are added up abreast: a column an input of the
+    window, then one of zeros at the offset ``zeros``, and the word ``odd``; where groups are wide
+    these are its rows, ``group_rows`` in each. ``start`` is what counters begin with and what that
+    gives, inverted. ``least`` is what counters have to reach, in ``slices`` digits, if no bit is
+    set; in lanes without a bit in ``odd`` it is one more if their number is odd.
     """
 
     least: int
@@ -74,9 +71,11 @@ class ConvDelta(Differences):
     @property
     def helpers(self) -> tuple[str, ...]:
         s = self.strips
+        listing = ("leading_zeros", f"take_bit{s.two}", f"list_changes{s.own}{s.two}", "changes")
+        if s.abreast.wide:
+            return ("wide", "list_ends", "wide_lists", *listing)
         adding = ("pairs", *two_words(s.at_once), "list_ends", f"lists{s.two}")
-        listing = ("leading_zeros", f"take_bit{s.two}", f"list_changes{s.own}{s.two}")
-        return (*adding, *listing, "changes", "begin_counters")
+        return (*adding, *listing, "begin_counters")
 
     @property
     def odd(self) -> int:
@@ -84,13 +83,22 @@ class ConvDelta(Differences):
         return self.strips.at_once * (self.inputs + 1)
 
     @property
+    def group_rows(self) -> int:
+        return self.strips.abreast.group_rows(self.tables[0])
+
+    @property
     def weights(self) -> tuple[int, ...]:
         """What a digit of counters counts, the lowest first."""
         return tuple(1 << slice_ for slice_ in range(self.slices))
 
     @property
+    def counter_rows(self) -> int:
+        """Digits of the counters of all outputs, and what each of these says."""
+        return self.strips.abreast.groups * (self.slices + 1)
+
+    @property
     def counter_words(self) -> int:
-        return self.strips.out_words * (self.slices + 1)
+        return self.counter_rows * self.strips.abreast.size
 
     @property
     def scratch_words(self) -> int:
@@ -101,8 +109,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     conv = strips_conv(ops, inputs, cpu)
     if conv is None or not conv.signs or not goes_down(conv.strips):
         return None
-    at_once = words_at_once(len(conv.rows), cpu)
-    strips, w = replace(conv.strips, at_once=at_once), conv.strips.window
+    strips, w = conv.strips, conv.strips.window
     count = conv.rows.shape[1]
     weights, min_dot = in_lanes(conv.rows, conv.min_dot)
     limits = lane_limits(weights, min_dot)
@@ -116,13 +123,13 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDelta | None:
     columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool), odd[None]])
     digits = np.concatenate([lane_digits(start, slices), pack(given, LANES)[:, None]], axis=1)
     tables = [
-        column_table("columns", side_by_side(pack(columns, LANES).T, at_once)),
-        column_table("start", side_by_side(~digits, at_once)),
+        strips.abreast.columns(columns),
+        strips.abreast.start(~digits),
         outside(strips, ones > 0, cpu),
     ]
     places = "clz" not in cpu.features and "mul" in cpu.features
     if places:
-        tables.append(bit_places(at_once))
+        tables.append(bit_places(strips.at_once))
     inverted = all_set_tables(conv, cpu)
     tables += inverted
     return ConvDelta(

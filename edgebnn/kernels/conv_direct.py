@@ -12,29 +12,25 @@ with a dot over the taps inside only, dot[o] >= t[o] - pad_value * (2 * p[o] - k
 outside p[o] have the weight +1.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgebnn.bits import Layout, pack
+from edgebnn.bits import Layout
 from edgebnn.ir import Conv, MaxPool, Op
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Inputs, Kernel, Price, Table, Trips, Values, Window
 from edgebnn.kernels.columns import (
-    LANES,
     Strips,
     StripsConv,
     all_set_tables,
-    column_table,
     in_lanes,
     lane_digits,
     lane_limits,
     result_trips,
-    side_by_side,
     strips_conv,
     two_words,
-    words_at_once,
 )
 from edgebnn.kernels.trips import Counts
 from edgebnn.kernels.window_lists import WindowLists, bits_inside, listed, whole_blocks
@@ -48,10 +44,11 @@ class ConvDirect(WindowLists):
     """What ``conv_direct.c.j2`` prints.
 
     ``columns`` has a row a word of outputs: a column an input of the window, one of zeros at the
-    offset ``zeros``, and for each of ``kinds`` of windows the one beside an even number of bits.
-    ``start`` is what lanes begin with, by kinds, and ``least`` what sums have to reach, in
-    ``slices`` digits, if no bit is set. Where there are kinds, those of rows and of columns of
-    windows add up to that of a window.
+    offset ``zeros``, and for each of ``kinds`` of windows the one beside an even number of bits; or
+    these are its rows, ``group_rows`` in each group of words that go abreast. ``start`` is what
+    lanes begin with, by kinds, and ``least`` what sums have to reach, in ``slices`` digits, if no
+    bit is set. Where there are kinds, those of rows and of columns of windows add up to that of a
+    window.
     """
 
     least: int
@@ -63,17 +60,27 @@ class ConvDirect(WindowLists):
     def helpers(self) -> tuple[str, ...]:
         s = self.strips
         listing = ("leading_zeros", f"list_columns{s.own}{s.two}")
+        if s.abreast.wide:
+            return ("popcount", "wide", "wide_reach", *listing)
         adding = (f"columns{s.two}", f"columns_reach{s.two}")
         return ("popcount", "pairs", *two_words(s.at_once), *adding, *listing)
 
     @property
     def start_row(self) -> str:
-        """C: the row of ``start`` for a word of outputs, or for those at once."""
-        rows = self.strips.out_words // self.strips.at_once
-        w = "w" if self.strips.at_once == 1 else "(first >> 1)"
+        """C: the row of ``start`` for a group of words of outputs."""
+        s = self.strips
+        if s.abreast.wide:  # each has a row a digit
+            terms = [f"kind * {s.abreast.groups * self.slices}u"] if self.kinds > 1 else []
+            terms += [f"g * {self.slices}u"] if s.abreast.groups > 1 else []
+            return " + ".join(terms) or "0"
+        group = "w" if s.at_once == 1 else "(first >> 1)"
         if self.kinds == 1:
-            return w
-        return "kind" if rows == 1 else f"kind * {rows}u + {w}"
+            return group
+        return "kind" if s.abreast.groups == 1 else f"kind * {s.abreast.groups}u + {group}"
+
+    @property
+    def group_rows(self) -> int:
+        return self.strips.abreast.group_rows(self.tables[0])
 
     @property
     def even(self) -> int:
@@ -83,7 +90,7 @@ class ConvDirect(WindowLists):
     @property
     def list_place(self) -> int:
         """Where the list begins in scratch memory: behind the sums and their carries."""
-        return self.strips.at_once * (self.slices + self.carry_words)
+        return self.slices * self.strips.abreast.size + self.carry_words
 
     @property
     def scratch_words(self) -> int:
@@ -94,8 +101,7 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDirect | None:
     conv = strips_conv(ops, inputs, cpu)
     if conv is None or not conv.signs:
         return None
-    at_once = words_at_once(len(conv.rows), cpu)
-    strips, w = replace(conv.strips, at_once=at_once), conv.strips.window
+    strips, w = conv.strips, conv.strips.window
     down, across = _inside(w, strips)
     rows, row_kinds = np.unique(down, axis=0, return_inverse=True)
     lines, line_kinds = np.unique(across, axis=0, return_inverse=True)
@@ -112,10 +118,8 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> ConvDirect | None:
     weights, _ = in_lanes(conv.rows, conv.min_dot)
     columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool), limits % 2 == 0])
     tables = [
-        column_table("columns", side_by_side(pack(columns, LANES).T, at_once)),
-        column_table(
-            "start", side_by_side(lane_digits(start, slices).reshape(-1, slices), at_once)
-        ),
+        strips.abreast.columns(columns),
+        strips.abreast.start(lane_digits(start, slices)),
     ]
     if kinds > 1:
         tables.append(_bytes("row_kinds", row_kinds.reshape(-1) * len(lines)))

@@ -20,20 +20,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgebnn.bits import Layout, image_words, pack, words
+from edgebnn.bits import Layout, image_words, words
 from edgebnn.ir import Bits, Dense, Op, Threshold, fan_in
 from edgebnn.kernels import trips as parts
 from edgebnn.kernels.base import Inputs, Kernel, Price, Reading, Table, Trips, Values
 from edgebnn.kernels.columns import (
-    COLUMN_BYTES,
     LANES,
-    column_table,
+    Abreast,
+    abreast,
     in_lanes,
     lane_digits,
     lane_limits,
-    side_by_side,
     two_words,
-    words_at_once,
 )
 from edgebnn.kernels.pixels import BitPixel, bit_pixel
 from edgebnn.kernels.trips import Counts
@@ -46,12 +44,12 @@ _BLOCK = 8  # columns: a list has whole blocks
 class DenseColumns:
     """What ``dense_columns.c.j2`` prints.
 
-    ``columns`` has a row a word of outputs: a column an input, one of zeros at the offset
-    ``zeros``, and those beside an even number of set and of clear bits. ``start`` is what lanes
-    begin with where set bits are listed, then where clear ones are. ``least`` is what sums have to
-    reach, in ``slices`` digits, if no bit is listed. Inputs are the bits of
-    ``pixels`` rows, in ``in_words`` words of the CPU's. Words of outputs that are computed
-    ``at_once`` have their columns and digits side by side.
+    ``columns`` has a row a group of words that are added up ``abreast``: a column an input, one of
+    zeros at the offset ``zeros``, and those beside an even number of set and of clear bits; where
+    groups are wide these are its rows, ``group_rows`` in each. ``start`` is what lanes begin with
+    where set bits are listed, then where clear ones are. ``least`` is what sums have to reach, in
+    ``slices`` digits, if no bit is listed. Inputs are the bits of ``pixels`` rows, in ``in_words``
+    words of the CPU's.
     """
 
     inputs: int
@@ -60,27 +58,20 @@ class DenseColumns:
     pixel: BitPixel
     in_words: int
     out_words: int
+    abreast: Abreast
     slices: int
     least: int
-    at_once: int
     columns: Table
     start: Table
 
     @property
     def helpers(self) -> tuple[str, ...]:
-        listing = ("leading_zeros", f"list_columns{self.own}{self.two}")
-        adding = (f"columns{self.two}", f"columns_reach{self.two}")
-        return ("popcount", "pairs", *two_words(self.at_once), *adding, *listing)
-
-    @property
-    def two(self) -> str:
-        """The end of names of helpers for as many words at once."""
-        return "_two" if self.at_once == 2 else ""
-
-    @property
-    def column_bytes(self) -> int:
-        """From the column of an input to that of the next."""
-        return COLUMN_BYTES * self.at_once
+        two = self.abreast.two
+        listing = ("leading_zeros", f"list_columns{self.own}{two}")
+        if self.abreast.wide:
+            return ("popcount", "wide", "wide_reach", *listing)
+        adding = (f"columns{two}", f"columns_reach{two}")
+        return ("popcount", "pairs", *two_words(self.abreast.at_once), *adding, *listing)
 
     @property
     def own(self) -> str:
@@ -92,19 +83,23 @@ class DenseColumns:
         return (self.columns, self.start)
 
     @property
+    def group_rows(self) -> int:
+        return self.abreast.group_rows(self.columns)
+
+    @property
     def zeros(self) -> int:
         """Bytes from the first column to the one of zeros."""
-        return self.column_bytes * self.inputs
+        return self.abreast.column_bytes * self.inputs
 
     @property
     def even_set(self) -> int:
         """The offset of the column that is listed beside an even number of set bits."""
-        return self.zeros + self.column_bytes
+        return self.zeros + self.abreast.column_bytes
 
     @property
     def even_clear(self) -> int:
         """And of the one beside an even number of clear bits."""
-        return self.even_set + self.column_bytes
+        return self.even_set + self.abreast.column_bytes
 
     @property
     def half(self) -> int:
@@ -124,12 +119,12 @@ class DenseColumns:
     @property
     def carry_words(self) -> int:
         """Two bits of 16 columns each, and as much behind the last."""
-        return 2 * (words(self.most, 16) + 1)
+        return 2 * (words(self.most, 16) + 1) * self.abreast.size
 
     @property
     def list_place(self) -> int:
         """Where the list begins in scratch memory: behind the sums and their carries."""
-        return self.at_once * (self.slices + self.carry_words)
+        return self.slices * self.abreast.size + self.carry_words
 
     @property
     def scratch_words(self) -> int:
@@ -153,24 +148,23 @@ def fit(ops: tuple[Op, ...], inputs: Inputs, cpu: Cpu) -> DenseColumns | None:
     start = least - needed
     slices = max(3, int(start.max() + 2 * most + 1).bit_length())
     even = [limit % 2 == 0 for limit in limits]
-    columns = pack(np.concatenate([weights.T, np.zeros((1, len(weights)), bool), even]), LANES)
+    columns = np.concatenate([weights.T, np.zeros((1, len(weights)), bool), even])
+    side = abreast(len(op.weights), cpu)
     image = bit_pixel(source, cpu)
     row = Bits(1, 1, count)  # as which an image is read where no pixel has a tail
     pixels = source.height * source.width if image.tail else 1
-    at_once = words_at_once(len(op.weights), cpu)
-    digits = lane_digits(start, slices).reshape(2, -1, slices)
     return DenseColumns(
         inputs=count,
         outputs=len(op.weights),
         pixels=pixels,
         pixel=image if pixels > 1 else bit_pixel(row, cpu),
         in_words=image_words(source, cpu.word_bits),
-        out_words=columns.shape[1],
+        out_words=side.words * side.groups,
+        abreast=side,
         slices=slices,
         least=least,
-        at_once=at_once,
-        columns=column_table("columns", side_by_side(columns.T, at_once)),
-        start=column_table("start", side_by_side(digits.reshape(-1, slices), at_once)),
+        columns=side.columns(columns),
+        start=side.start(lane_digits(start, slices)),
     )
 
 
@@ -209,7 +203,7 @@ def _listed_trips(view: DenseColumns, listed: Counts, steps: Counts, cpu: Cpu) -
             "dense_columns.word": view.out_words * (view.out_words > 1),
         },
         parts.list_columns(view.pixels, view.pixels * view.pixel.words, listed, steps, cpu),
-        parts.times(parts.at_once(added, view.at_once), view.out_words),
+        parts.times(parts.at_once(added, view.abreast.at_once), view.out_words),
     )
 
 

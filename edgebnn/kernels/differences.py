@@ -70,8 +70,8 @@ class Differences:
 
     @property
     def carry_words(self) -> int:
-        """Two bits of a block each, in words at once, and as much of what is left in each list."""
-        return 2 * self.strips.at_once * (self.capacity // BLOCK + 2)
+        """Two bits of a block each, abreast, and as much of what is left in each list."""
+        return 2 * self.strips.abreast.size * (self.capacity // BLOCK + 2)
 
 
 def goes_down(strips: Strips) -> bool:

@@ -58,7 +58,7 @@ class WindowLists:
     @property
     def carry_words(self) -> int:
         """Two bits of 16 columns each, and as much behind the last."""
-        return 2 * (-(-self.capacity // 16) + 1)
+        return 2 * (-(-self.capacity // 16) + 1) * self.strips.abreast.size
 
 
 def whole_blocks(listed: Counts) -> Counts:

@@ -85,6 +85,9 @@ def _core(
     """
     name = f"cortex-{core}"
     known_as = f"Cortex-{core.upper()}".replace("PLUS", "+")
+    # Vectors lie in the registers of floats, and zig has to be told of them.
+    helium = "helium" in features
+    registers, eabi, more = ("hard", "eabihf", "+mve_fp") if helium else ("soft", "eabi", "")
     emulators: tuple[Unicorn | Qemu, ...] = ()
     if measured is not None:
         model = "M0" if core == "m0plus" else core.upper()  # both are Armv6-M
@@ -100,8 +103,8 @@ def _core(
             gcc="arm-none-eabi-gcc",
             gcc_package="gcc-arm-none-eabi",
             gcc_wheel="gcc_arm_none_eabi",
-            gcc_flags=(f"-mcpu={name}", "-mthumb", "-mfloat-abi=soft"),
-            zig_flags=("-target", "thumb-freestanding-eabi", f"-mcpu=cortex_{core}"),
+            gcc_flags=(f"-mcpu={name}", "-mthumb", f"-mfloat-abi={registers}"),
+            zig_flags=("-target", f"thumb-freestanding-{eabi}", f"-mcpu=cortex_{core}{more}"),
         ),
         emulators=emulators,
         alike="cortex-m0" if "thumb1" in features else "cortex-m4",
@@ -115,5 +118,5 @@ TARGETS = (
     _core("m4", _MPS2_AN386, "clz", "thumb2", "dsp", measured=_MPS2_AN386),
     _core("m7", _MPS2_AN500, "clz", "thumb2", "dsp", measured=_MPS2_AN500),
     _core("m33", _MPS2_AN505, "clz", "thumb2", "dsp", measured=_ROOMY),
-    _core("m55", _MPS3_AN547, "clz", "thumb2", "dsp"),
+    _core("m55", _MPS3_AN547, "clz", "thumb2", "dsp", "helium"),
 )

@@ -15,10 +15,10 @@ class Cpu:
     of the words that kernels pack bits into, and ``features`` are what its instructions can that
     not every CPU's can: "mul" is a multiplication of 32 bits, "clz" counts leading zeros and
     "popcount" set bits, "thumb1" or "thumb2" is the instruction set that helpers may have assembly
-    in, "two" is room in registers for the counters of two words of outputs by columns, and
-    "vectors" compute many words at once. ``index`` is the C type that counts and addresses,
-    ``constant`` what qualifies a table: where constants are not in one address space with
-    variables, it names theirs.
+    in, "two" is room in registers for the counters of two words of outputs by columns, "vectors"
+    compute many words at once, and "helium" are vectors of four, of which columns make use.
+    ``index`` is the C type that counts and addresses, ``constant`` what qualifies a table: where
+    constants are not in one address space with variables, it names theirs.
     ``constants_in_ram``: a start copies them there.
     """
 
