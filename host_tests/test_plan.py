@@ -167,6 +167,14 @@ def test_each_helper_is_called_by_some_network() -> None:
         *(bnn.BinaryConv2d(1, 32, 3), bnn.BatchNorm(32), bnn.Sign(levels=3)),
         *(bnn.BinaryConv2d(32, 32, 3), bnn.MaxPool2d(2), bnn.Flatten(), bnn.BinaryLinear(128, 3)),
     )
+    abreast = bnn.Sequential(  # more outputs than a word has
+        bnn.Input((1, 8, 8), bits=8),
+        *(bnn.BinaryConv2d(1, 64, 3), bnn.BatchNorm(64), bnn.Sign()),
+        *(bnn.BinaryConv2d(64, 64, 3), bnn.BatchNorm(64), bnn.Sign(), bnn.Flatten()),
+        *(bnn.BinaryLinear(1024, 64), bnn.BatchNorm(64), bnn.Sign(), bnn.BinaryLinear(64, 3)),
+    )
+    for step in plan(lower(abreast.eval()), get_target("cortex-m55")).steps:
+        left -= {f"{helper}.c.j2" for helper in step.view.helpers}
     models = itertools.chain(
         [head.eval()], (make(seed) for seed, make in product(range(200), makes))
     )
