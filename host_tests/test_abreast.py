@@ -23,7 +23,9 @@ from edgebnn.targets import Target, get_target
 
 M55 = get_target("cortex-m55")
 #: This computer, as one whose compiler makes vectors of four words.
-HERE = replace(enumeration.PLAIN, cpu=replace(enumeration.PLAIN.cpu, features={"mul", "helium"}))
+HERE = replace(
+    enumeration.PLAIN, cpu=replace(enumeration.PLAIN.cpu, features=frozenset({"mul", "helium"}))
+)
 
 
 def layer(number: int, target: Target) -> Step:

@@ -35,7 +35,7 @@ def number_of(kernel: str, target: Target) -> int:
         number
         for number in NUMBERS
         for step in enumeration.planned(cases()[number], target).steps
-        if step.kernel.name == kernel and "pairs" in step.view.helpers
+        if step.kernel.name == kernel and "wide" not in step.view.helpers
     )
 
 
