@@ -330,8 +330,8 @@ def test_a_compiler_without_float_is_said(tmp_path: Path) -> None:
     """The ESP8266 has it in ROM. What an AVR has no room for is said as well."""
     small = measured.measure([get_target("esp8266")], [shapes.shape_of("dense-40-24")], tmp_path)
     rows = [row for row, _tools in small]
-    assert [row.note for row in rows] == ["no float", "", "", ""]
-    assert [row.count is None for row in rows] == [True, False, False, False]
+    assert [row.note for row in rows] == ["no float", "", "", "", ""]
+    assert [row.count is None for row in rows] == [True, False, False, False, False]
     for size, own in (("40x40", ""), ("64x64", "no room")):
         large = shapes.shape_of(f"conv-{size}x9-2")
         found = measured.measure([get_target("avr")], [large], tmp_path / size)
