@@ -160,7 +160,7 @@ def test_each_kernel_has_a_template_and_each_template_a_kernel() -> None:
 
 def test_each_helper_is_called_by_some_network() -> None:
     left = {path.name for path in (TEMPLATES / "helpers").iterdir()}
-    targets = (get_target("host"), PLAIN, NARROW)
+    targets = (get_target("host"), PLAIN, NARROW, get_target("rv32imc"))
     makes = (random_model, random_levels_model, random_residual_model)
     head = bnn.Sequential(  # sums that are pooled
         bnn.Input((1, 8, 8), bits=8),
@@ -169,12 +169,14 @@ def test_each_helper_is_called_by_some_network() -> None:
     )
     abreast = bnn.Sequential(  # more outputs than a word has
         bnn.Input((1, 8, 8), bits=8),
-        *(bnn.BinaryConv2d(1, 64, 3), bnn.BatchNorm(64), bnn.Sign()),
+        *(bnn.BinaryConv2d(1, 16, 3, padding=1), bnn.BatchNorm(16), bnn.Sign()),
+        *(bnn.BinaryConv2d(16, 64, 3), bnn.BatchNorm(64), bnn.Sign()),
         *(bnn.BinaryConv2d(64, 64, 3), bnn.BatchNorm(64), bnn.Sign(), bnn.Flatten()),
         *(bnn.BinaryLinear(1024, 64), bnn.BatchNorm(64), bnn.Sign(), bnn.BinaryLinear(64, 3)),
     )
-    for step in plan(lower(abreast.eval()), get_target("cortex-m55")).steps:
-        left -= {f"{helper}.c.j2" for helper in step.view.helpers}
+    for name in ("cortex-m55", "rv32imc"):
+        for step in plan(lower(abreast.eval()), get_target(name)).steps:
+            left -= {f"{helper}.c.j2" for helper in step.view.helpers}
     models = itertools.chain(
         [head.eval()], (make(seed) for seed, make in product(range(200), makes))
     )
