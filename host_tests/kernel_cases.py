@@ -1412,6 +1412,7 @@ def meant_for(target: Target) -> tuple[int, ...]:
     most = target.cpu.largest_array
     lacking = () if target.cpu.word_bits == 32 else WAYS_OF_WORDS
     lacking += () if "vectors" in target.cpu.features else LANES
+    lacking += ("masks",) if "popcount" in target.cpu.features else ()
     return tuple(
         n
         for n, case in enumerate(cases())

@@ -700,6 +700,18 @@ def marked(library: Library) -> set[str]:
     return set(re.findall(r"/\* c/\S+:\d+ \*/", source))
 
 
+#: CPUs that find set bits by an instruction, by a product, and by neither; that count them; and
+#: with vectors. By what a case prefers.
+CPUS_OF_WAYS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("rows",): ("rv32imc-zbb",),
+    ("masks",): ("cortex-m4", "cortex-m0", "rv32ec"),
+    **dict.fromkeys(
+        (("columns",), ("digit_columns",)),
+        ("cortex-m4", "cortex-m0", "cortex-m55", "rv32ec", "rv32imc-zbb"),
+    ),
+}
+
+
 def various_libraries() -> Iterator[Library]:
     """Of the cases and of what else there is, in an order that soon has some of all."""
     # What a library has beside its layers, and a CPU whose tables are in a space of their own.
@@ -713,17 +725,12 @@ def various_libraries() -> Iterator[Library]:
     # Preprocessing; weights of means are products, on a CPU that has none of a function.
     for target, image in (("host", (1, 8, 8)), ("host", (1, 7, 6)), ("rv32ec", (1, 7, 6))):
         yield prepared_library(*prepare_case(image, "resize 4", "gcn", shift=4), target)
-    # CPUs that find set bits by an instruction, by a product, and by neither; that count them; and
-    # with vectors.
     for start in range(STRIDE):
         for target in HOSTS:
             for number in enumeration.meant_for(target)[start::STRIDE]:
                 yield enumeration.case_library(number, target)
         for number in range(start, len(cases()), STRIDE):
-            prefer = cases()[number].prefer
-            names = ("rv32imc-zbb",) if prefer == ("rows",) else ()
-            if {"columns", "digit_columns", "masks"} & set(prefer):
-                names = ("cortex-m4", "cortex-m0", "cortex-m55", "rv32ec", "rv32imc-zbb")
+            names = CPUS_OF_WAYS.get(cases()[number].prefer, ())
             for name in names:
                 yield enumeration.case_library(number, get_target(name))
 
