@@ -40,7 +40,7 @@ _ROUNDS, _UPPER_ROUNDS, _OFF = 8, 30, 0.03  # rows that are off by so much count
 _NOISE = 0.03  # of a count, that no trip explains
 _USUAL, _SPECIAL = 60.0, 4.0  # instructions of a trip, about: prices are drawn to 0 from there
 _FEW, _RARE = 40, 0.1  # kernels of fewer layers may take such a part more
-_PRINTED = 15.0  # and bytes of what is special in a part
+_PRINTED, _PRINTED_SPECIAL = 400.0, 15.0  # and bytes of a part
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,11 +112,11 @@ def measured(
 
 def solve(
     rows: Sequence[Row],
-    special: float = _SPECIAL,
+    about: tuple[float, float] = (_USUAL, _SPECIAL),
     trusted: Callable[[Any], Any] | None = None,
     known: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, float]:
-    """The prices that fit best; those in brackets are ``special`` or less, about.
+    """The prices that fit best: ``about`` so much or less, and those in brackets.
 
     Those ``known`` stay as they are, and others are what is left of the counts.
 
@@ -144,7 +144,7 @@ def solve(
         at += len(row.counts)
     scale: NDArray[Any] = np.linalg.norm(matrix, axis=0)
     matrix = matrix / scale
-    usual = np.array([special if "[" in name else _USUAL for name in names])
+    usual = np.array([about["[" in name] for name in names])
     drawn = (_NOISE / usual / scale) ** 2
     trust = np.ones(height)
     x = np.zeros(len(names))
@@ -212,8 +212,9 @@ def fitted(found: Measured, known: Prices | None = None) -> Prices:
         those = [one for one in found.parts if one.what == name]
         sizes = [Row(name, one.code_parts, np.array([one.code], float)) for one in those]
         frames = [Row(name, one.stack_parts, np.array([one.stack], float)) for one in those]
-        code[name] = solve(sizes, _PRINTED, known=code.get(name, {}))
-        stack[name] = solve(frames, _PRINTED, from_above, stack.get(name, {}))
+        about = (_PRINTED, _PRINTED_SPECIAL)
+        code[name] = solve(sizes, about, known=code.get(name, {}))
+        stack[name] = solve(frames, about, from_above, stack.get(name, {}))
     of = solve(found.rows, known=known.of)
     made = Prices(f"{found.compiler} -O2", of, {}, code, stack)
     return replace(made, above=excess(found.rows, made, known.above))
