@@ -135,7 +135,7 @@ def test_constants_are_within_the_budget(name: str) -> None:
     recipe = get_recipe(name)
     size = constants(recipe)
     assert size <= 1024 * int(name.split("-")[1][:-1])
-    assert f"at most {spaced(size)} bytes" in recipe.summary
+    assert f"about {spaced(size)} bytes" in recipe.summary
     widths = [int(width) for width in re.findall(r"(\d+)C", recipe.network)]
     assert all(width % 32 == 0 for width in widths)
 
