@@ -248,9 +248,10 @@ def trips(view: DensePlanes, values: tuple[Values, ...], cpu: Cpu) -> Trips:
 
 
 def _at_once(view: DensePlanes, found: Trips) -> Trips:
-    """With what adding takes less where two words are added at once."""
+    """With the names of adding two words at once where that is done."""
     adding = {name: count for name, count in found.items() if name.startswith(("add_", "join_"))}
-    return found | parts.at_once(adding, view.at_once)
+    others = {name: count for name, count in found.items() if name not in adding}
+    return others | parts.at_once(adding, view.at_once)
 
 
 def _fixed_trips(view: DensePlanes) -> Trips:

@@ -51,12 +51,13 @@ def in_words(bits: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
 def steps(words: NDArray[np.bool_], cpu: Cpu) -> Counts:
     """(..., words, width) bits -> (...) steps in which a CPU looks for set ones.
 
-    One that counts no zeros looks at some bits at a time, up to the highest set one.
+    One that counts no zeros looks at some bits at a time, up to the highest set one. Of 16 bits it
+    is two steps, since each bit has code of its own.
     """
     size = _step(cpu, words.shape[-1])
     there = words.reshape(*words.shape[:-1], -1, size).any(axis=-1)
     places = np.arange(1, there.shape[-1] + 1)
-    return np.asarray((there * places).max(axis=-1).sum(axis=-1))
+    return np.asarray(_parts(size) * (there * places).max(axis=-1).sum(axis=-1))
 
 
 def most_steps(bits: int, width: int, rows: int, cpu: Cpu) -> Counts:
@@ -65,7 +66,8 @@ def most_steps(bits: int, width: int, rows: int, cpu: Cpu) -> Counts:
     A word takes all of its own where its last bit is set.
     """
     words = [width] * (bits // width) + [bits % width] * (bits % width > 0)
-    each = np.sort([-(-word // _step(cpu, width)) for word in words * rows])[::-1]
+    size = _step(cpu, width)
+    each = np.sort([_parts(size) * -(-word // size) for word in words * rows])[::-1]
     found = np.concatenate([[0], np.cumsum(each)])
     return np.asarray(found[np.minimum(np.arange(rows * bits + 1), len(each))])
 
@@ -75,6 +77,10 @@ def _step(cpu: Cpu, width: int) -> int:
     if "thumb1" in cpu.features:
         return 4
     return min(width, 16 if "mul" in cpu.features else 8)
+
+
+def _parts(size: int) -> int:
+    return max(size // 8, 1)
 
 
 def per_input(counts: Counts) -> Counts:
@@ -135,12 +141,13 @@ def columns_reach(columns: Counts, digits: int, limits: Counts) -> Trips:
 def at_once(adding: Trips, words: int) -> Trips:
     """Trips of adding a word of outputs, where so many words are computed at once.
 
-    What that saves is beside the usual: a part of its own.
+    Code that does so is other code, and its parts have prices of their own.
     """
     if words == 1:
         return adding
-    saved = {name.replace(".", "[two].", 1): count for name, count in adding.items() if "." in name}
-    return adding | saved | {f"{name}[two]": adding[name] for name in adding if "." not in name}
+    parts = (name.partition(".") for name in adding)
+    names = (f"{first}_two{dot}{rest}" for first, dot, rest in parts)
+    return dict(zip(names, adding.values(), strict=True))
 
 
 def mismatches(row_words: int, kind: str = "") -> Trips:
