@@ -13,6 +13,7 @@ from torch import nn
 
 import edgebnn.nn as bnn
 from edgebnn import api
+from edgebnn.codegen.indent import indented
 from edgebnn.codegen.library import Library
 from edgebnn.device import build, host
 from edgebnn.lower import lower
@@ -131,6 +132,21 @@ def test_emitted_files_are_the_reviewed_ones(
     file_regression.check(
         text, encoding="utf-8", newline="", fullpath=GOLDEN / f"{name}{suffix}", extension=suffix
     )
+
+
+def test_no_line_of_code_is_wide() -> None:
+    """Where the first comma is out of reach, it goes on before an argument, or what is assigned."""
+    name = "fashion_network_with_a_long_name"
+    head = f"static struct {name}_pair *{name}_add_lists(const uint32_t *columns, uint32_t step)"
+    cast = f"const struct {name}_pair *end = (const struct {name}_pair *){name}_add_lists(a, 2u);"
+    assert indented(f"{head}\n{{\n{cast}\n}}\n").splitlines() == [
+        head.partition("(")[0] + "(",
+        "    const uint32_t *columns, uint32_t step)",
+        "{",
+        f"    const struct {name}_pair *end =",
+        f"        (const struct {name}_pair *){name}_add_lists(a, 2u);",
+        "}",
+    ]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -6,6 +6,8 @@ _STEP = "    "
 _WIDTH = 100
 # Where a long line may go on in the next one: after a comma, before an operator.
 _BREAK = re.compile(r"(?<=,) | (?=[-+*&|^?:] )| (?=(?:&&|\|\||<<|>>) )")
+# And where it has none of these in reach: before a first argument, or what is assigned.
+_FIRST = re.compile(r"(?<=\w\()(?![()])|(?<= =) (?!\{)")
 
 
 def indented(text: str) -> str:
@@ -47,9 +49,12 @@ def _wrapped(indent: str, line: str, continued: bool) -> list[str]:
         places = [match.start() for match in _BREAK.finditer(line)]
         fitting = [place for place in places if len(indent) + place <= _WIDTH]
         if not fitting:
+            first = (match.start() for match in _FIRST.finditer(line.split("/*")[0]))
+            fitting = [place for place in first if len(indent) + place <= _WIDTH]
+        if not fitting:
             break
         pieces.append(indent + line[: fitting[-1]])
-        line = line[fitting[-1] + 1 :]
+        line = line[fitting[-1] :].lstrip(" ")
         if not continued:
             indent, continued = indent + _STEP, True
     return [*pieces, indent + line]

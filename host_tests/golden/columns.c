@@ -214,7 +214,10 @@ static COLUMNS_SPARE COLUMNS_INNER struct columns_pair columns_add_four(uint32_t
  *     r0 columns   r1 list   r2 ones   r3 twos   r8 fours   r9 last   r12 end   lr start
  *     r4-r7 four columns, then pairs   r10, r11 `first` of twos and of fours
  */
-static __attribute__((naked)) COLUMNS_LAYER void columns_add_columns(COLUMNS_SPARE const uint32_t *columns, COLUMNS_SPARE const uint32_t *list, COLUMNS_SPARE const uint32_t *end, COLUMNS_SPARE const uint32_t *start, COLUMNS_SPARE uint32_t *sums, COLUMNS_SPARE struct columns_pair *carries)
+static __attribute__((naked)) COLUMNS_LAYER void columns_add_columns(
+    COLUMNS_SPARE const uint32_t *columns, COLUMNS_SPARE const uint32_t *list,
+    COLUMNS_SPARE const uint32_t *end, COLUMNS_SPARE const uint32_t *start,
+    COLUMNS_SPARE uint32_t *sums, COLUMNS_SPARE struct columns_pair *carries)
 {
     __asm__(
         ".syntax unified\n"

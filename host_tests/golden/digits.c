@@ -218,7 +218,9 @@ static DIGITS_LAYER void digits_end_half_lists(struct digits_half_lists *lists, 
  *     r0 columns   r1 list   r2 ones   r3 twos   r8 fours   r9 last   r12 end
  *     r4-r7 four columns, then pairs   r10, r11 `first` of twos and of fours
  */
-static __attribute__((naked)) DIGITS_LAYER struct digits_pair *digits_add_half_lists(DIGITS_SPARE const uint32_t *columns, DIGITS_SPARE struct digits_half_lists *lists, DIGITS_SPARE uint32_t *digits, DIGITS_SPARE uint32_t step)
+static __attribute__((naked)) DIGITS_LAYER struct digits_pair *digits_add_half_lists(
+    DIGITS_SPARE const uint32_t *columns, DIGITS_SPARE struct digits_half_lists *lists,
+    DIGITS_SPARE uint32_t *digits, DIGITS_SPARE uint32_t step)
 {
     __asm__(
         ".syntax unified\n"
@@ -474,7 +476,9 @@ static DIGITS_LAYER uint32_t digits_list_digits(struct digits_half_lists *lists,
  */
 #if defined(DIGITS_ASSEMBLY)
 /* r0 pairs   r1 last   r2 digit, then sum   r3 from; puts 20 bytes on the stack */
-static __attribute__((naked)) DIGITS_LAYER struct digits_pair *digits_join_pairs(DIGITS_SPARE struct digits_pair *pairs, DIGITS_SPARE struct digits_pair *last, DIGITS_SPARE uint32_t *digit)
+static __attribute__((naked)) DIGITS_LAYER struct digits_pair *digits_join_pairs(
+    DIGITS_SPARE struct digits_pair *pairs, DIGITS_SPARE struct digits_pair *last,
+    DIGITS_SPARE uint32_t *digit)
 {
     __asm__(
         ".syntax unified\n"
