@@ -86,7 +86,7 @@ def printed_parts(plan: Plan) -> list[Printed] | None:
         there = printed(step.kernel, step.view, step.sources, plan.target.cpu)
         if there is None:
             return None
-        found.append(Printed(step.kernel.name, there, stacked(step.kernel, there)))
+        found.append(Printed(step.kernel.name, there, stacked(step.kernel, step.view, there)))
     helpers = {helper for step in plan.steps for helper in step.view.helpers}
     beside = network_parts(len(plan.steps), plan.network.num_classes, sorted(helpers))
     return [*found, Printed("network", beside, beside)]

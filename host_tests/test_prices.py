@@ -12,14 +12,18 @@ from test_cli import mistake, output_here
 
 from edgebnn import choice, measure
 from edgebnn.checkpoint import read
+from edgebnn.codegen import c
+from edgebnn.cost import code_and_stack
+from edgebnn.device.build import build_firmware
 from edgebnn.errors import EdgebnnError
 from edgebnn.ir import Network, tensors
 from edgebnn.lower import lower
 from edgebnn.plan import Plan, plan
 from edgebnn.prices import Prices, exhaustive, fit, prices_of
 from edgebnn.prices.leveled import leveled
-from edgebnn.prices.networks import subject
+from edgebnn.prices.networks import masked, subject
 from edgebnn.prices.printed import zeros
+from edgebnn.prices.sizes import FRAMES, parts
 from edgebnn.samples import device_rows
 from edgebnn.targets import get_target
 from edgebnn.wishes import Wishes, size
@@ -64,6 +68,21 @@ def test_predicted_is_counted(target: str, tmp_path: Path) -> None:
         errors.append(abs(found.error))
         assert errors[-1] < OFF, found
     assert np.median(errors) < 0.02, errors
+
+
+@pytest.mark.parametrize("target", fit.TARGETS)
+def test_the_stack_of_a_tree_of_many_taps(target: str, tmp_path: Path) -> None:
+    """90 words and more, of 5x5x3 taps and of 1x3x32; nearly all are on the stack at once."""
+    for number in (1003, 1029):
+        scheduled = fit.planned(masked(number), get_target(target))
+        assert scheduled.steps[0].kernel.name == "conv_tree"
+        image = build_firmware(
+            c.generate(scheduled, "net"), scheduled.target, tmp_path / f"{number}", extra=(FRAMES,)
+        )
+        tree, beside = parts(scheduled, image)[0], parts(scheduled, image)[-1]
+        found = code_and_stack(scheduled)
+        assert found is not None
+        assert tree.stack + beside.stack <= found[1] <= 1.3 * (tree.stack + beside.stack)
 
 
 def counted(scheduled: Plan, samples: np.ndarray, folder: Path) -> float:

@@ -116,8 +116,9 @@ class Kernel:
     gives. None: nobody knows what the kernel takes. ``most`` takes a view, the CPU and what trips
     take there; it gives the instructions that no input exceeds. None: those of any input, since all
     take the same trips. ``printed`` says of a view what its template prints once for each of
-    something, by names. ``code`` says of a view how many bytes of code stand for what others have
-    in tables, about. ``reading`` is how it reads bits.
+    something, by names, and ``held`` what code without loops has at once, on its stack; None: its
+    stack is that of all that is printed. ``code`` says of a view how many bytes of code stand for
+    what others have in tables, about. ``reading`` is how it reads bits.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Kernel:
     trips: Callable[[Any, tuple[Values, ...], Cpu], Trips] | None = None
     most: Callable[[Any, Cpu, Price], float] | None = None
     printed: Callable[[Any], Trips] = lambda _view: {}
+    held: Callable[[Any], Trips] | None = None
     code: Callable[[Any], int] = lambda _view: 0
     reading: Reading = Reading.OWN
 

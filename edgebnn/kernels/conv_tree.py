@@ -50,7 +50,7 @@ from edgebnn.kernels.tree_digits import (
     planes_of,
 )
 from edgebnn.kernels.tree_strip import Places, Strip, cover_of, places_of, strip_of, transposed
-from edgebnn.kernels.tree_trips import most, printed, trips
+from edgebnn.kernels.tree_trips import held, most, printed, trips
 from edgebnn.targets.base import Cpu
 
 _LANES = 32
@@ -394,5 +394,6 @@ KERNEL = Kernel(
     trips=trips,
     most=most,
     printed=printed,
+    held=held,
     code=lambda view: _ADDITION_BYTES * view.additions,
 )

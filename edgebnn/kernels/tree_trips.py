@@ -1,5 +1,6 @@
 """How often the parts of ``conv_tree`` run: pairs of windows without a pixel are passed over."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,9 @@ from edgebnn.kernels.base import Price, Trips, Values
 from edgebnn.targets.base import Cpu
 
 _REGISTERS = 4  # for values: if there are more, some are on the stack
+_HELD = (0, 4, 9, 12, 18, 27)  # words at once: of few, some are in registers
+_NEAR = 31  # words that an instruction of Thumb-1 reaches; offsets of others are values as well
+_SHARED = 128  # filters of one tap; they share what they shift
 
 if TYPE_CHECKING:
     from edgebnn.kernels.conv_tree import ConvTree
@@ -55,16 +59,36 @@ def most(view: "ConvTree", cpu: Cpu, price: Price) -> float:
 
 
 def printed(view: "ConvTree") -> Trips:
-    """The code of all filters; "places" are the words of a strip that it reads.
-
-    They are held at once, and so are the sums of taps, of which rows that are joined have two.
-    """
+    """The code of all filters; "places" are the words of a strip that it reads."""
     sums = [one for word in view.words for each in word.filters for one in each.sums]
     terms = {term.word for one in sums for term in one.terms}
     places = terms.union(*(one.words for one in view.totals))
     return _window_trips(view) | {
         "conv_tree.places": len(places),
         "conv_tree.totals": len(view.totals),
+    }
+
+
+def held(view: "ConvTree") -> Trips:
+    """What the code of all filters has at once.
+
+    Compilers load a word of the strip once, and hold it until the last filter that adds it: nearly
+    all of them end on the stack, a word each. So do values of filters that others are made from.
+    """
+    reads = Counter([*view.common, *(word for one in view.totals for word in one.words)])
+    filters = [one for word in view.words for one in word.filters]
+    reads.update(term.word for each in filters for one in each.sums for term in one.terms)
+    words = sum(count > 1 for count in reads.values())
+    kind = next((str(end) for end in _HELD if words <= end), "many")
+    return {
+        "conv_tree.held": words,
+        f"conv_tree.held[{kind}]": 1,
+        "conv_tree.values": len(view.variables.split(",")) + len(view.digits),
+        "conv_tree.planes": len(view.planes),
+        "conv_tree.words": min(len(view.words), 4) - 1,
+        "conv_tree.far": max(len(view.cover) - _NEAR, 0),
+        "conv_tree.shared": min(len(filters), _SHARED) * (words == 0),
+        f"conv_tree.form[{len(view.totals)}, {'joined' if view.joined else 'apart'}]": 1,
     }
 
 

@@ -28,13 +28,14 @@ from edgebnn.kernels.base import Trips
 from edgebnn.plan import Plan, plan
 from edgebnn.prices import Prices
 from edgebnn.prices.leveled import leveled
-from edgebnn.prices.networks import Subject, extremes, masked, subject
+from edgebnn.prices.networks import Subject, extremes, masked, subject, tree
 from edgebnn.prices.sizes import FRAMES, Part, parts
 from edgebnn.targets import Target
 
 TARGETS = ("cortex-m4", "cortex-m0", "rv32imc")
-SIGNS, LEVELED, MASKED = 420, 160, 60
-NETWORKS = SIGNS + LEVELED + MASKED
+SIGNS, LEVELED, MASKED, TREES = 420, 160, 60, 100
+NETWORKS = SIGNS + LEVELED + MASKED + TREES
+WORD = 4.0  # bytes of stack of a word that is held: known, whatever networks there are to fit on
 _FIRST_CHECKED = 100_000  # numbers of networks that no price is fitted on
 _ROUNDS, _UPPER_ROUNDS, _OFF = 8, 30, 0.03  # rows that are off by so much count half
 _NOISE = 0.03  # of a count, that no trip explains
@@ -187,9 +188,16 @@ def fit(target: Target, progress: Callable[[int], None] = lambda _: None) -> str
         EdgebnnError: there is no compiler, or no Unicorn.
     """
     signs = measured(target, map(subject, range(SIGNS)), progress)
+    signs.parts.extend(of_trees(target, progress))
     levels = measured(target, map(leveled, range(LEVELED)), progress)
     known = fitted(levels, fitted(signs))
     return prices.text(fitted(of_masked(target, progress), known))
+
+
+def of_trees(target: Target, progress: Callable[[int], None] = lambda _: None) -> list[Part]:
+    """Code and stack of trees of all sizes, which few networks of :func:`subject` have."""
+    found = measured(target, map(tree, range(TREES)), progress)
+    return [part for part in found.parts if part.what == "conv_tree"]
 
 
 def of_masked(target: Target, progress: Callable[[int], None] = lambda _: None) -> Measured:
@@ -214,7 +222,8 @@ def fitted(found: Measured, known: Prices | None = None) -> Prices:
         frames = [Row(name, one.stack_parts, np.array([one.stack], float)) for one in those]
         about = (_PRINTED, _PRINTED_SPECIAL)
         code[name] = solve(sizes, about, known=code.get(name, {}))
-        stack[name] = solve(frames, about, from_above, stack.get(name, {}))
+        held = {one: WORD for one in (f"{name}.held",) if any(one in row.trips for row in frames)}
+        stack[name] = solve(frames, about, from_above, held | dict(stack.get(name, {})))
     of = solve(found.rows, known=known.of)
     made = Prices(f"{found.compiler} -O2", of, {}, code, stack)
     return replace(made, above=excess(found.rows, made, known.above))

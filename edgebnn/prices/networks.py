@@ -71,6 +71,11 @@ def layer(number: int) -> Subject:
     return Builder(number).single()
 
 
+def tree(number: int) -> Subject:
+    """The network of this number: a tree of filters, of few taps or of many, and scores."""
+    return Builder(3_000_000 + number).tree()
+
+
 def extremes(shape: Ints) -> NDArray[np.uint8]:
     """(5, input bytes): nothing, all, stripes across, stripes down and squares of both."""
     size = (shape.height, shape.width, shape.channels)
@@ -151,6 +156,23 @@ class Builder:
             self.plain_conv()
         self.dense(10, lambda dots: self.scores(10, 2**16))
         return Subject(self.network, self.inputs, ())
+
+    def tree(self) -> Subject:
+        channels, size = self.pick(1, 2, 3, 4), self.pick(3, 3, 5, 5, 7)
+        taps = channels * size * size
+        bits = 8 if taps * 255 < 2**15 else 7 if taps * 127 < 2**15 else 6
+        self.begin(Ints(12, 12, channels, bits))
+        outputs = min(self.pick(1, 3, 6, 12, 16, 17, 31, 32, 33, 64, 96, 128), 4500 // taps)
+        pads = (self.pick(0, size // 2),) * 4
+        stride = self.pick((1, 1), (1, 1), (2, 2))
+        weights = self.rng.random((outputs, size, size, channels)) < 0.5
+        op = Conv(self.name("conv"), self.last, weights, stride, pads, 0, Raw())
+        self.add(replace(op, head=self.threshold(self.values(op))))
+        pool = self.pick((1, 1), (2, 2), (2, 2), (1, 2), (2, 1))
+        if pool != (1, 1):
+            self.add(MaxPool(self.name("pool"), self.last, pool, pool, np.zeros(outputs, bool)))
+        self.dense(2, lambda dots: self.scores(2, 2**16))
+        return Subject(self.network, self.inputs, ("tree",))
 
     def any(self) -> Subject:
         bits = self.pick(1, 2, 3, 4, 6, 8, 8, 8, 8)

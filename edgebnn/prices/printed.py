@@ -17,8 +17,6 @@ from edgebnn.targets.base import Cpu
 
 _CLASSES = ((1, "0"), (2, "1"), (8, "few"), (256, "byte"), (4096, "12 bits"))
 
-_AT_ONCE = (4, 9, 12, 18, 27, 36, 54, 108)
-
 
 def printed(kernel: Kernel, view: View, inputs: Inputs, cpu: Cpu) -> Trips | None:
     """The parts of a layer that reads tensors of these kinds; None: nobody knows them."""
@@ -29,13 +27,9 @@ def printed(kernel: Kernel, view: View, inputs: Inputs, cpu: Cpu) -> Trips | Non
     return {kernel.name: 1} | found | _classes(view, kernel.name) | kernel.printed(view)
 
 
-def stacked(kernel: Kernel, parts: Trips) -> Trips:
-    """Of these what its stack depends on: of code without loops, how many values it has at once."""
-    places = parts.get(f"{kernel.name}.places")
-    if places is None:
-        return parts
-    kind = next((str(end) for end in _AT_ONCE if places <= end), "many")
-    return {kernel.name: 1, f"{kernel.name}.places[{kind}, {parts[f'{kernel.name}.totals']}]": 1}
+def stacked(kernel: Kernel, view: View, parts: Trips) -> Trips:
+    """Of these what its stack depends on; a kernel whose code has no loops says it by itself."""
+    return parts if kernel.held is None else {kernel.name: 1} | kernel.held(view)
 
 
 def zeros(tensor: Tensor) -> Values:
