@@ -1,4 +1,4 @@
-"""Emitted .cu files of many networks as one program, which the CPU model of CUDA runs."""
+"""Emitted .cu files of many networks as one program, for the CPU model of CUDA or for a GPU."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -71,7 +71,9 @@ template <class Model> void run_one(int (*create)(Model **, int),
         CHECK(std::fwrite(found.data(), 4, found.size(), stdout) != found.size());
     }
     destroy(model);
+#ifdef EDGEBNN_CUDA_MODEL
     CHECK(cuda_model::allocations());
+#endif
 }
 """
 
@@ -85,6 +87,14 @@ def build(
     networks: Sequence[Network], level: int, folder: Path, *flags: str, written: bool = False
 ) -> Path:
     """One program of all ``networks``, for one of :data:`LEVELS`; their files may be there."""
+    source = write(networks, folder, written=written)
+    program = folder / "program"
+    compile_program(source, program, f"-DEDGEBNN_LEVEL={level}", *_ALIGNMENT, *flags)
+    return program
+
+
+def write(networks: Sequence[Network], folder: Path, *, written: bool = False) -> Path:
+    """The main file of a program of all ``networks``, beside their files."""
     folder.mkdir(parents=True, exist_ok=True)
     text, body = "", ""
     for number, network in enumerate(networks):
@@ -95,13 +105,9 @@ def build(
         functions = [f"{name}_{f}" for f in ("create", "scores", "predict", "destroy")]
         sizes = (f"K{number}_INPUT_BYTES", f"K{number}_NUM_CLASSES", f"argv[{number + 1}]")
         body += f"    run_one({', '.join((*functions, *sizes))});\n"
-    (folder / "src" / "main.cpp").write_text(
-        f"{text}{_MAIN}\nint main(int, char **argv)\n{{\n{body}    return 0;\n}}\n"
-    )
-    program = folder / "program"
-    flags = (f"-DEDGEBNN_LEVEL={level}", *_ALIGNMENT, *flags)
-    compile_program(folder / "src" / "main.cpp", program, *flags)
-    return program
+    source = folder / "src" / "main.cpp"
+    source.write_text(f"{text}{_MAIN}\nint main(int, char **argv)\n{{\n{body}    return 0;\n}}\n")
+    return source
 
 
 def compile_program(source: Path, program: Path, *flags: str) -> None:
@@ -120,21 +126,24 @@ def check_equal(
     inputs: Sequence[NDArray[np.uint8]],
     batches: Sequence[Sequence[int]],
     environment: Mapping[str, str] | None = None,
+    *,
+    under: Sequence[str] = (),
 ) -> None:
     """Checks that scores and classes of the program are the oracle's.
 
-    ``batches`` are how many images each network meets at once, one size after the other.
+    ``batches`` are how many images each network meets at once, one size after the other. The
+    program may run ``under`` a command that leaves its output alone.
     """
     images = [x.reshape(len(x), -1)[: max(sizes)] for x, sizes in zip(inputs, batches, strict=True)]
     assert [len(x) for x in images] == [max(sizes) for sizes in batches]
     done = subprocess.run(
-        [str(program), *(" ".join(map(str, sizes)) for sizes in batches)],
+        [*under, str(program), *(" ".join(map(str, sizes)) for sizes in batches)],
         input=b"".join(np.ascontiguousarray(x).tobytes() for x in images),
         capture_output=True,
         check=False,
         env=environment,
     )
-    assert done.returncode == 0, done.stderr.decode()[:4000]
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr.decode()[:4000]}"
     found = np.frombuffer(done.stdout, np.int32)
     for number, (network, x) in enumerate(zip(networks, images, strict=True)):
         expected = reference.run(network, x)

@@ -18,10 +18,13 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import cuda_programs
 import numpy as np
 import torch
 from networks import (
@@ -29,6 +32,7 @@ from networks import (
     random_levels_model,
     random_model,
     random_residual_model,
+    random_signal_model,
     randomize,
 )
 from torch import nn
@@ -49,12 +53,13 @@ from edgebnn.ir import Network
 from edgebnn.lower import lower
 from edgebnn.train.networks import Style, build
 
-MODELS = Path(__file__).resolve().parent.parent / "examples" / "models"
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 BATCHES = (1, 3, 16, 64, 65, 300)
 RANDOM = {
     "random": random_model,
-    "levels": random_levels_model,
+    "levels": random_levels_model,  # of signals, too, which the number says
     "residual": random_residual_model,
+    "signal": random_signal_model,
 }
 WIDE = (  # what random networks are too small for: notation, channels, height, width; levels, head
     ("3x600FC", (1, 28, 28), 1, "sign"),
@@ -70,6 +75,9 @@ PRODUCTS = (  # k and n; each is compiled, and m is free
     *((300, 70), (513, 257), (1, 1), (31, 33), (64, 65), (129, 127), (256, 600), (1000, 64)),
     *((4096, 4096), (10_007, 3), (100_000, 600)),
 )
+SANITIZED = (*(f"wide {number}" for number in (0, 2, 6, 7)), "levels 70001", "residual 70002")
+TOOLS = ("memcheck", "racecheck", "synccheck")
+SANITIZED_BATCHES = (1, 16, 17, 65)
 ROWS = (1, 3, 16, 17, 64, 129, 700)
 DEVICE = "cuda"
 _began = time.monotonic()
@@ -90,6 +98,14 @@ class Checks:
         mark = "ok    " if good else "FAILED"
         seconds = time.monotonic() - _began
         print(f"{mark} {seconds:6.1f} s  {what}{f': {note}' if note else ''}", flush=True)
+
+    @contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        """A block that is a failed check where it breaks off."""
+        try:
+            yield
+        except Exception as error:
+            self.check(what, False, repr(error)[:600])
 
 
 @dataclass
@@ -117,7 +133,7 @@ def prepare(name: str, arch: str, levels: tuple[int, ...]) -> Prepared:
     if name.partition(" ")[0] in RANDOM:  # which are many
         skipped.add(("xor", "bytes")[seed % 2])
     kept = [level for level in levels if level == levels[0] or LEVELS[level] not in skipped]
-    flat = images.reshape(len(images), network.input.channels, -1).transpose(0, 2, 1)
+    flat = np.moveaxis(images, 1, -1)
     return Prepared(
         name=name,
         network=network,
@@ -133,7 +149,7 @@ def model_of(name: str) -> tuple[nn.Module, int]:
     kind, _, rest = name.partition(" ")
     seed = 0
     if kind == "example":
-        model = api.load(MODELS / rest)
+        model = api.load(EXAMPLES / rest)
     elif kind == "wide":
         notation, shape, count, head = WIDE[int(rest)]
         torch.manual_seed(int(rest))
@@ -199,14 +215,14 @@ def prepare_product(
     return [(text, level, compiled(text, arch, level)) for text in texts for level in levels]
 
 
-def check_product(number: int, levels: tuple[int, ...], checks: Checks, few: bool) -> None:
+def check_product(number: int, levels: tuple[int, ...], checks: Checks) -> None:
     """binary_matmul of odd shapes and every type, in both layouts."""
     k, n = PRODUCTS[number]
     (first, first_turned), (second, second_turned) = kinds_of(number)
     stream = torch.cuda.current_stream().cuda_stream
     torch.manual_seed(number)
     bad = []
-    for m in ROWS[3:5] if few else ROWS:
+    for m in ROWS:
         a, b = (torch.randint(-2, 3, shape, device=DEVICE) for shape in ((m, k), (k, n)))
         a, b = a.to(first), b.to(second)
         a = a.t().contiguous().t() if first_turned else a
@@ -316,7 +332,7 @@ def check_barriers(one: Prepared, checks: Checks) -> None:
 
 def check_verify(model: str, checks: Checks) -> None:
     """The command, on random inputs."""
-    command = ["verify", str(MODELS / model), "--target", "cuda", "--random", "2000", "--json"]
+    command = ["verify", str(EXAMPLES / model), "--target", "cuda", "--random", "2000", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "edgebnn", *command], capture_output=True, text=True, check=False
     )
@@ -427,31 +443,47 @@ def two_handles(net: ctypes.CDLL, pixels: torch.Tensor, one: Prepared) -> int:
     return sum(differing(each, one.scores[:16]) for each in scores)
 
 
-def check_sanitizer(tool: str, checks: Checks) -> None:
-    """This file again, few and small, under a tool of compute-sanitizer."""
-    program = find("compute-sanitizer")
-    if program is None:
-        what = "compute-sanitizer not found; --without sanitizer"
-        checks.check(f"compute-sanitizer {tool}", False, what)
+def sanitized(arch: str, level: int, folder: Path) -> Path:
+    """A program of :data:`SANITIZED`, without Python, whose kernels know their lines."""
+    torch.set_num_threads(1)
+    networks = [lower(model_of(name)[0]) for name in SANITIZED]
+    source, program = cuda_programs.write(networks, folder), folder / "program"
+    code = arch.removeprefix("sm_")
+    flags = ("-O3", "-std=c++17", "-lineinfo", f"-DEDGEBNN_LEVEL={level}")
+    flags += ("-gencode", f"arch=compute_{code},code=sm_{code}")  # and nothing beside it
+    nvcc = find("nvcc")
+    if nvcc is None:
+        raise EdgebnnError("nvcc not found; --without nvcc")
+    command = [nvcc, *flags, "-x", "cu", "-o", str(program), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EdgebnnError(done.stderr[-600:])
+    return program
+
+
+def check_sanitizer(tool: str, level: int, program: Path, checks: Checks) -> None:
+    """Scores and classes under a tool of compute-sanitizer, which is to find nothing."""
+    what = f"compute-sanitizer {tool}, {LEVELS[level]}"
+    sanitizer = find("compute-sanitizer")
+    if sanitizer is None:
+        checks.check(what, False, "compute-sanitizer not found; --without sanitizer")
         return
-    flags = ["--tool", tool, "--error-exitcode", "9", "--target-processes", "application-only"]
-    flags += ["--launch-timeout", "140"]  # CUDA begins only when all is compiled
-    if tool == "memcheck":  # cuda-core asks the driver for what it may not have, and does without
-        flags += ["--report-api-errors", "no"]
-    command = [program, *flags, sys.executable, __file__, "--few"]
-    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    log = program.with_name(f"{tool}.log")
+    flags = ("--tool", tool, "--error-exitcode", "9", "--log-file", str(log))
+    networks, inputs = [], []
+    for name in SANITIZED:
+        model, seed = model_of(name)
+        networks.append(lower(model))
+        images = random_inputs(model, max(SANITIZED_BATCHES), seed).numpy()
+        inputs.append(np.ascontiguousarray(np.moveaxis(images, 1, -1)))
+    batches = [SANITIZED_BATCHES] * len(networks)
+    note = ""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment, timeout=150
-        )
-        lines = [line for line in done.stdout.splitlines() if line.startswith("=====")]
-        checks.check(
-            f"compute-sanitizer {tool}",
-            done.returncode == 0,
-            lines[-1] if done.returncode == 0 and lines else "\n".join([*lines[:40], *lines[-3:]]),
-        )
-    except subprocess.TimeoutExpired:
-        checks.check(f"compute-sanitizer {tool}", False, "took more than 150 s")
+        cuda_programs.check_equal(program, networks, inputs, batches, under=(sanitizer, *flags))
+    except AssertionError as error:
+        note = f"{str(error)[:600]}\n"
+    lines = log.read_text().splitlines() if log.exists() else ["no report"]
+    checks.check(what, not note, note + "\n".join(lines[-1:] if not note else lines[:40]))
 
 
 def main() -> int:
@@ -459,19 +491,17 @@ def main() -> int:
     parser.add_argument("--networks", type=int, default=200, help="Random ones.")
     parser.add_argument("--seed", type=int, default=70_000, help="Of the first.")
     parser.add_argument("--without", action="append", default=[], choices=("nvcc", "sanitizer"))
-    parser.add_argument("--few", action="store_true", help="What sanitizers run.")
     given = parser.parse_args()
     if not torch.cuda._is_compiled():
         print("gpu.py: this torch has no CUDA; install a build of torch that has", file=sys.stderr)
         return 1
-    few = given.few
     checks = Checks()
     random = [
-        f"{list(RANDOM)[number % len(RANDOM)]} {given.seed + number}"
-        for number in range(4 if few else given.networks)
+        f"{list(RANDOM)[number % len(RANDOM)]} {given.seed + number // len(RANDOM)}"
+        for number in range(given.networks)
     ]
     wide = [f"wide {number}" for number in range(len(WIDE))]
-    examples = [f"example {path.name}" for path in sorted(MODELS.glob("*.pt"))]
+    examples = [f"example {path.relative_to(EXAMPLES)}" for path in sorted(EXAMPLES.rglob("*.pt"))]
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(1, fork) as one:
         try:
@@ -481,55 +511,53 @@ def main() -> int:
             return 1
     levels = tuple(range(best, -1, -1))
     kept: dict[str, Prepared] = {}
-    with ProcessPoolExecutor(max(2, os.cpu_count() or 2), fork) as pool:
-        names = [wide[0], *wide[2:4], *random] if few else [*wide, *examples, *random]
-        numbers = range(2 if few else len(PRODUCTS))
-        products = [pool.submit(prepare_product, each, arch, levels) for each in numbers]
+    sanitizers = not {"nvcc", "sanitizer"} & set(given.without)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(max(2, os.cpu_count() or 2), fork) as pool,
+    ):
+        names = [*wide, *examples, *random]
+        programs = {
+            level: pool.submit(sanitized, arch, level, Path(folder) / LEVELS[level])
+            for level in (levels if sanitizers else ())
+        }
+        products = [pool.submit(prepare_product, n, arch, levels) for n in range(len(PRODUCTS))]
         jobs = {pool.submit(prepare, name, arch, levels): name for name in names}
         # Only now, when all processes are there, does this one touch the GPU.
         for job in as_completed(jobs):
             name = jobs[job]
-            try:
+            with checks.of(name):
                 one = job.result()
-                check_network(one, arch, (3, 65) if few else BATCHES, checks)
+                check_network(one, arch, BATCHES, checks)
                 if name not in random:
                     kept[name] = one
-            except Exception as error:
-                checks.check(name, False, repr(error)[:600])
         for number, product in enumerate(products):
-            try:
+            with checks.of(f"product {PRODUCTS[number]}"):
                 for text, level, cubin in product.result():
                     keep_compiled(text, arch, level, cubin)
-                check_product(number, levels, checks, few)
-            except Exception as error:
-                checks.check(f"product {PRODUCTS[number]}", False, repr(error)[:600])
-    steps = []
-    if not few:
-        example = kept.get(examples[0])
-        steps.append(lambda: check_specials(checks))
-        steps += [
-            lambda one=one, batch=batch: check_graph(one, batch, checks)
-            for one in kept.values()
-            for batch in (1, 65)
-        ]
-        steps.append(lambda: check_torch(example, checks))
-        steps += [lambda one=one: check_barriers(one, checks) for one in kept.values()]
-        steps += [lambda p=path: check_verify(p.name, checks) for path in MODELS.glob("*.pt")]
-        steps.append(lambda: check_eval_mode([*examples, *wide, *random[:60]], checks))
-    with tempfile.TemporaryDirectory() as folder:
-        if not few and "nvcc" not in given.without:
-            for name in (examples[0], wide[0], wide[2]):
-                path = Path(folder) / name.replace(" ", "_")
-                steps.append(lambda n=name, p=path: check_emitted(kept[n], arch, p, checks))
-        if not few and "sanitizer" not in given.without:
-            steps += [
-                lambda t=tool: check_sanitizer(t, checks) for tool in ("memcheck", "racecheck")
-            ]
-        for step in steps:
-            try:
-                step()
-            except Exception as error:
-                checks.check("a check itself", False, repr(error)[:600])
+                check_product(number, levels, checks)
+        with checks.of("special values"):
+            check_specials(checks)
+        for one in kept.values():
+            for batch in (1, 65):
+                with checks.of(f"graph of {one.name}"):
+                    check_graph(one, batch, checks)
+            with checks.of(f"{one.name} on four streams"):
+                check_barriers(one, checks)
+        with checks.of("torch"):
+            check_torch(kept[examples[0]], checks)
+        for name in ("models/fashion_conv.pt", "models/fashion_mlp.pt", "models/mnist/mnist_4k.pt"):
+            check_verify(name, checks)
+        with checks.of("torch in eval mode"):
+            check_eval_mode([*examples, *wide, *random[:60]], checks)
+        for name in (
+            () if "nvcc" in given.without else ("example models/fashion_conv.pt", *wide[::2])
+        ):
+            with checks.of(f"emitted .cu of {name}"):
+                check_emitted(kept[name], arch, Path(folder) / name.replace("/", "_"), checks)
+        for (level, program), tool in itertools.product(programs.items(), TOOLS):
+            with checks.of(f"compute-sanitizer {tool}, {LEVELS[level]}"):
+                check_sanitizer(tool, level, program.result(), checks)
     device = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     what = "FAILED" if checks.failed else "OK"
     print(f"{what}: {checks.passed} checks passed, {checks.failed} failed; {device}")

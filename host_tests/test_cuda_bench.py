@@ -1,5 +1,6 @@
 """``edgebnn bench cuda`` without a GPU: what it measures, on the model of CUDA, and its tables."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,20 @@ def test_command_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         gpu.case([], [], quick=True)
     found = CliRunner().invoke(app, ["bench", "cuda", "--part", "all"])
     assert "unknown part 'all'; pick one of: product" in str(found.exception)
+
+
+def test_what_was_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = gpu_times.Row("network", "a network, batch 1", "edgebnn, graph", "int32", 1.0, 1.0, None)
+
+    def run(count: int):
+        yield from [row] * count
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu, "case", lambda *_, **__: None)
+    monkeypatch.setattr(gpu, "prepare", lambda _: bench("popc"))
+    for count in (2, 0):  # the second finds the first's, and has none
+        monkeypatch.setattr(gpu, "run", lambda *_, count=count, **__: run(count))
+        stopped = CliRunner().invoke(app, ["bench", "cuda", "-o", str(tmp_path)])
+        assert stopped.exit_code
+        assert len(json.loads((tmp_path / "gpu.json").read_text())["rows"]) == 2
+        assert (tmp_path / "gpu.md").read_text().count("a network, batch 1") == 2

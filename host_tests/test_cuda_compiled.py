@@ -204,6 +204,15 @@ def test_links_with_the_runtime_of_cuda(tmp_path: Path) -> None:
     }
 
 
+def test_a_level_that_is_asked_for_compiles_for_the_host_too(tmp_path: Path) -> None:
+    """Where no GPU's code is made nothing says whose it would be."""
+    api.write(cuda.generate(schedule(dense_chain(200, 64).network), "net"), tmp_path)
+    command = [tool("nvcc"), "-std=c++17", "-Werror", "all-warnings", *defined("wgmma")]
+    command += ["-gencode", "arch=compute_90a,code=sm_90a", "-c", "net.cu", "-o", "net.o"]
+    done = subprocess.run(command, cwd=tmp_path / "src", capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 def _launches(network: Network) -> list[tuple[str, Launch]]:
     return [
         (step.op.name, launch) for step in schedule(network).steps for launch in step.layer.launches

@@ -269,6 +269,20 @@ def test_channels_come_first() -> None:
     assert torch.equal(run(apart).double(), expected)
 
 
+def test_signals_are_as_the_model_takes_them() -> None:
+    layers = [edgebnn.nn.Input((3, 7)), edgebnn.nn.Flatten(), edgebnn.nn.BinaryLinear(21, 4)]
+    model = edgebnn.nn.Sequential(*layers).eval()
+    signals = random_inputs(model, 6, 0)
+    assert signals.shape == (6, 3, 7)
+    run = cuda.load(model)
+    with torch.no_grad():
+        expected = model(signals).double() * 2.0**run.fraction_bits
+    assert torch.equal(run(signals).double(), expected)
+    assert torch.equal(run(signals[..., None]).double(), expected)
+    with pytest.raises(EdgebnnError, match=r"are 7x3, .* takes 3x7 \(channels, samples\)"):
+        run(signals.mT)
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

@@ -311,15 +311,18 @@ def bench_cuda(
     if not as_json:
         out.print(f"{bench.machine}\n")
     found: list[gpu_times.Row] = []
-    for row in gpu.run(bench, case, compiled=compiled):
-        found.append(row)
-        if not as_json:
-            out.print(gpu_times.line(row))
-    text = f"{bench.machine}\n\n{gpu_times.tables(found)}\n"
-    record = gpu_times.record(bench.machine, found)
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / "gpu.md", text)
-    write_text(output / "gpu.json", json.dumps(record, indent=2) + "\n")
+    try:
+        for row in gpu.run(bench, case, compiled=compiled):
+            found.append(row)
+            if not as_json:
+                out.print(gpu_times.line(row))
+    finally:  # whatever stops it, what was measured is kept
+        text = f"{bench.machine}\n\n{gpu_times.tables(found)}\n"
+        record = gpu_times.record(bench.machine, found)
+        if found:
+            output.mkdir(parents=True, exist_ok=True)
+            write_text(output / "gpu.md", text)
+            write_text(output / "gpu.json", json.dumps(record, indent=2) + "\n")
     if plots.available():
         note = f"{bench.machine}. Everything in CUDA graphs."
         plots.line_plot(

@@ -87,9 +87,10 @@ class Runner:
         """Scores (N, classes) int32, on the images' device.
 
         Args:
-            images: (N, channels, height, width) uint8, below 2**bits. Of a flat network, and where
-                there is one channel, (N, features) too. Memory format channels_last saves a copy.
-                On a GPU the range is not looked at while a graph is captured.
+            images: (N, channels, height, width) uint8, below 2**bits; signals are (N, channels,
+                samples). Of a flat network, and where there is one channel, (N, features) too.
+                Memory format channels_last saves a copy. On a GPU the range is not looked at
+                while a graph is captured.
 
         Raises:
             EdgebnnError: images of the wrong size, type or range.
@@ -302,11 +303,15 @@ def _check(images: Tensor, network: Network) -> None:
         raise EdgebnnError(f"images must be uint8, not {str(images.dtype).removeprefix('torch.')}")
     whole, pixels = (shape.channels, shape.height, shape.width), shape.height * shape.width
     known: list[tuple[int, ...]] = [whole]
+    if shape.width == 1:
+        known.append(whole[:2])
     if shape.channels == 1 or pixels == 1:
         known.append((network.input_bytes,))
     if images.dim() < 2 or tuple(images.shape[1:]) not in known:
         wanted = f"{shape.channels} (features)"
-        if pixels > 1:
+        if shape.width == 1 and pixels > 1:
+            wanted = f"{shape.channels}x{shape.height} (channels, samples)"
+        elif pixels > 1:
             wanted = f"{'x'.join(map(str, whole))} (channels, height, width)"
         raise EdgebnnError(
             f"images are {'x'.join(map(str, images.shape[1:]))}, the network takes {wanted}"
@@ -328,8 +333,8 @@ def _check_range(images: Tensor, network: Network) -> None:
 def _channels_last(images: Tensor, network: Network) -> Tensor:
     """(N, height, width, channels), contiguous."""
     shape = network.input
-    if images.dim() == 4:
-        images = images.permute(0, 2, 3, 1)
+    if images.dim() > 2:
+        images = images.movedim(1, -1)
     return images.contiguous().view(-1, shape.height, shape.width, shape.channels)
 
 
