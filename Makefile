@@ -18,7 +18,7 @@ demo: .venv/.demo
 	$(BIN)/edgebnn demo
 
 test: .venv/.dev toolchains lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

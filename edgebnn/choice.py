@@ -24,6 +24,7 @@ from edgebnn.wishes import Wishes
 _MOST = 4000  # plans that are laid out in search of one that fits
 _ALTERNATIVES = 50  # as fast as each other, of which the one of the least RAM is taken
 _ALIKE = 1.01  # times the instructions of the best: predictions are no finer
+_SLOWER = 1.5  # times as many by one word after the other, on a CPU without prices of its own
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,8 +90,10 @@ def options(
         run = _run(network, place)
         names = sources(run[0])
         inputs = tuple(shapes[name] for name in names)
-        there = []
+        there: list[Option] = []
         fitting = kernels.fitting(run, inputs, target, prefer, wishes.constant_time)
+        if wishes.ram is not None:
+            fitting = [one for each in fitting for one in _in_less_ram(each, inputs, target)]
         for rank, (ops, kernel, view) in enumerate(fitting):
             counted = None
             if prices is not None:
@@ -101,6 +104,8 @@ def options(
                 cost = _flash(kernel, view) + rank / 1000
             elif counted is not None:
                 cost = float(counted.mean())
+                if own is None and there and (there[-1].ops, there[-1].kernel) == (ops, kernel):
+                    cost = max(cost, _SLOWER * there[-1].cost)  # the same in less RAM
             known = wishes.optimize != "size" and counted is not None
             predicted = None if own is None else counted
             there.append(Option(run, inputs, ops, kernel, view, predicted, cost, known))
@@ -110,6 +115,17 @@ def options(
         found[place] = tuple(there)
         places |= {place + len(one.ops) for one in there}
     return found
+
+
+def _in_less_ram(
+    one: kernels.Fitting, inputs: tuple[Tensor, ...], target: Target
+) -> tuple[kernels.Fitting, ...]:
+    """A kernel, and behind it the same one by one word of outputs, if it takes less RAM so."""
+    ops, kernel, view = one
+    slim = kernel.fit(ops, inputs, target.cpu.one_by_one)
+    if slim is None or slim.scratch_words >= view.scratch_words:
+        return (one,)
+    return one, (ops, kernel, slim)
 
 
 def best(

@@ -133,6 +133,28 @@ def test_of_the_fastest_plans_it_is_that_of_the_least_ram() -> None:
     assert len(chosen.instructions) == len(samples)
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("rv32imc", [[2, 2], [2, 1]]),
+        ("cortex-m55", [[2, 4], [2, 1]]),
+        ("cortex-m4", [[1, 1], [1, 1]]),
+    ],
+)
+def test_little_ram_has_a_word_after_the_other(target: str, words: list[list[int]]) -> None:
+    """A layer whose counters take too much RAM keeps its kernel; all others are as they were."""
+    network, samples = example("fashion_conv")
+    usual = plan(network, get_target(target), samples=samples)
+    ram = usual.arena_bytes - (words[0] != words[1])
+    small = plan(network, get_target(target), wishes=Wishes(ram=ram), samples=samples)
+    assert [one.kernel.name for one in small.steps] == [one.kernel.name for one in usual.steps]
+    assert [
+        [one.view.strips.abreast.words for one in each.steps if hasattr(one.view, "strips")]
+        for each in (usual, small)
+    ] == words
+    assert small.arena_bytes <= 3400
+
+
 @pytest.mark.parametrize("target", ["avr", "host", "cortex-m4"])
 @pytest.mark.parametrize("samples", [True, False])
 def test_memory_that_there_is(target: str, samples: bool) -> None:

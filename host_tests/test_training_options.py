@@ -15,6 +15,7 @@ from torch import nn
 import edgebnn
 import edgebnn.nn as bnn
 from edgebnn import checkpoint, reference
+from edgebnn.errors import EdgebnnError
 from edgebnn.lower import lower
 from edgebnn.measure import integer_scores, to_device_layout
 from edgebnn.train import Dataset, Event, Recipe, Started, get_recipe, load_dataset, train
@@ -390,6 +391,23 @@ def test_a_step_clips_weights_and_not_biases(optimizer: str) -> None:
     for name, parameter in model.named_parameters():
         largest = float(parameter.detach().abs().max())
         assert largest == 1.0 if name.endswith("latent_weight") else largest > 10.0, name
+
+
+@pytest.mark.parametrize("glorot", [False, True])
+def test_adamax_forgets_large_gradients_as_the_recipe_says(glorot: bool) -> None:
+    recipe = replace(BASE, optimizer="shift-adamax", glorot_rates=glorot)
+    model = recipe.build((1, 8, 8), 10)
+    published = make_optimizer(model, recipe)
+    assert {group["betas"] for group in published.param_groups} == {(1 - 2**-3, 1 - 2**-10)}
+    stepper = make_optimizer(model, replace(recipe, adamax_beta2=0.25))
+    for gradient in (8.0, 1.0):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, gradient)
+        stepper.step()
+    for parameter in model.parameters():
+        assert torch.all(stepper.state[parameter]["max_norm"] == 0.25 * 8.0)
+    with pytest.raises(EdgebnnError, match=r"adamax_beta2 is 1\.0; give 0 to 0\.999999"):
+        replace(recipe, adamax_beta2=1.0)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from edgebnn.targets import Target
 __all__ = [
     "FIRST_LAYER",
     "KERNELS",
+    "Fitting",
     "Kernel",
     "Table",
     "View",
@@ -74,13 +75,17 @@ def first_layer_ways(choice: str) -> tuple[str, ...]:
         raise EdgebnnError(f"unknown first layer '{choice}'; pick one of: {known}") from None
 
 
+Fitting = tuple[tuple[Op, ...], Kernel, View]
+"""A kernel for the first ops of a run, and its view of them."""
+
+
 def fitting(
     run: tuple[Op, ...],
     inputs: Inputs,
     target: Target,
     prefer: tuple[str, ...] = (),
     constant_time: bool = False,
-) -> list[tuple[tuple[Op, ...], Kernel, View]]:
+) -> list[Fitting]:
     """Kernels for the first ops of ``run``, by the rules: the best first, that they pay or not.
 
     One for more ops is better than one for less, then the rank decides; those that do not pay are
@@ -102,8 +107,8 @@ def fitting(
         ops, kernel = candidate
         return kernel.way not in prefer, -len(ops), kernel.rank, kernel.name
 
-    pay: list[tuple[tuple[Op, ...], Kernel, View]] = []
-    rest: list[tuple[tuple[Op, ...], Kernel, View]] = []
+    pay: list[Fitting] = []
+    rest: list[Fitting] = []
     for ops, kernel in sorted(candidates(run, inputs), key=order):
         if constant_time and not kernel.constant_time:
             continue

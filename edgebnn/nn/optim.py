@@ -59,6 +59,10 @@ class ShiftAdaMax(Optimizer):
     where ``lr`` is a power of two (the default; :func:`halving` keeps it one). Where ``v`` is 0
     there is no step. A parameter without a gradient is passed over, and its ``t`` stands still.
 
+    The default b2 lets ``v`` forget half a gradient in 710 steps. Where a run has a few thousand,
+    0.99 is the better one (``docs/results.md``). The published Torch7 code stores ``AP2(v)`` for
+    ``v``, so that b2 = 0.999 is rounded away and ``v`` never falls; this is the text's algorithm.
+
     Args:
         params: parameters or groups of them.
         lr: alpha, at least 0.

@@ -3,7 +3,7 @@
 Nothing here needs the compiler or the emulator that it names.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 
@@ -29,6 +29,14 @@ class Cpu:
     constant: str = "const"
     constants_in_ram: bool = False
     features: frozenset[str] = frozenset()
+
+    @property
+    def one_by_one(self) -> "Cpu":
+        """The same, for kernels that are to add up a word of outputs after the other.
+
+        That takes more instructions and less RAM.
+        """
+        return replace(self, features=self.features - {"two", "helium"})
 
     @property
     def word(self) -> str:

@@ -13,6 +13,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 LOSSES: dict[str, Loss] = {"square_hinge": bnn.square_hinge, "cross_entropy": bnn.cross_entropy}
 BOP_GAMMA, BOP_THRESHOLD = 1e-3, 1e-8
+ADAMAX_BETA1 = 1 - 2**-3  # as published
 
 
 def make_optimizer(
@@ -36,7 +37,7 @@ def make_optimizer(
     if recipe.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9)
     elif recipe.optimizer == "shift-adamax":
-        optimizer = bnn.ShiftAdaMax(groups, lr=rate)
+        optimizer = bnn.ShiftAdaMax(groups, lr=rate, betas=(ADAMAX_BETA1, recipe.adamax_beta2))
     else:
         optimizer = torch.optim.Adam(groups, lr=rate, fused=True)
     bnn.clip_latent_after_step(optimizer, model)
