@@ -7,7 +7,7 @@
  * flash     72 bytes of weights and thresholds, plus code
  * RAM       40 bytes of scratch, static (not re-entrant)
  * at most   10 629 instructions for any input, with arm-none-eabi-gcc 12.2.1 -O2
- * code      about 739 bytes for an inference, and at most 154 bytes of stack
+ * code      about 739 bytes for an inference, and at most 210 bytes of stack
  *
  * A bit is 1 for +1 and 0 for -1. Rows of bits are packed into words, least significant bit first,
  * with zeros in the tail of the last word, so dot(a, w) = n - 2 * popcount(a ^ w).
