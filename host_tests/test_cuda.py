@@ -280,9 +280,9 @@ def test_under_sanitizers(tmp_path: Path) -> None:
 
 
 @functools.cache
-def long_rows() -> Chain:
+def long_rows(images: int = 16) -> Chain:
     """More weights of a column than a thread holds while it waits, and few images at once."""
-    chain = Chain(Ints(1, 1, 8300, 2), 16)
+    chain = Chain(Ints(1, 1, 8300, 2), images)
     chain.dense(40)
     chain.dense(6, Scores)
     return chain
@@ -307,6 +307,7 @@ CHAINS = {
     "scores": (first_scores, (1, 130)),
     "levels": (level_convs, (1, 5, 21)),
     "dense levels": (lambda: dense_chain(300, 257, 70, planes=(3, 2, 3)), (1, 16, 130)),
+    "long": (lambda: long_rows(17), (17,)),  # around the ring of shared memory, almost three times
 }
 
 
